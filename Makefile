@@ -1,0 +1,37 @@
+# Everything a fresh machine needs is python3 (3.11 or newer) and make.
+#   make demo   pretrain, fine-tune and evaluate on the built-in toy world
+#   make test   the whole test suite
+#   make lint   formatting, lint rules, types
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 3 --batch-size 32
+	$(BIN)/python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli --overwrite
+	$(BIN)/python evaluate.py --data toy --model models/toy_nli
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[plots]"
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable ".[dev]"
+	touch $@ .venv/installed

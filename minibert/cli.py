@@ -1,0 +1,80 @@
+"""From a dataclass of options to a command line, and from an error to one line on stderr.
+
+Heavy imports wait until the options are known, so that `--help` and a mistyped flag answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from minibert.errors import Interrupted, UserError
+
+Options = TypeVar("Options")
+
+
+def parse_options(options: type[Options], arguments: Sequence[str] | None, description: str) -> Options:
+    """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
+
+    Args:
+        options: a dataclass whose fields come from `minibert.config.option`.
+        arguments: as in `sys.argv[1:]`, which None stands for.
+        description: what `--help` says first.
+    Raises:
+        SystemExit: `--help` (0), or a flag that does not exist or can't be read (2).
+        UserError: a value makes no sense.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    types_of = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        flag = "--" + field.name.replace("_", "-")
+        shown = "" if field.default in ("", None, False) else f" (default: {field.default})"
+        settings: dict[str, Any] = {"default": field.default, "help": field.metadata["help"] + shown}
+        if types_of[field.name] is bool:
+            parser.add_argument(flag, action="store_true", **settings)
+        else:
+            settings |= {"type": _plain(types_of[field.name]), "choices": field.metadata["choices"]}
+            parser.add_argument(flag, metavar=None if settings["choices"] else _metavar(settings["type"]), **settings)
+    return options(**vars(parser.parse_args(arguments)))
+
+
+def _plain(annotation: Any) -> Callable[[str], Any]:
+    """`str | None` is read as str."""
+    if isinstance(annotation, types.UnionType):
+        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return annotation
+
+
+def _metavar(kind: Any) -> str:
+    return "N" if kind is int else "X" if kind is float else "TEXT"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's `main` and turn what a person can put right into one line and an exit status.
+
+    2: something the user can mend. 130 and 143: stopped by SIGINT and SIGTERM. A bug keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _leave(f"error: {' '.join(str(error).split())}", 2)
+    except Interrupted as stop:
+        _leave(str(stop), 128 + stop.signal)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except BrokenPipeError:  # `evaluate.py | head`: the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _leave(line: str, status: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,207 @@
+"""Every setting there is: the model's shape, and one dataclass of options for each script.
+
+`ModelConfig` uses the field names of BERT's own config.json, so that a folder written here is read by everyone else's
+tools. The scripts' options are dataclasses too: a field is a flag (`max_length` is `--max-length`), its default is the
+flag's default, its `help` is the line that `--help` prints. Unless a comment says otherwise, a default is the course
+notebook's own value.
+
+This file imports nothing heavy: `--help` has to answer before torch has loaded.
+
+Source: Devlin et al. 2019, section 3 (the model's shape); the notebook "A4: Do you AGREE?" (the options' defaults).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from minibert.errors import UserError
+
+# The order is SNLI's own (0, 1, 2). Data sets, the classifier's rows, reports and saved folders all use this one list.
+LABELS = ("entailment", "neutral", "contradiction")
+
+# Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a BERT, named as in BERT's config.json.
+
+    The defaults are the notebook's small BERT: 11.1 M parameters with the vocabulary of bert-base-uncased.
+
+    Raises:
+        UserError: a size is not positive, a rate is outside [0, 1), or the heads do not divide the hidden size.
+    """
+
+    vocab_size: int = 30_522  # V
+    hidden_size: int = 256  # D
+    num_hidden_layers: int = 4  # L
+    num_attention_heads: int = 4  # H
+    intermediate_size: int = 1_024  # F
+    max_position_embeddings: int = 128  # the longest T
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it has to be at least 1")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}:"
+                " every head gets an equal part of the hidden vector"
+            )
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise UserError(f"pad_token_id {self.pad_token_id} is not in a vocabulary of {self.vocab_size}")
+
+    @property
+    def head_size(self) -> int:
+        """K = D / H."""
+        return self.hidden_size // self.num_attention_heads
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that is a command-line flag, with its line of help."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What both trainings share. Checked when it is made, so that a wrong flag costs no time."""
+
+    output: str  # each script has a default of its own for these two
+    learning_rate: float
+    data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv, tsv or txt")
+    seed: int = option(42, "seed of every random choice")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
+    epochs: int = option(3, "passes over the training data")
+    max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
+    batch_size: int = option(16, "examples in a step")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay, on all parameters as in the notebook")
+    clip: float = option(1.0, "largest gradient norm")
+    log_every: int = option(100, "steps between two lines of progress")
+    save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
+    resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
+    overwrite: bool = option(False, "replace whatever an earlier run left in --output")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            flag = "--" + item.name.replace("_", "-")
+            if item.name in _AT_LEAST_ONE and value < 1:
+                raise UserError(f"{flag} {value}: it has to be at least 1")
+            if item.name in _AT_LEAST_THREE and value < 3:
+                raise UserError(f"{flag} {value}: [CLS], one token and [SEP] need 3")
+            if item.name in _AT_LEAST_ZERO and value < 0:
+                raise UserError(f"{flag} {value}: it can't be negative")
+            if item.name in _RATES and not 0 <= value < 1:
+                raise UserError(f"{flag} {value}: it has to be in [0, 1)")
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise UserError("--learning-rate and --clip have to be above 0")
+
+
+_AT_LEAST_ONE = {
+    "epochs", "batch_size", "log_every", "vocab_size", "held_out", "hidden_size", "num_hidden_layers",
+    "num_attention_heads", "intermediate_size",
+}  # fmt: skip
+_AT_LEAST_ZERO = {
+    "seed", "threads", "max_steps", "weight_decay", "save_every", "max_articles", "min_characters", "max_train",
+    "max_validation",
+}  # fmt: skip
+_AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
+_RATES = {"dropout", "mask_rate", "warmup_ratio"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLMOptions(TrainingOptions):
+    """Options of train_mlm.py: pretraining with masked language modelling."""
+
+    output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
+    vocab: str = option(
+        "",
+        "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
+    )
+    vocab_size: int = option(30_522, "largest vocabulary for --vocab train")
+    max_articles: int = option(30_000, "articles to train on; 0: all there are")
+    min_characters: int = option(200, "leave out articles of no more characters than this")
+    held_out: int = option(500, "further articles, never trained on, for the reported loss")
+    max_length: int = option(128, "tokens kept of each article, [CLS] and [SEP] included")
+    hidden_size: int = option(256, "D, the width of every token's vector")
+    num_hidden_layers: int = option(4, "L, encoder blocks")
+    num_attention_heads: int = option(4, "H, heads; they divide the hidden size")
+    intermediate_size: int = option(1_024, "F, the width inside the feed-forward layer")
+    dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
+    mask_rate: float = option(0.15, "share of tokens to be predicted")
+    learning_rate: float = option(5e-4, "peak learning rate")
+    warmup_ratio: float = option(0.06, "share of the steps with a rising learning rate; then it falls to 0")
+
+    def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
+        """The model these options ask for, over a vocabulary of `vocab_size`."""
+        return ModelConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_length,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=pad_token_id,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLIOptions(TrainingOptions):
+    """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
+
+    encoder: str = option("models/bert_mlm_small", "folder of the pretrained encoder")
+    output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
+    max_train: int = option(30_000, "training pairs, sampled as in the notebook; 0: all")
+    max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
+    max_length: int = option(16, "tokens kept of each sentence, [CLS] and [SEP] included")
+    dropout: float = option(0.1, "dropout of the features that the classifier sees")
+    learning_rate: float = option(2e-5, "learning rate, constant as in the notebook unless --schedule says otherwise")
+    schedule: str = option("constant", "how the learning rate moves after warm-up", choices=("constant", "linear"))
+    warmup_ratio: float = option(0.0, "share of the steps with rising learning rate")
+    hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
+    zip: bool = option(False, "also write OUTPUT.zip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
+
+    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
+    data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv or tsv")
+    split: str = option("test", "which part of the data", choices=("train", "validation", "test"))
+    max_pairs: int = option(6_000, "pairs, sampled as in the notebook; 0: all")
+    seed: int = option(42, "seed of the sample")
+    batch_size: int = option(64, "pairs in a batch; does not change the results")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    json: str = option("", "also write every figure to this file")
+    figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
+    premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
+    hypothesis: str | None = option(None, "see --premise")
+
+    def __post_init__(self) -> None:
+        if (self.premise is None) != (self.hypothesis is None):
+            raise UserError("--premise and --hypothesis go together: give both, or neither")
+        if self.batch_size < 1 or self.max_pairs < 0 or self.seed < 0:
+            raise UserError("--batch-size has to be at least 1, --max-pairs and --seed can't be negative")

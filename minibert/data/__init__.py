@@ -1,0 +1,1 @@
+"""From text to tensors: sources, toy, tokenizer, tokens, masking, batching. Knows nothing of the model."""

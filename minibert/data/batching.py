@@ -1,0 +1,85 @@
+"""From lists of token ids to batches: padding, and the order of an epoch.
+
+The notebook pads every sequence to the maximum; here a batch is as long as its longest sequence. Padding is invisible
+to the model (tests/model holds that), so the results are the same and the work is less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step is given.
+
+    Attributes:
+        input_ids: (B, T) int64.
+        attention_mask: (B, T) bool, True = a real token.
+        labels: (N,) int64, the N answers to be predicted, none of them to be ignored.
+        positions: (N,) int64, where in the B * T flattened positions they belong (masked language modelling only).
+        tokens: how many real tokens there are.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    positions: Tensor | None = None
+    tokens: int = 0
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if device.type == "cpu":
+            return self
+        tensors: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def pad(sequences: Sequence[NDArray[np.integer] | Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Put sequences of unequal length into one rectangle.
+
+    Args:
+        sequences: B lists of token ids.
+        pad_id: what fills the rows up.
+    Returns:
+        input_ids (B, T) int64 and attention_mask (B, T) bool, True = a real token, T the longest length.
+    Raises:
+        ValueError: there is no sequence.
+    """
+    if not sequences:
+        raise ValueError("a batch needs at least one sequence")
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    input_ids = np.full((len(sequences), int(lengths.max())), pad_id, dtype=np.int64)
+    for row, sequence in zip(input_ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    attention_mask = torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)  # (B, T)
+    return torch.from_numpy(input_ids), attention_mask
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits its examples: a permutation that (seed, epoch) alone decide.
+
+    Nothing has to be replayed to find out what the 900th batch of epoch 2 is, which is what makes an interrupted run
+    cheap to continue.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def batch_generator(seed: int, epoch: int, step: int) -> torch.Generator:
+    """The randomness of one batch (its masks), decided by its place in the run alone, for the same reason."""
+    state = np.random.SeedSequence([seed, epoch, step]).generate_state(1, dtype=np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def batches_per_epoch(count: int, batch_size: int) -> int:
+    """How many batches an epoch has; the last one may be smaller."""
+    return -(-count // batch_size)

@@ -1,0 +1,188 @@
+"""WordPiece: words cut into the longest pieces that the vocabulary knows ("playing" -> "play", "##ing").
+
+The `tokenizers` library does the cutting; this file sets it up as BERT's: control characters dropped, lower case and no
+accents for an uncased vocabulary, split at spaces, punctuation and CJK characters, then the longest matching piece.
+
+[CLS], [SEP] and the cut to a maximum length are added here and not by the library: its truncation and padding are
+settings of the tokenizer object, and would be saved into tokenizer.json with it.
+
+Source: Devlin et al. 2019, section 3; Wu et al. 2016, section 4.1 (WordPiece).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from minibert.errors import UserError
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class WordPieceTokenizer:
+    """BERT's tokenizer: text to ids and back.
+
+    Attributes:
+        vocab_size: V.
+        pad_id, unk_id, cls_id, sep_id, mask_id: the ids of the special tokens.
+
+    Raises:
+        UserError: it is not a WordPiece, or the vocabulary lacks a special token.
+    """
+
+    def __init__(self, backend: Tokenizer) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.vocab_size = backend.get_vocab_size()
+        if not isinstance(backend.model, models.WordPiece):
+            raise UserError(f"the tokenizer is a {type(backend.model).__name__}, not a WordPiece")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            _special_id(backend, token) for token in SPECIAL_TOKENS
+        )
+
+    @classmethod
+    def from_vocabulary(cls, tokens: Sequence[str]) -> WordPieceTokenizer:
+        """BERT's tokenizer over a list of tokens, whose places are their ids.
+
+        Cased or uncased is read off the list: one that has capital letters in ordinary tokens keeps case and accents.
+
+        Raises:
+            UserError: a token stands twice in the list, or a special token is missing.
+        """
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        if len(vocabulary) != len(tokens):
+            raise UserError(
+                f"the vocabulary names {len(tokens) - len(vocabulary)} tokens twice: its ids would be ambiguous"
+            )
+        cased = any(token != token.lower() for token in tokens if not token.startswith("["))
+        backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+        tokenizer = cls(_as_bert(backend, lowercase=not cased))
+        backend.add_special_tokens(list(SPECIAL_TOKENS))
+        # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{CLS} $A {SEP}",
+            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+            special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
+        )
+        return tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> WordPieceTokenizer:
+        """Learn an uncased vocabulary of at most `vocab_size` tokens from text."""
+        backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase=True)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+        )
+        backend.train_from_iterator(texts, trainer)
+        # The trainer's own numbering depends on the run; sorted, equal text gives an equal vocabulary.
+        return cls.from_vocabulary(_canonical_order(backend.get_vocab()))
+
+    @classmethod
+    def load(cls, name: str) -> WordPieceTokenizer:
+        """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
+
+        Raises:
+            UserError: there is no such path and no such name, or the file is not a WordPiece vocabulary.
+        """
+        path = Path(name)
+        if path.is_dir():
+            path = next((path / file for file in ("tokenizer.json", "vocab.txt") if (path / file).is_file()), path)
+            if path.is_dir():
+                raise UserError(f"{path} has neither a tokenizer.json nor a vocab.txt")
+        try:
+            if path.is_file() and path.suffix == ".json":
+                return cls(Tokenizer.from_file(str(path)))
+            if path.is_file():
+                return cls.from_vocabulary(path.read_text(encoding="utf-8").splitlines())
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except Exception as error:  # the library raises bare Exception for a file it can't read
+            raise UserError(f"{path} is not a WordPiece vocabulary: {error}") from error
+        return cls._from_hub(name)
+
+    @classmethod
+    def _from_hub(cls, name: str) -> WordPieceTokenizer:
+        try:
+            return cls(Tokenizer.from_pretrained(name))
+        except UserError:
+            raise
+        except Exception as error:  # no network, no such name, or not a tokenizer: the library raises bare Exception
+            raise UserError(
+                f"no file {name}, and the Hugging Face Hub gave no tokenizer of that name: "
+                "pass --vocab the path of a vocab.txt, or --vocab train to learn one from the data"
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them."""
+        self.backend.save(str(folder / "tokenizer.json"))
+        tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
+        normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": bool(normalizer.get("lowercase", False)),
+            "strip_accents": normalizer.get("strip_accents"),
+            "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
+            "pad_token": PAD,
+            "unk_token": UNK,
+            "cls_token": CLS,
+            "sep_token": SEP,
+            "mask_token": MASK,
+        }
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Text to ids: [CLS], at most `max_length` - 2 pieces, [SEP].
+
+        Raises:
+            ValueError: `max_length` leaves no room for a single piece.
+        """
+        if max_length < 3:
+            raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
+        encodings = self.backend.encode_batch_fast([_valid_unicode(text) for text in texts], add_special_tokens=False)
+        return [[self.cls_id, *encoding.ids[: max_length - 2], self.sep_id] for encoding in encodings]
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The pieces themselves, for a person to read."""
+        return [self.backend.id_to_token(index) or UNK for index in ids]
+
+    def special(self) -> Tensor:
+        """(V,) bool, True at the five special tokens: what masking must neither choose nor draw."""
+        table = torch.zeros(self.vocab_size, dtype=torch.bool)
+        table[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = True
+        return table
+
+
+def _special_id(backend: Tokenizer, token: str) -> int:
+    index = backend.token_to_id(token)
+    if index is None:
+        raise UserError(f"the vocabulary lacks {token}: it is not a BERT vocabulary")
+    return index
+
+
+def _as_bert(backend: Tokenizer, lowercase: bool) -> Tokenizer:
+    """Give a WordPiece model BERT's cleaning, splitting and joining."""
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    return backend
+
+
+def _canonical_order(vocabulary: dict[str, int]) -> list[str]:
+    """Special tokens, then the rest in a fixed order."""
+    return [*SPECIAL_TOKENS, *sorted(set(vocabulary) - set(SPECIAL_TOKENS))]
+
+
+def _valid_unicode(text: str) -> str:
+    """Replace lone surrogates, which no UTF-8 text can hold, by U+FFFD, which BERT's cleaning drops."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,0 +1,88 @@
+"""How good is it, and compared with what: the report, and the controls that keep an accuracy honest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.metrics import classification_report, confusion_matrix
+
+from minibert.config import LABELS
+from minibert.inference import Predictions
+
+RANDOM_PAIRS = 5_000
+
+
+def random_cosine(embeddings: NDArray[np.float32], seed: int, count: int = RANDOM_PAIRS) -> float:
+    """Mean cosine between random sentences: near 1, all sentences look alike and the encoder has collapsed.
+
+    Args:
+        embeddings: (sentences, D).
+        seed: of the choice of pairs; a sentence is never compared with itself.
+        count: how many pairs.
+    """
+    generator = np.random.default_rng(seed)
+    first = generator.integers(len(embeddings), size=count)
+    second = (first + generator.integers(1, max(2, len(embeddings)), size=count)) % len(embeddings)
+    a, b = (torch.from_numpy(embeddings[rows]) for rows in (first, second))
+    return float(F.cosine_similarity(a, b, dim=-1).mean())
+
+
+def figures(labels: NDArray[np.int64], predictions: Predictions, seed: int) -> dict[str, Any]:
+    """Every figure of the report, ready for JSON.
+
+    Args:
+        labels: (pairs,) the true ones.
+        predictions: of the same pairs.
+        seed: of the random sentence pairs.
+    """
+    predicted = predictions.labels
+    naming: dict[str, Any] = {"labels": range(len(LABELS)), "target_names": LABELS, "zero_division": 0}
+    return {
+        "pairs": len(labels),
+        "accuracy": float((predicted == labels).mean()),
+        "majority_baseline": float(np.bincount(labels).max() / len(labels)),
+        "random_cosine": random_cosine(predictions.embeddings, seed),
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),
+        "report": classification_report(labels, predicted, output_dict=True, **naming),
+        "table": classification_report(labels, predicted, digits=2, **naming),
+    }
+
+
+def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """The loss and accuracy of a guesser that knows how often each token occurs and looks at nothing else.
+
+    A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
+
+    Args:
+        counts: (V,) occurrences in the training text; each is taken as one more, so that none is impossible.
+        labels: (M,) the held-out tokens to be guessed.
+    Returns:
+        mean cross-entropy in nats, and the share of labels that are the most frequent token.
+    """
+    log_frequency = np.log(counts + 1) - np.log((counts + 1).sum())
+    return float(-log_frequency[labels].mean()), float((labels == counts.argmax()).mean())
+
+
+def report_text(result: dict[str, Any]) -> str:
+    """`figures` for a person: the table, the baseline to hold against it, and where the mistakes are."""
+    width = max(map(len, LABELS))
+    matrix = [
+        f"{label:>{width}}" + "".join(f"{count:>15,}" for count in row)
+        for label, row in zip(LABELS, result["confusion_matrix"], strict=True)
+    ]
+    return "\n".join(
+        [
+            result["table"],
+            f"accuracy {result['accuracy']:.4f} over {result['pairs']:,} pairs",
+            f"majority baseline {result['majority_baseline']:.4f} (always the most frequent label)",
+            f"mean cosine between random sentences {result['random_cosine']:.4f} (near 1: the encoder has collapsed)",
+            "",
+            "confusion matrix: a row is the true label, a column the predicted one",
+            " " * width + "".join(f"{label:>15}" for label in LABELS),
+            *matrix,
+        ]
+    )

@@ -1,0 +1,61 @@
+"""Files appear whole or not at all: written under another name, then renamed, which a file system does in one go."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from minibert.errors import UserError
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file, and put it in its place once it is complete and on disk.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full; a file that was there before is still there.
+    """
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_file` for a JSON value."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill an empty folder, then move its files into `folder`, over any of the same name.
+
+    Nothing reaches `folder` unless everything could be written. Other files in it are left alone.
+
+    Raises:
+        UserError: the folder can't be written to, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        try:
+            write(staging)
+            for file in sorted(path for path in staging.rglob("*") if path.is_file()):
+                target = folder / file.relative_to(staging)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror or error}") from error

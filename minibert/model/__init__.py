@@ -1,0 +1,1 @@
+"""The network, one room a file: embeddings, attention, encoder, mlm, siamese."""

@@ -1,0 +1,51 @@
+"""Multi-head self-attention: every token looks at every other token and takes a weighted mean of what it finds.
+
+Each head compares queries with keys, softmax(Q K^T / sqrt(K)), and averages the values by the result. The sum itself
+is torch's `scaled_dot_product_attention`, which picks a fused kernel where there is one; tests/model/test_attention.py
+holds it to the formula written out.
+
+One deviation in form, none in function: the three projections are one matrix (D, 3D), since one large product is
+faster than three small ones. `minibert.pretrained` splits it into BERT's three when a folder is written.
+
+Source: Vaswani et al. 2017, section 3.2; Devlin et al. 2019, section 3.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minibert.config import ModelConfig
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with an output projection; no residual, no norm (see `EncoderBlock`)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.head_size = config.head_size
+        self.dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            hidden: (B, T, D) float.
+            attention_mask: (B, T) bool, True = a real token; None = all are real, which keeps the fastest kernels
+                available. A row without any real token has nothing to attend to and gives no meaningful output.
+        Returns:
+            (B, T, D) float.
+        """
+        B, T, D = hidden.shape
+        qkv = self.qkv(hidden).view(B, T, 3, self.num_heads, self.head_size)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        # Padding is hidden as a key; what a padded position itself computes is never looked at by anyone.
+        keys_allowed = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
+        context = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=keys_allowed, dropout_p=self.dropout if self.training else 0.0
+        )  # (B, H, T, K)
+        context = context.transpose(1, 2).reshape(B, T, D)  # the heads side by side again
+        return self.output(context)

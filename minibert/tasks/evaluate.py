@@ -1,0 +1,52 @@
+"""All of evaluate.py: the report on a trained classifier, or its answer for one pair.
+
+Source: the notebook, Task 3.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minibert.config import LABELS, EvaluateOptions
+from minibert.data.sources import load_pairs
+from minibert.device import pick_device
+from minibert.errors import UserError
+from minibert.evaluation import figures, report_text
+from minibert.files import write_json
+from minibert.inference import predict
+from minibert.plots import plot_confusion
+from minibert.pretrained import load_classifier
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Load, predict, report.
+
+    Raises:
+        UserError: an option, a path or a file is wrong.
+    """
+    device = pick_device(options.device)
+    path = Path(options.model)
+    model = load_classifier(path)
+    model.classifier.to(device)
+
+    if options.premise is not None and options.hypothesis is not None:
+        for side in ("premise", "hypothesis"):
+            if not getattr(options, side).strip():
+                raise UserError(f"--{side} is empty: give it a sentence")
+        probabilities = predict(model, [options.premise], [options.hypothesis]).probabilities[0]
+        for label, probability in zip(LABELS, probabilities, strict=True):
+            print(f"{label:<13} {probability:.4f}")
+        return
+
+    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
+    predictions = predict(model, pairs.premises, pairs.hypotheses, options.batch_size)
+    result = figures(pairs.labels, predictions, options.seed)
+    control = (
+        " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
+    )
+    print(f"{path} on the {options.split} split of {options.data}{control}\n")
+    print(report_text(result))
+    default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+    plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default)
+    if options.json:
+        write_json(Path(options.json), {"model": str(path), "data": options.data, "split": options.split, **result})

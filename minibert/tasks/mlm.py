@@ -1,0 +1,189 @@
+"""Pretraining: masked language modelling on articles, from raw text to a saved folder.
+
+Source: Devlin et al. 2019, section 3.1; the notebook, Task 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minibert.config import IGNORED, MLMOptions
+from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_order, pad
+from minibert.data.masking import mask_tokens
+from minibert.data.sources import Articles, load_articles
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import TokenStore, tokenise
+from minibert.device import describe, pick_device
+from minibert.errors import UserError
+from minibert.evaluation import unigram_baseline
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.plots import plot_training
+from minibert.pretrained import save_mlm
+from minibert.training.optim import adamw, schedule
+from minibert.training.progress import heading
+from minibert.training.run import check_output, remove_checkpoints, run_training, total_steps
+
+HUB_VOCABULARY = "google-bert/bert-base-uncased"
+
+
+class MLMTask:
+    """Masked language modelling as the loop wants it.
+
+    Training masks are drawn anew at every epoch; held-out masks are drawn once, text by text, from the seed alone, so
+    that neither batch size nor epoch changes what is asked.
+
+    Args:
+        model: the one that is trained.
+        train, held_out: tokenised articles.
+        tokenizer: for the special tokens.
+        options: batch size, mask rate, seed.
+    """
+
+    score = None  # the last epoch is the one saved, as in the notebook
+
+    def __init__(
+        self,
+        model: MaskedLanguageModel,
+        train: TokenStore,
+        held_out: TokenStore,
+        tokenizer: WordPieceTokenizer,
+        options: MLMOptions,
+    ) -> None:
+        self.model, self.train, self.options = model, train, options
+        self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
+        self.device = next(model.parameters()).device
+        self.steps_per_epoch = batches_per_epoch(len(train), options.batch_size)
+        self.held_out = list(self._held_out_batches(held_out))
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
+        size = self.options.batch_size
+        order = epoch_order(len(self.train), self.options.seed, epoch)
+        for step in range(start, self.steps_per_epoch):
+            input_ids, attention_mask = pad(
+                [self.train[row] for row in order[step * size : (step + 1) * size]], self.pad_id
+            )
+            yield self._masked(input_ids, attention_mask, batch_generator(self.options.seed, epoch, step))
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """Cross-entropy summed over the masked positions, their number, and how many were guessed right."""
+        logits = self.model(batch.input_ids, batch.attention_mask, positions=batch.positions)  # (M, V)
+        correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
+        return F.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels), {"accuracy": correct}
+
+    def validate(self) -> dict[str, float]:
+        """Loss in nats, accuracy and pseudo-perplexity at the masked positions of the held-out articles.
+
+        Pseudo-perplexity is the exponential of that loss. (Salazar et al. 2020, section 2.3, mask one token at a time,
+        T passes a text; with more tokens hidden at once the figure is higher.)
+        """
+        totals = [self.loss(batch.to(self.device)) for batch in self.held_out]
+        count = sum(count for _, count, _ in totals)
+        loss = float(sum(loss for loss, _, _ in totals)) / count
+        accuracy = float(sum(extras["accuracy"] for _, _, extras in totals)) / count
+        return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": math.exp(loss)}
+
+    def held_out_labels(self) -> Tensor:
+        """(M,) the ids asked for in validation."""
+        return torch.cat([batch.labels for batch in self.held_out])
+
+    def _masked(self, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Batch:
+        masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
+        return _batch(masked, attention_mask, labels)
+
+    def _held_out_batches(self, held_out: TokenStore) -> Iterator[Batch]:
+        generator = batch_generator(self.options.seed, 0, 0)
+        masked, labels = [], []
+        for text in range(len(held_out)):
+            ids = torch.from_numpy(held_out[text].astype(np.int64)).unsqueeze(0)  # (1, T)
+            text_masked, text_labels = mask_tokens(ids, self.special, self.mask_id, generator, self.options.mask_rate)
+            masked.append(text_masked[0].numpy())
+            labels.append(text_labels[0].numpy())
+        size = self.options.batch_size
+        for start in range(0, len(masked), size):
+            input_ids, attention_mask = pad(masked[start : start + size], self.pad_id)
+            yield _batch(input_ids, attention_mask, pad(labels[start : start + size], IGNORED)[0])
+
+
+def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
+    """A batch that names the M positions to be predicted, so that the head need not look at the others."""
+    positions = (labels.flatten() != IGNORED).nonzero().flatten()  # (M,)
+    return Batch(input_ids, attention_mask, labels.flatten()[positions], positions, tokens=int(attention_mask.sum()))
+
+
+def pretrain(options: MLMOptions) -> None:
+    """All of train_mlm.py: read, tokenise, train, save.
+
+    Raises:
+        UserError: an option, a path or a file is wrong, or the loss stops being a number.
+        Interrupted: a signal came, and the run's place is saved.
+    """
+    check_output(options)
+    device = pick_device(options.device, options.threads)
+    torch.manual_seed(options.seed)
+
+    articles = load_articles(
+        options.data,
+        max_articles=options.max_articles,
+        held_out=options.held_out,
+        min_characters=options.min_characters,
+        seed=options.seed,
+    )
+    heading(
+        "articles", f"{len(articles.train):,} to train on, {len(articles.held_out):,} held out, from {options.data}"
+    )
+    tokenizer = make_tokenizer(options, articles)
+    train, held_out = (tokenise(texts, tokenizer, options.max_length) for texts in (articles.train, articles.held_out))
+    heading("tokens", f"{len(train.ids):,}, the first {options.max_length} of each article")
+    heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
+
+    model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    shape = f"{options.num_hidden_layers} layers x {options.hidden_size}, {options.num_attention_heads} heads"
+    heading("model", f"{shape}, {options.intermediate_size:,} inside: {parameters / 1e6:.1f} M parameters")
+
+    task = MLMTask(model, train, held_out, tokenizer, options)
+    steps = total_steps(task, options)
+    labels = task.held_out_labels()
+    if not len(labels):
+        raise UserError("no token of the held-out articles is masked: raise --held-out or --mask-rate")
+    counts = np.bincount(train.ids, minlength=tokenizer.vocab_size)
+    counts[task.special.numpy()] = 0  # never asked for
+    unigram_loss, unigram_accuracy = unigram_baseline(counts, labels.numpy())
+    heading("training", f"{steps:,} steps of {options.batch_size} articles on {describe(device)}")
+    heading(
+        "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: guessing by frequency alone"
+    )
+
+    run_training(
+        model,
+        task,
+        adamw(model, options.learning_rate, options.weight_decay),
+        schedule("linear", steps, options.warmup_ratio),
+        options,
+        {"parameters": parameters, "steps": steps, "tokens": len(train.ids), "articles": len(train),
+         "unigram_loss": unigram_loss, "unigram_accuracy": unigram_accuracy},
+    )  # fmt: skip
+    save_mlm(Path(options.output), model, tokenizer)
+    plot_training(Path(options.output))
+    remove_checkpoints(options)
+    heading("saved", options.output)
+
+
+def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
+    """The vocabulary that `--vocab` names, or one learned from the training articles.
+
+    Without `--vocab` it is the notebook's, bert-base-uncased; the toy world, which has to work without a network and
+    has few words, learns its own.
+    """
+    name = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
+    if name == "train":
+        return WordPieceTokenizer.train(articles.train, options.vocab_size)
+    return WordPieceTokenizer.load(name)

@@ -1,0 +1,133 @@
+"""Fine-tuning: the Siamese classifier on sentence pairs, from raw text to a saved folder.
+
+Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minibert.config import NLIOptions
+from minibert.data.batching import Batch, batches_per_epoch, epoch_order, pad
+from minibert.data.sources import Pairs, load_pairs
+from minibert.data.tokens import TokenStore, tokenise
+from minibert.device import describe, pick_device
+from minibert.errors import UserError
+from minibert.inference import NLIModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.plots import plot_training
+from minibert.pretrained import load_encoder, save_classifier, zip_classifier
+from minibert.training.optim import adamw, schedule
+from minibert.training.progress import heading
+from minibert.training.run import check_output, remove_checkpoints, run_training, total_steps
+
+
+class NLITask:
+    """Pair classification as the loop wants it.
+
+    Args:
+        model: the network with its tokenizer; what the saved folder will hold.
+        train, validation: the pairs.
+        options: batch size and seed.
+    """
+
+    score = "validation_accuracy"
+
+    def __init__(self, model: NLIModel, train: Pairs, validation: Pairs, options: NLIOptions) -> None:
+        self.model, self.network, self.options = model, model.classifier, options
+        self.device = next(self.network.parameters()).device
+        self.train, self.train_labels = self._tokenised(train), train.labels
+        self.validation, self.validation_labels = self._tokenised(validation), validation.labels
+        self.steps_per_epoch = batches_per_epoch(len(train), options.batch_size)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
+        size = self.options.batch_size
+        order = epoch_order(len(self.train_labels), self.options.seed, epoch)
+        for step in range(start, self.steps_per_epoch):
+            yield self._batch(self.train, self.train_labels, order[step * size : (step + 1) * size])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """Cross-entropy summed over the pairs, their number, and how many were classified right."""
+        logits = self.network(batch.input_ids, batch.attention_mask)  # (B, 3)
+        correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
+        return F.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels), {"accuracy": correct}
+
+    def validate(self) -> dict[str, float]:
+        """Mean loss and accuracy over the validation pairs."""
+        count = len(self.validation_labels)
+        rows = np.arange(count)
+        size = self.options.batch_size
+        loss, correct = torch.zeros(2, device=self.device)
+        for start in range(0, count, size):
+            batch = self._batch(self.validation, self.validation_labels, rows[start : start + size])
+            total, _, extras = self.loss(batch.to(self.device))
+            loss, correct = loss + total, correct + extras["accuracy"]
+        return {"validation_loss": loss.item() / count, "validation_accuracy": correct.item() / count}
+
+    def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
+        """Premises and hypotheses as ids."""
+        premises = [""] * len(pairs) if self.model.hypothesis_only else pairs.premises
+        first, second = (
+            tokenise(side, self.model.tokenizer, self.model.max_length) for side in (premises, pairs.hypotheses)
+        )
+        return first, second
+
+    def _batch(self, sides: tuple[TokenStore, TokenStore], labels: np.ndarray, rows: np.ndarray) -> Batch:
+        """(2B, T): the premises of these rows, then their hypotheses."""
+        input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.model.tokenizer.pad_id)
+        return Batch(input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()))
+
+
+def finetune(options: NLIOptions) -> None:
+    """All of train_nli.py: read, tokenise, train, save.
+
+    Raises:
+        UserError: an option, a path or a file is wrong, or the loss stops being a number.
+        Interrupted: a signal came, and the run's place is saved.
+    """
+    check_output(options)
+    device = pick_device(options.device, options.threads)
+    torch.manual_seed(options.seed)
+
+    encoder, tokenizer = load_encoder(Path(options.encoder))
+    if options.max_length > encoder.config.max_position_embeddings:
+        raise UserError(
+            f"--max-length {options.max_length}: the encoder in {options.encoder} has"
+            f" {encoder.config.max_position_embeddings} positions"
+        )
+    train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
+    validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
+    heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+    if options.hypothesis_only:
+        heading("control", "the premises are emptied: what is reached now is reached without inference")
+
+    network = SiameseClassifier(encoder, options.dropout).to(device)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    model = NLIModel(network, tokenizer, options.max_length, options.hypothesis_only)
+    task = NLITask(model, train, validation, options)
+    steps = total_steps(task, options)
+    majority = float(np.bincount(validation.labels).max() / len(validation))
+    heading("model", f"{options.encoder}, {parameters / 1e6:.1f} M parameters with the classifier")
+    heading("training", f"{steps:,} steps of {options.batch_size} pairs on {describe(device)}")
+    heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
+
+    run_training(
+        network,
+        task,
+        adamw(network, options.learning_rate, options.weight_decay),
+        schedule(options.schedule, steps, options.warmup_ratio),
+        options,
+        {"parameters": parameters, "steps": steps, "pairs": len(train), "majority_accuracy": majority},
+    )
+    folder = Path(options.output)
+    save_classifier(folder, model)
+    plot_training(folder)
+    remove_checkpoints(options)
+    heading("saved", f"{folder}" + (f" and {zip_classifier(folder)}" if options.zip else ""))

@@ -1,0 +1,252 @@
+"""The one training loop: forward, backward, clip, step; log, validate, checkpoint.
+
+It knows a task only as something that gives batches and a loss, so both trainings run through it:
+
+    loss(batch) -> (sum, count, extras)
+
+`sum` is the loss summed over the batch's `count` predictions, `extras` are further sums to be averaged and logged. The
+gradient is that of sum / count.
+
+Nothing here waits for the device at each step: sums stay where they are until a line of progress is due.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from minibert.config import TrainingOptions
+from minibert.errors import Interrupted, UserError
+from minibert.training.checkpoint import save_best, save_checkpoint
+from minibert.training.optim import Schedule
+from minibert.training.progress import Progress
+
+
+class Batch(Protocol):
+    """What the loop has to know of a batch."""
+
+    tokens: int  # how many real tokens it has, for the rate that is shown
+
+    def to(self, device: torch.device) -> Any:
+        """The same batch on another device."""
+
+
+class Task(Protocol):
+    """What the loop has to know of a task."""
+
+    steps_per_epoch: int
+
+    @property
+    def score(self) -> str | None:
+        """The validation figure, higher is better, that picks the best epoch; None keeps the last one."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """The batches of an epoch from batch `start` on; the same ones at every call."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, int, dict[str, Tensor]]:
+        """Loss summed over the predictions, their number, further sums by name."""
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out data. The loop sets evaluation mode before and training mode after."""
+
+
+@dataclass
+class Place:
+    """Where a run is: the part of a checkpoint that is not tensors.
+
+    Attributes:
+        step: steps taken in all.
+        epoch: epochs completed.
+        batch: batches done in the current epoch.
+        best_epoch, best_score: the best validation so far.
+        metrics_bytes: the length of metrics.jsonl at this place.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_epoch: int = 0
+    best_score: float | None = None
+    metrics_bytes: int = 0
+
+
+@dataclass
+class Window:
+    """Sums since the last line of progress, kept on the device."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    count: int = 0
+    tokens: int = 0
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, loss: Tensor, count: int, tokens: int, extras: Mapping[str, Tensor]) -> None:
+        """Take in one step."""
+        self.losses.append(loss.detach())
+        self.count += count
+        self.tokens += tokens
+        for name, value in extras.items():
+            self.extras[name] = self.extras.get(name, 0) + value.detach()
+
+    def means(self) -> dict[str, float]:
+        """Averages over all predictions of the window."""
+        loss = torch.stack(self.losses).sum().item()
+        seconds = time.perf_counter() - self.started
+        return {
+            "loss": loss / self.count,
+            **{name: value.item() / self.count for name, value in self.extras.items()},
+            "tokens_per_second": self.tokens / seconds,
+        }
+
+    def first_bad_step(self) -> int | None:
+        """How many steps into the window the loss stopped being a number, if it did."""
+        bad = (~torch.stack(self.losses).isfinite()).nonzero() if self.losses else torch.empty(0)
+        return int(bad[0]) if len(bad) else None
+
+
+@dataclass
+class Trainer:
+    """Trains a model on a task.
+
+    Attributes:
+        model: its parameters are trained in place.
+        task: gives batches, losses and validation figures.
+        optimizer: its learning rate is set before each step.
+        schedule: the factor on `options.learning_rate`, by steps taken.
+        options: epochs, steps, clipping, and how often to log and to save; a checkpoint remembers them.
+        checkpoints: the folder of checkpoints.
+        progress: where figures go.
+        place: where to begin; a new `Place()` or that of a checkpoint.
+    """
+
+    model: nn.Module
+    task: Task
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    options: TrainingOptions
+    checkpoints: Path
+    progress: Progress
+    place: Place
+
+    def run(self) -> Place:
+        """Train to the end of the last epoch or to the last step, whichever comes first.
+
+        Raises:
+            UserError: the loss is no longer a number.
+            Interrupted: SIGINT or SIGTERM came; a checkpoint has been written.
+        """
+        last_step = self.progress.total_steps
+        try:
+            with _stop_signals() as stop:
+                while self.place.step < last_step or self.place.batch:
+                    self._epoch(last_step, stop)
+        finally:
+            self.progress.close()
+        return self.place
+
+    def _epoch(self, last_step: int, stop: list[int]) -> None:
+        """The rest of the current epoch, its validation and its checkpoint."""
+        place = self.place
+        self.model.train()
+        window = Window()
+        for batch in self.task.batches(place.epoch, place.batch):
+            self._step(batch, window)
+            place.step += 1
+            place.batch += 1
+            self.progress.advance()
+            save = bool(self.options.save_every) and place.step % self.options.save_every == 0
+            if save or stop or place.step % self.options.log_every == 0:
+                window = self._log(window)
+            if save or stop:
+                self._checkpoint()
+            if stop:
+                raise Interrupted(
+                    f"stopped at step {place.step:,}, which is saved: the same command with --resume continues", stop[0]
+                )
+            if place.step == last_step:
+                break
+        self._log(window)
+        self._validate()
+        place.epoch, place.batch = place.epoch + 1, 0
+        self._checkpoint()
+
+    def _step(self, batch: Batch, window: Window) -> None:
+        """One update of the weights."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * self.schedule(self.place.step)
+        device = next(self.model.parameters()).device
+        loss, count, extras = self.task.loss(batch.to(device))
+        (loss / max(count, 1)).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        window.add(loss, count, batch.tokens, extras)
+
+    def _log(self, window: Window) -> Window:
+        """Show the window's means and begin a new one.
+
+        Raises:
+            UserError: a loss in it is not a number.
+        """
+        if not window.count:
+            return window
+        bad = window.first_bad_step()
+        if bad is not None:
+            raise UserError(
+                f"the loss is not a number any more at step {self.place.step - len(window.losses) + bad + 1:,}:"
+                " a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
+            )
+        self.progress.train(
+            {
+                "step": self.place.step,
+                "epoch": self.place.epoch + 1,
+                **window.means(),
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
+            }
+        )
+        return Window()
+
+    def _validate(self) -> None:
+        """Figures on held-out data, and the best epoch kept."""
+        self.model.eval()
+        with torch.no_grad():
+            figures = self.task.validate()
+        self.model.train()
+        place = self.place
+        self.progress.validation({"step": place.step, "epoch": place.epoch + 1, **figures})
+        score = figures[self.task.score] if self.task.score is not None else None
+        if score is not None and (place.best_score is None or score > place.best_score):
+            place.best_epoch, place.best_score = place.epoch + 1, score
+            save_best(self.checkpoints, self.model)
+
+    def _checkpoint(self) -> None:
+        self.place.metrics_bytes = self.progress.metrics.stat().st_size
+        saved = {**asdict(self.place), "options": asdict(self.options)}
+        save_checkpoint(self.checkpoints, self.model, self.optimizer, saved)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Catch SIGINT and SIGTERM: the list holds the signal once one has come. A second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

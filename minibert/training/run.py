@@ -1,0 +1,134 @@
+"""A run and its folder: what is in it before the first step, where an interrupted one goes on, what is left at the end.
+
+models/bert_mlm_small/
+    config.json, model.safetensors, tokenizer.json ...   the model, written at the end (minibert.pretrained)
+    options.json      every option, as resolved
+    metrics.jsonl     every figure, a line each
+    training.png      the same as a picture
+    checkpoints/      only while the run is unfinished
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from minibert.config import TrainingOptions
+from minibert.errors import UserError
+from minibert.files import write_json
+from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
+from minibert.training.loop import Place, Task, Trainer
+from minibert.training.optim import Schedule
+from minibert.training.progress import Progress, duration
+
+WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "metrics.jsonl", "options.json"
+
+# Options that may differ between a run and its continuation, because they don't change what is computed.
+_FREE = frozenset({"device", "threads", "log_every", "save_every", "resume", "overwrite", "zip"})
+
+
+def check_output(options: TrainingOptions) -> None:
+    """Refuse an output folder that a run would spoil, before any time is spent.
+
+    Raises:
+        UserError: there is a finished model or an unfinished run in it and no option says what to do, there is nothing
+            to resume, or the options contradict those of the run to be resumed.
+    """
+    folder = Path(options.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file, not a folder")
+    unfinished = list_checkpoints(folder / CHECKPOINTS)
+    if options.resume and options.overwrite:
+        raise UserError("--resume and --overwrite contradict each other: give one")
+    if options.resume:
+        if not unfinished:
+            raise UserError(f"{folder} has no checkpoint to resume from" + _finished_hint(folder))
+        _check_same_options(read_progress(unfinished[-1])["options"], options)
+    elif unfinished and not options.overwrite:
+        raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
+    elif (folder / WEIGHTS).exists() and not options.overwrite:
+        raise UserError(f"{folder} has a finished model: choose another --output, or replace it with --overwrite")
+
+
+def _finished_hint(folder: Path) -> str:
+    return ": the run in it is finished" if (folder / WEIGHTS).exists() else ""
+
+
+def _check_same_options(before: Mapping[str, Any], options: TrainingOptions) -> None:
+    now = dataclasses.asdict(options)
+    for name in sorted(set(before) | set(now)):
+        if name not in _FREE and before.get(name) != now.get(name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {now.get(name)} contradicts the run to be resumed, which has {before.get(name)}")
+
+
+def total_steps(task: Task, options: TrainingOptions) -> int:
+    """All epochs' steps, or `--max-steps` if that is fewer."""
+    every = options.epochs * task.steps_per_epoch
+    return min(every, options.max_steps) if options.max_steps else every
+
+
+def run_training(
+    model: nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    options: TrainingOptions,
+    start: Mapping[str, Any],
+) -> float:
+    """Train in `options.output`, from the beginning or from the last checkpoint; the model ends with the best weights.
+
+    Args:
+        start: figures known before the first step, recorded as metrics.jsonl's first line.
+    Returns:
+        the seconds that training took (of this session, if resumed).
+    Raises:
+        UserError, Interrupted: see `Trainer.run`.
+    """
+    folder = Path(options.output)
+    checkpoints = folder / CHECKPOINTS
+    began = time.monotonic()
+    if options.resume:
+        saved = load_checkpoint(list_checkpoints(checkpoints)[-1], model, optimizer)
+        saved.pop("options")
+        place = Place(**saved)
+        os.truncate(folder / METRICS, place.metrics_bytes)
+    else:
+        place = Place()
+        _clear(folder)
+        write_json(folder / OPTIONS, dataclasses.asdict(options))
+
+    progress = Progress(folder / METRICS, total_steps(task, options), place.step)
+    if not options.resume:
+        progress.record("start", start)
+    else:
+        progress.say(f"resuming at step {place.step:,}")
+    place = Trainer(model, task, optimizer, schedule, options, checkpoints, progress, place).run()
+    if task.score is not None:
+        load_best(checkpoints, model)
+        progress.say(f"keeping epoch {place.best_epoch}, the best on validation: {task.score} {place.best_score:.4f}")
+    seconds = time.monotonic() - began
+    progress.record("end", {"step": place.step, "seconds": round(seconds, 1), "best_epoch": place.best_epoch})
+    progress.say(f"trained for {duration(seconds)}")
+    return seconds
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, METRICS, OPTIONS, "training.png"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def remove_checkpoints(options: TrainingOptions) -> None:
+    """The run is finished and its model saved: nothing is left to resume."""
+    shutil.rmtree(Path(options.output) / CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,422 @@
+"""Proves that the toy data are honest, learnable in principle and the same in every process.
+
+The labels are checked by reading the sentences back: `LEXICON` says, in a table of the tests' own,
+where each phrase stands, and `infer` compares the places. The controls are classifiers that lack
+what the task is about, and so must stay near chance. The rest is the contract: sizes, balance,
+splits, seeds, and articles that know every word of the pairs and tell no falsehood.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from minibert.data.toy import SIZES, toy_articles, toy_pairs
+
+Row = dict[str, Any]
+Pairs = dict[str, list[Row]]
+
+# Path of a fact -> the phrases that state it. Written apart from the generator's own tables.
+LEXICON = {
+    "kind": "creature",
+    "kind/animal": "animal, beast",
+    "kind/animal/dog": "dog, hound",
+    "kind/animal/dog/1": "poodle",
+    "kind/animal/dog/2": "beagle",
+    "kind/animal/dog/3": "terrier",
+    "kind/animal/dog/4": "spaniel",
+    "kind/animal/horse": "horse",
+    "kind/animal/horse/1": "mare",
+    "kind/animal/horse/2": "stallion",
+    "kind/animal/horse/3": "filly",
+    "kind/animal/horse/4": "mustang",
+    "kind/animal/bird": "bird",
+    "kind/animal/bird/1": "duck",
+    "kind/animal/bird/2": "goose",
+    "kind/animal/bird/3": "swan",
+    "kind/animal/bird/4": "gull",
+    "kind/person": "person, human",
+    "kind/person/child": "child, youngster",
+    "kind/person/child/1": "boy",
+    "kind/person/child/2": "girl",
+    "kind/person/child/3": "pupil",
+    "kind/person/child/4": "scout",
+    "kind/person/adult": "adult, grownup",
+    "kind/person/adult/1": "man",
+    "kind/person/adult/2": "woman",
+    "kind/person/adult/3": "farmer",
+    "kind/person/adult/4": "nurse",
+    "size/small": "small, little",
+    "size/small/1": "tiny, teeny",
+    "size/small/2": "miniature",
+    "size/big": "big, large",
+    "size/big/1": "huge, enormous",
+    "size/big/2": "giant, gigantic",
+    "colour/bright": "in bright clothes, in bright colours",
+    "colour/bright/1": "in red",
+    "colour/bright/2": "in yellow",
+    "colour/bright/3": "in orange",
+    "colour/bright/4": "in pink",
+    "colour/dark": "in dark clothes, in dark colours",
+    "colour/dark/1": "in black",
+    "colour/dark/2": "in brown",
+    "colour/dark/3": "in navy",
+    "colour/dark/4": "in maroon",
+    "doing/rest": "resting, at rest, taking a rest",
+    "doing/rest/1": "sleeping, asleep",
+    "doing/rest/2": "dozing",
+    "doing/rest/3": "napping",
+    "doing/rest/4": "lying still",
+    "doing/move": "active, on the move, moving about",
+    "doing/move/1": "walking, strolling",
+    "doing/move/2": "running, racing",
+    "doing/move/3": "jumping, leaping",
+    "doing/move/4": "dancing",
+    "place/out": "outdoors, outside, in the open air",
+    "place/out/1": "in the park",
+    "place/out/2": "in the garden",
+    "place/out/3": "in the forest, in the woods",
+    "place/out/4": "in the street, on the road",
+    "place/out/5": "on the beach",
+    "place/in": "indoors, inside, under a roof",
+    "place/in/1": "in the kitchen",
+    "place/in/2": "in the library",
+    "place/in/3": "in the hall",
+    "place/in/4": "in the attic",
+    "place/in/5": "in the cellar",
+    "weather/wet": "in wet weather, in rainy weather",
+    "weather/wet/1": "during a storm",
+    "weather/wet/2": "during a shower",
+    "weather/wet/3": "during a downpour",
+    "weather/wet/4": "during drizzle",
+    "weather/dry": "in dry weather, in rainless weather",
+    "weather/dry/1": "in a drought",
+    "weather/dry/2": "during a heatwave",
+    "weather/dry/3": "in a hot spell",
+    "weather/dry/4": "in a clear spell",
+    "time/day": "by day, in the daytime, in daylight",
+    "time/day/1": "in the morning",
+    "time/day/2": "at breakfast",
+    "time/day/3": "at noon, at midday",
+    "time/day/4": "in the afternoon",
+    "time/night": "at night, by night, during the night",
+    "time/night/1": "at midnight",
+    "time/night/2": "at bedtime",
+    "time/night/3": "after sunset",
+    "time/night/4": "before sunrise",
+}
+PATHS = {phrase: path for path, phrases in LEXICON.items() for phrase in phrases.split(", ")}
+PHRASE = re.compile(r"\b(" + "|".join(sorted(PATHS, key=len, reverse=True)) + r")\b")
+
+
+def words(sentence: str) -> list[str]:
+    return re.findall(r"[a-z]+", sentence.lower())
+
+
+FUNCTION_WORDS = set(words("a an the is there here in on at by during before after under"))
+CHANCE = 1 / 3
+
+
+def read(sentence: str) -> dict[str, str]:
+    """Parse a sentence into {slot: path}, and leave nothing of it unread."""
+    text = sentence.lower()
+    facts: dict[str, str] = {}
+    for phrase in PHRASE.findall(text):
+        slot = PATHS[phrase].split("/")[0]
+        assert slot not in facts, f"two facts on {slot}: {sentence}"
+        facts[slot] = PATHS[phrase] + "/"
+    assert set(words(PHRASE.sub("", text))) <= {"a", "an", "is", "there", "here"}, sentence
+    return facts
+
+
+def infer(premise: str, hypothesis: str) -> int:
+    """Label a pair by comparing what its sentences say."""
+    stated, claimed = read(premise), read(hypothesis)
+    verdicts = set()
+    for slot, claim in claimed.items():
+        fact = stated.get(slot, slot + "/")
+        if fact.startswith(claim):
+            verdicts.add(0)
+        elif claim.startswith(fact):
+            verdicts.add(1)
+        else:
+            # The leaves of one branch may go together, which would leave the label open to doubt.
+            assert not claim[-2].isdigit() or fact[:-2] != claim[:-2], (premise, hypothesis)
+            verdicts.add(2)
+    return max(verdicts)
+
+
+def accuracy(model: Any, features: Callable[[Row], Any], splits: Pairs) -> float:
+    """Fit a model on the training split and score it on the test split."""
+    train, test = splits["train"], splits["test"]
+    model.fit([features(row) for row in train], [row["label"] for row in train])
+    return float(model.score([features(row) for row in test], [row["label"] for row in test]))
+
+
+def overlap(row: Row) -> list[float]:
+    """What counting words can see of a pair."""
+    premise, hypothesis = set(words(row["premise"])), set(words(row["hypothesis"]))
+    stated, claimed = premise - FUNCTION_WORDS, hypothesis - FUNCTION_WORDS
+    shared = len(stated & claimed)
+    return [
+        shared,
+        shared / len(claimed),
+        shared / len(stated | claimed),
+        len(claimed - stated),
+        len(premise & hypothesis) / len(premise | hypothesis),
+        len(hypothesis - premise),
+        len(words(row["premise"])),
+        len(words(row["hypothesis"])),
+        len(words(row["premise"])) - len(words(row["hypothesis"])),
+    ]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return toy_pairs()
+
+
+@pytest.fixture(scope="module")
+def articles() -> list[dict[str, str]]:
+    return toy_articles()
+
+
+@pytest.fixture(scope="module")
+def rows(pairs: Pairs) -> list[Row]:
+    return [row for split in pairs.values() for row in split]
+
+
+# --- labels
+
+
+def test_labels_follow_from_what_the_sentences_say(rows: list[Row]) -> None:
+    wrong = [row for row in rows if infer(row["premise"], row["hypothesis"]) != row["label"]]
+    assert not wrong, wrong[:5]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_labels_follow_under_any_seed(seed: int) -> None:
+    for row in toy_pairs(seed, {"train": 900})["train"]:
+        assert infer(row["premise"], row["hypothesis"]) == row["label"], row
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "label"),
+    [
+        ("A tiny poodle is napping in the park.", "An animal is outdoors.", 0),
+        ("A tiny poodle is napping in the park.", "A dog is resting.", 0),
+        ("A tiny poodle is napping in the park.", "There is a dog in red.", 1),
+        ("An animal is napping in the park.", "There is a dog.", 1),
+        ("A dog is resting.", "A dog is asleep.", 1),
+        ("A tiny poodle is napping in the park.", "There is a bird.", 2),
+        ("A tiny poodle is napping in the park.", "A poodle is indoors.", 2),
+    ],
+)
+def test_the_inference_of_these_tests_reads_plain_examples_right(premise: str, hypothesis: str, label: int) -> None:
+    assert infer(premise, hypothesis) == label
+
+
+def test_every_slot_is_tested_under_every_label(rows: list[Row]) -> None:
+    seen = Counter((slot, row["label"]) for row in rows for slot in read(row["hypothesis"]) if slot != "kind")
+    assert len(seen) == 6 * 3
+    kinds = Counter(row["label"] for row in rows if set(read(row["hypothesis"])) == {"kind"})
+    assert set(kinds) == {0, 1, 2}
+    assert min(seen.values()) > 500
+    assert min(kinds.values()) > 500
+
+
+# --- controls
+
+
+@pytest.mark.parametrize("side", ["premise", "hypothesis"])
+def test_one_side_alone_is_worth_no_more_than_chance(pairs: Pairs, side: str) -> None:
+    model = make_pipeline(CountVectorizer(ngram_range=(1, 2)), LogisticRegression(C=0.1, max_iter=500))
+    assert accuracy(model, lambda row: row[side], pairs) < CHANCE + 0.02
+
+
+@pytest.mark.parametrize("side", ["premise", "hypothesis"])
+def test_no_sentence_favours_a_label(pairs: Pairs, side: str) -> None:
+    for split in pairs.values():
+        labels: defaultdict[str, Counter[int]] = defaultdict(Counter)
+        for row in split:
+            labels[row[side]][row["label"]] += 1
+        uneven = [text for text, count in labels.items() if len({count[i] for i in range(3)}) > 1]
+        # Only the square that the split's size cuts short may be uneven.
+        assert len(uneven) <= 3, uneven[:5]
+
+
+def test_counting_shared_words_does_not_solve_the_task(pairs: Pairs) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
+    assert accuracy(model, overlap, pairs) < 0.55
+
+
+def test_a_linear_bag_of_both_sentences_does_not_solve_the_task(pairs: Pairs) -> None:
+    model = make_pipeline(CountVectorizer(ngram_range=(1, 2)), LogisticRegression(C=0.1, max_iter=500))
+
+    def both(row: Row) -> str:
+        left = " ".join(f"p{word}" for word in words(row["premise"]))
+        right = " ".join(f"h{word}" for word in words(row["hypothesis"]))
+        return f"{left} {right}"
+
+    assert accuracy(model, both, pairs) < 0.45
+
+
+# --- the contract of the pairs
+
+
+def test_sizes_labels_and_keys(pairs: Pairs) -> None:
+    assert {split: len(rows) for split, rows in pairs.items()} == dict(SIZES)
+    assert dict(SIZES) == {"train": 12000, "validation": 1000, "test": 2000}
+    for split in pairs.values():
+        assert all(set(row) == {"premise", "hypothesis", "label"} for row in split)
+        counts = Counter(row["label"] for row in split)
+        assert set(counts) == {0, 1, 2}
+        assert max(counts.values()) - min(counts.values()) <= 3
+
+
+def test_no_premise_stands_in_two_splits(pairs: Pairs) -> None:
+    premises = [{row["premise"] for row in split} for split in pairs.values()]
+    assert len(set.union(*premises)) == sum(map(len, premises))
+
+
+def test_no_pair_stands_twice(rows: list[Row]) -> None:
+    assert len({(row["premise"], row["hypothesis"]) for row in rows}) == len(rows)
+
+
+def test_labels_come_in_no_order(pairs: Pairs) -> None:
+    labels = [row["label"] for row in pairs["train"]]
+    equal = sum(left == right for left, right in pairwise(labels))
+    assert equal / len(labels) == pytest.approx(CHANCE, abs=0.03)
+
+
+def test_sizes_are_free(pairs: Pairs) -> None:
+    small = toy_pairs(sizes={"a": 10, "b": 0, "c": 1})
+    assert {split: len(rows) for split, rows in small.items()} == {"a": 10, "b": 0, "c": 1}
+
+
+# --- language
+
+
+def test_sentences_are_short_and_well_formed(rows: list[Row]) -> None:
+    for sentence in {row[side] for row in rows for side in ("premise", "hypothesis")}:
+        assert re.fullmatch(r"[A-Z][a-z]*( [a-z]+|, [a-z]+)* [a-z]+\.", sentence), sentence
+        assert len(words(sentence)) <= 15, sentence
+
+
+def test_articles_agree_with_their_nouns_and_no_word_is_doubled(
+    rows: list[Row], articles: list[dict[str, str]]
+) -> None:
+    texts = [row["premise"] for row in rows] + [row["hypothesis"] for row in rows]
+    for text in texts + [row["text"] for row in articles]:
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]|\b(\w+) \1\b", text.lower()), text
+
+
+# --- articles
+
+
+def test_articles_are_long_and_unique(articles: list[dict[str, str]]) -> None:
+    assert len(articles) == 4000
+    assert all(set(row) == {"id", "title", "text"} for row in articles)
+    assert all(row["title"] for row in articles)
+    assert min(len(row["text"]) for row in articles) > 200
+    assert len({row["text"] for row in articles}) == len({row["id"] for row in articles}) == 4000
+
+
+def test_articles_know_every_word_of_the_pairs(rows: list[Row], articles: list[dict[str, str]]) -> None:
+    known = Counter(word for row in articles for word in words(row["text"]))
+    asked = {word for row in rows for word in words(f"{row['premise']} {row['hypothesis']}")}
+    assert min(known[word] for word in asked) >= 20
+
+
+def test_articles_tell_what_kind_of_thing_each_leaf_is(articles: list[dict[str, str]]) -> None:
+    text = " ".join(row["text"] for row in articles).lower()
+    told = set(re.findall(r"every (\w+) is an? (\w+) and", text))
+    for path, phrases in LEXICON.items():
+        if re.fullmatch(r"kind/.*\d", path):
+            above = LEXICON[path[:-2]].split(", ")[0]
+            assert (phrases, above) in told
+
+
+def test_articles_draw_conclusions_that_follow(articles: list[dict[str, str]]) -> None:
+    opening = re.compile(r"(So|In other words,|This means that|It follows that) ")
+    for row in articles:
+        _, scene, *rest = re.findall(r"[A-Z][^.]*\.", row["text"])
+        conclusions = [opening.sub("", sentence) for sentence in rest if opening.match(sentence)]
+        assert [infer(scene, sentence) for sentence in conclusions] == [0, 0, 0], row
+
+
+def test_articles_define_terms_truly(articles: list[dict[str, str]]) -> None:
+    """Each definition puts a term below another and apart from a rival of it."""
+    pattern = re.compile(
+        r"(?:every|whoever is seen|whoever is|what happens|to be|a|an) (?P<term>[a-z ]+?)"
+        r" (?:is a kind of|is an?|is seen|is to be|is|happens) (?P<above>[a-z ]+?)"
+        r"(?: and never|, not)(?: an?)? (?P<rival>[a-z ]+)\."
+    )
+    found = 0
+    for row in articles:
+        for sentence in re.findall(r"[A-Z][^.]*\.", row["text"]):
+            if "never" not in sentence and ", not" not in sentence:
+                continue
+            match = pattern.fullmatch(sentence.lower())
+            assert match, sentence
+            term, above, rival = (PATHS[phrase] for phrase in match.groups())
+            assert term.startswith(above + "/"), sentence
+            assert not term.startswith(rival), sentence
+            assert rival.count("/") <= above.count("/"), sentence
+            found += 1
+    assert found == 4 * len(articles)
+
+
+# --- seeds and arguments
+
+
+def test_the_seed_decides(pairs: Pairs, articles: list[dict[str, str]]) -> None:
+    assert toy_pairs(seed=42) == pairs
+    assert toy_articles(seed=42) == articles
+    sizes = {"train": 90}
+    assert toy_pairs(seed=1, sizes=sizes) != toy_pairs(seed=2, sizes=sizes)
+    assert toy_articles(20, seed=1) != toy_articles(20, seed=2)
+
+
+def test_fewer_articles_are_the_first_of_more(articles: list[dict[str, str]]) -> None:
+    assert toy_articles(50) == articles[:50]
+    assert toy_articles(0) == []
+
+
+def test_every_process_makes_the_same_data(pairs: Pairs, articles: list[dict[str, str]]) -> None:
+    script = (
+        "import hashlib, json; from minibert.data.toy import toy_articles, toy_pairs;"
+        "data = json.dumps([toy_pairs(), toy_articles()]).encode();"
+        "print(hashlib.sha256(data).hexdigest())"
+    )
+    digests = {hashlib.sha256(json.dumps([pairs, articles]).encode()).hexdigest()}
+    for seed in ("1", "2"):
+        paths = os.pathsep.join(sys.path)
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
+        command = [sys.executable, "-c", script]
+        digests.add(subprocess.check_output(command, env=environment, text=True).strip())
+    assert len(digests) == 1
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="count"):
+        toy_articles(-1)
+    with pytest.raises(ValueError, match="train"):
+        toy_pairs(sizes={"train": -1})
+
+
+def test_the_default_sizes_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        SIZES["train"] = 1  # type: ignore[index]
