@@ -12,6 +12,7 @@ Source: Devlin et al. 2019, section 3 (the model's shape); the notebook "A4: Do 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -105,16 +106,16 @@ class TrainingOptions:
         for item in fields(self):
             value = getattr(self, item.name)
             flag = "--" + item.name.replace("_", "-")
-            if item.name in _AT_LEAST_ONE and value < 1:
+            if item.name in _AT_LEAST_ONE and not value >= 1:
                 raise UserError(f"{flag} {value}: it has to be at least 1")
-            if item.name in _AT_LEAST_THREE and value < 3:
+            if item.name in _AT_LEAST_THREE and not value >= 3:
                 raise UserError(f"{flag} {value}: [CLS], one token and [SEP] need 3")
-            if item.name in _AT_LEAST_ZERO and value < 0:
+            if item.name in _AT_LEAST_ZERO and not value >= 0:  # so that NaN is refused, too
                 raise UserError(f"{flag} {value}: it can't be negative")
             if item.name in _RATES and not 0 <= value < 1:
                 raise UserError(f"{flag} {value}: it has to be in [0, 1)")
-        if self.learning_rate <= 0 or self.clip <= 0:
-            raise UserError("--learning-rate and --clip have to be above 0")
+        if not (0 < self.learning_rate < math.inf and self.clip > 0):
+            raise UserError("--learning-rate and --clip have to be numbers above 0")
 
 
 _AT_LEAST_ONE = {

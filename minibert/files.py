@@ -23,13 +23,21 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        _finish(partial)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _finish(file: Path) -> None:
+    """Have a new file on disk, readable by whoever may read any new file (safetensors makes its files private)."""
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,6 +62,7 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
             for file in sorted(path for path in staging.rglob("*") if path.is_file()):
                 target = folder / file.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                _finish(file)
                 file.replace(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

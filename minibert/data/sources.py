@@ -49,6 +49,7 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
 PAIR_COLUMNS = (("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"))
 UNLABELLED = -1  # SNLI's own mark for pairs on which the annotators disagreed; its jsonl files write "-"
 
+datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, by `UserError`
 if not sys.stderr.isatty():
     datasets.disable_progress_bars()
 

@@ -12,6 +12,7 @@ Source: Devlin et al. 2019, section 3; Wu et al. 2016, section 4.1 (WordPiece).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from torch import Tensor
 from minibert.errors import UserError
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+# How many characters a learned vocabulary spells words with; BERT's own training kept as many.
+ALPHABET = 1_000
 
 
 class WordPieceTokenizer:
@@ -73,15 +77,22 @@ class WordPieceTokenizer:
         return tokenizer
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> WordPieceTokenizer:
-        """Learn an uncased vocabulary of at most `vocab_size` tokens from text."""
+    def train(cls, texts: Sequence[str], vocab_size: int) -> WordPieceTokenizer:
+        """Learn an uncased vocabulary of at most `vocab_size` tokens from text; equal text gives an equal vocabulary.
+
+        The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
+        them first, as if they were special tokens, settles the numbers, and with them the ties.
+        """
         backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase=True)
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+            vocab_size=vocab_size,
+            special_tokens=[*SPECIAL_TOKENS, *_characters(backend, texts)],
+            limit_alphabet=ALPHABET,
+            show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
-        # The trainer's own numbering depends on the run; sorted, equal text gives an equal vocabulary.
-        return cls.from_vocabulary(_canonical_order(backend.get_vocab()))
+        vocabulary = backend.get_vocab()
+        return cls.from_vocabulary(sorted(vocabulary, key=vocabulary.__getitem__))
 
     @classmethod
     def load(cls, name: str) -> WordPieceTokenizer:
@@ -174,9 +185,13 @@ def _as_bert(backend: Tokenizer, lowercase: bool) -> Tokenizer:
     return backend
 
 
-def _canonical_order(vocabulary: dict[str, int]) -> list[str]:
-    """Special tokens, then the rest in a fixed order."""
-    return [*SPECIAL_TOKENS, *sorted(set(vocabulary) - set(SPECIAL_TOKENS))]
+def _characters(backend: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """The commonest characters of a text, and those which can stand inside a word once more as ##pieces."""
+    counts = Counter(character for text in texts for character in backend.normalizer.normalize_str(text))
+    common = sorted(counts, key=lambda character: (-counts[character], character))
+    alphabet = sorted(character for character in common[:ALPHABET] if not character.isspace())
+    inside = [character for character in alphabet if len(backend.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1]
+    return [*alphabet, *(f"##{character}" for character in inside)]
 
 
 def _valid_unicode(text: str) -> str:

@@ -4,9 +4,9 @@ It is a teaching aid and not a benchmark: a score on it shows that the code lear
 about English.
 
 The world. A scene holds one creature and what is true of it: its kind, its size, what it wears,
-what it does, where, in what weather and at what time. The terms of each of these seven slots form a
-tree, `TAXONOMY`: a poodle is a dog, a dog is an animal, an animal is a creature; in the park is
-outdoors. A sentence states a few slots of a scene, each by one term of its tree.
+what it does, where and when. The terms of each of these six slots form a tree, `TAXONOMY`: a poodle
+is a dog, a dog is an animal, an animal is a creature; in the park is outdoors. A sentence states a
+few slots of a scene, each by one term of its tree.
 
 The labels follow. Let a hypothesis claim a term, and let the premise state a term of the same slot:
 
@@ -37,7 +37,7 @@ ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 
 SIZES: Mapping[str, int] = MappingProxyType({"train": 12000, "validation": 1000, "test": 2000})
 
-SLOTS = ("creature", "size", "dress", "activity", "place", "weather", "time")
+SLOTS = ("creature", "size", "dress", "activity", "place", "time")
 
 # Each term and the terms right below it; a slot is the root of its own tree. A term is its own
 # wording: it stands in a sentence as it stands here.
@@ -62,9 +62,6 @@ TAXONOMY: dict[str, tuple[str, ...]] = {
     "place": ("outdoors", "indoors"),
     "outdoors": ("in the park", "in the garden", "in the forest", "in the street", "on the beach"),
     "indoors": ("in the kitchen", "in the library", "in the hall", "in the attic", "in the cellar"),
-    "weather": ("in wet weather", "in dry weather"),
-    "in wet weather": ("during a storm", "during a shower", "during a downpour", "during drizzle"),
-    "in dry weather": ("in a drought", "during a heatwave", "in a hot spell", "in a clear spell"),
     "time": ("by day", "at night"),
     "by day": ("in the morning", "at breakfast", "at noon", "in the afternoon"),
     "at night": ("at midnight", "at bedtime", "after sunset", "before sunrise"),
@@ -93,8 +90,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "indoors": ("inside", "under a roof"),
     "in the forest": ("in the woods",),
     "in the street": ("on the road",),
-    "in wet weather": ("in rainy weather",),
-    "in dry weather": ("in rainless weather",),
     "by day": ("in the daytime", "in daylight"),
     "at noon": ("at midday",),
     "at night": ("by night", "during the night"),
@@ -114,7 +109,7 @@ DEFINITIONS: dict[str, tuple[str, ...]] = {
         ),
     ),
     **dict.fromkeys(
-        ("place", "weather", "time"),
+        ("place", "time"),
         (
             "what happens {term} happens {above} and never {rival}",
             "whoever is seen {term} is seen {above}, not {rival}",
@@ -131,8 +126,10 @@ NAMES = (
 
 PARENTS = {below: term for term, terms in TAXONOMY.items() for below in terms}
 
-# A premise names its creature and states this many facts of it; a hypothesis claims one.
-FACTS = 3
+# What a text states of its creature besides its kind: a premise at least this much, an article just
+# this much. A hypothesis claims one thing only.
+PREMISE_FACTS = 2
+ARTICLE_FACTS = 3
 # How often a term drawn at random gives way to one right below it. Premises tend to be specific and
 # claims general, which keeps the words that they share few.
 PREMISE_DEPTH = 0.9
@@ -230,9 +227,10 @@ def _answer(claim: str, label: int, rng: random.Random) -> str:
 
 
 def _fill(scene: Scene, rng: random.Random) -> Scene:
-    """Add facts from slots that the scene does not touch, up to the length of a premise."""
+    """Add facts from slots that the scene does not touch, where it states too few for a premise."""
+    missing = 1 + PREMISE_FACTS - len(_stated(scene))
     untouched = [slot for slot in SLOTS if slot not in scene]
-    extra = rng.sample(untouched, 1 + FACTS - len(_stated(scene)))
+    extra = rng.sample(untouched, max(missing, 0))
     return scene | {slot: _descend(rng.choice(TAXONOMY[slot]), PREMISE_DEPTH, rng) for slot in extra}
 
 
@@ -273,7 +271,7 @@ def _sentence(scene: Scene, rng: random.Random) -> str:
         clause = f"{subject} is {words['activity']}"
     else:
         clause = f"{rng.choice(('there', 'here'))} is {subject}"
-    circumstances = [words[slot] for slot in ("place", "weather", "time") if slot in words]
+    circumstances = [words[slot] for slot in ("place", "time") if slot in words]
     rng.shuffle(circumstances)
     if circumstances and rng.random() < 0.3:
         clause = f"{circumstances.pop()}, {clause}"
@@ -293,7 +291,7 @@ def _finish(clause: str) -> str:
 
 def _article(rng: random.Random) -> tuple[str, str]:
     """Write the title and the text of one article: a scene, its terms and what follows from it."""
-    slots = rng.sample(SLOTS[1:], FACTS)
+    slots = rng.sample(SLOTS[1:], ARTICLE_FACTS)
     scene = {slot: _descend(slot, 1, rng) for slot in ("creature", *slots)}
     name, kind = rng.choice(NAMES), scene["creature"]
     sentences = [_finish(f"{name} is a {kind}"), _sentence(scene, rng), _definition(kind, rng)]

@@ -1,0 +1,60 @@
+"""What all tests share: no network, a cache of their own, one thread, and a model small enough to check by hand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+
+# Before anything imports the libraries that read these.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+
+TEXTS = [
+    "The cat sat on the mat, and the dog sat on the log.",
+    "A dog is an animal; a cat is an animal too!",
+    "Is the cat sleeping on the mat?",
+    "No dogs sleep on the log.",
+] * 4
+
+
+def _no_network(*_: object, **__: object) -> None:
+    raise OSError("tests have no network")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "connect", _no_network)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    """A tiny model, every size different from every other, so that a mixed-up pair of sizes shows."""
+    return ModelConfig(
+        vocab_size=61,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=19,
+        type_vocab_size=2,
+    )
+
+
+@pytest.fixture
+def tokenizer() -> WordPieceTokenizer:
+    """61 tokens: the special ones, letters, and a few words and pieces."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["the", "cat", "dog", "mat", "sat", "on", "is", "an", "animal", "and", "log", "##s", "##ing", "sleep", "."]
+    tokens = [*SPECIAL_TOKENS, *letters, *words, ",", "?", "!", ";", *(f"##{letter}" for letter in "abcdefghijk")]
+    assert len(tokens) == 61
+    return WordPieceTokenizer.from_vocabulary(tokens)

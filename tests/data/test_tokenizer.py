@@ -1,0 +1,135 @@
+"""Proves that the tokenizer is BERT's (the reference is transformers' own), and that nothing leaks into its files."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, BertTokenizerFast
+
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.errors import UserError
+from tests.conftest import TEXTS
+
+ODD = [
+    "",
+    "   \t\n ",
+    "Café naïve Übermut",
+    "東京 is in 日本",
+    "emoji 🙂👩‍👩‍👧 here",
+    "control \x00\x07\u200b characters \ufeff",
+    "a" * 300,
+    "right to left \u202e עברית العربية",
+    "[MASK] in the text, [CLS] too",
+    "cat,dog;mat...!?",
+    "don't stop-here",
+    "ﬁ ligature ½ ① Ⅷ",
+]
+
+
+def reference(tokenizer: WordPieceTokenizer) -> BertTokenizerFast:
+    return BertTokenizerFast(vocab=tokenizer.backend.get_vocab())
+
+
+def test_ids_are_the_references(tokenizer: WordPieceTokenizer) -> None:
+    random.seed(0)
+    noise = ["".join(chr(random.randrange(1, 0x3000)) for _ in range(50)) for _ in range(300)]
+    texts = [*ODD, *TEXTS, *noise]
+    expected = reference(tokenizer)(texts, truncation=True, max_length=40)["input_ids"]
+    assert tokenizer.encode(texts, 40) == expected
+
+
+def test_cut_to_the_maximum_with_both_ends(tokenizer: WordPieceTokenizer) -> None:
+    cat = tokenizer.backend.token_to_id("cat")
+    assert tokenizer.encode(["cat " * 10, "cat", ""], 5) == [
+        [tokenizer.cls_id, cat, cat, cat, tokenizer.sep_id],
+        [tokenizer.cls_id, cat, tokenizer.sep_id],
+        [tokenizer.cls_id, tokenizer.sep_id],
+    ]
+    with pytest.raises(ValueError, match="need 3"):
+        tokenizer.encode(["cat"], 2)
+
+
+def test_longest_piece_first(tokenizer: WordPieceTokenizer) -> None:
+    assert tokenizer.tokens(tokenizer.encode(["Sleeping cats"], 9)[0]) == [
+        "[CLS]", "sleep", "##ing", "cat", "##s", "[SEP]",
+    ]  # fmt: skip
+
+
+def test_a_saved_folder_is_the_references_and_ours(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
+    tokenizer.encode(TEXTS, 6)  # a cut must not leak into the files
+    tokenizer.save(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert saved["truncation"] is None
+    assert saved["padding"] is None
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    expected = tokenizer.encode([*ODD, *TEXTS], 500)
+    assert theirs([*ODD, *TEXTS])["input_ids"] == expected
+    for name in ("", "tokenizer.json", "vocab.txt"):
+        assert WordPieceTokenizer.load(str(tmp_path / name)).encode([*ODD, *TEXTS], 500) == expected
+
+
+def test_settings_of_a_foreign_file_do_not_leak_in(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
+    expected = tokenizer.encode(["the cat sat on the mat"], 50)
+    tokenizer.backend.enable_truncation(4)
+    tokenizer.backend.enable_padding(length=30)
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = WordPieceTokenizer.load(str(tmp_path))
+    assert loaded.encode(["the cat sat on the mat"], 50) == expected
+    assert len(expected[0]) == 8
+
+
+def test_capitals_in_the_vocabulary_mean_cased() -> None:
+    tokenizer = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, "Cat", "cat", "café"])
+    assert tokenizer.tokens(tokenizer.encode(["Cat cat café"], 9)[0])[1:-1] == ["Cat", "cat", "café"]
+
+
+def test_training_is_repeatable_and_covers_its_text() -> None:
+    first, *others = (WordPieceTokenizer.train(TEXTS, 60) for _ in range(5))
+    assert all(first.backend.get_vocab() == other.backend.get_vocab() for other in others)
+    assert first.tokens(range(5)) == list(SPECIAL_TOKENS)
+    assert first.vocab_size == 60
+    assert {"the", "##s", "s"} <= set(first.backend.get_vocab())
+    assert first.unk_id not in {index for ids in first.encode(TEXTS, 99) for index in ids}
+
+
+def test_special_marks_the_five_and_no_other(tokenizer: WordPieceTokenizer) -> None:
+    assert tokenizer.special().nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_lone_surrogates_are_dropped_and_pairs_kept(tokenizer: WordPieceTokenizer) -> None:
+    assert tokenizer.encode(["cat \ud800 dog"], 9) == tokenizer.encode(["cat dog"], 9)
+    assert tokenizer.encode(["\ud83d\ude42"], 9) == tokenizer.encode(["🙂"], 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.txt", "cat\ndog\n", r"lacks \[PAD\]"),
+        ("vocab.txt", "\n".join([*SPECIAL_TOKENS, "cat", "cat"]), "1 tokens twice"),
+        ("tokenizer.json", "{}", "not a WordPiece vocabulary"),
+        ("tokenizer.json", "{", "not a WordPiece vocabulary"),
+        ("vocab.txt", b"\xff\xfe\x00", "not a WordPiece vocabulary"),
+    ],
+)
+def test_files_that_are_no_vocabulary(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        WordPieceTokenizer.load(str(tmp_path / name))
+
+
+def test_a_byte_pair_tokenizer_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.BPE({token: i for i, token in enumerate(SPECIAL_TOKENS)}, [])).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    with pytest.raises(UserError, match="BPE, not a WordPiece"):
+        WordPieceTokenizer.load(str(tmp_path))
+
+
+def test_no_file_and_no_hub(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--vocab train"):
+        WordPieceTokenizer.load("google-bert/bert-base-uncased")
+    with pytest.raises(UserError, match=r"neither a tokenizer\.json nor a vocab\.txt"):
+        WordPieceTokenizer.load(str(tmp_path))

@@ -1,0 +1,89 @@
+"""Proves that attention is softmax(Q K^T / sqrt(K)) V, head by head, with padding out of sight."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from minibert.config import ModelConfig
+from minibert.model.attention import SelfAttention
+
+
+def by_hand(attention: SelfAttention, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The formula of Vaswani et al. 2017, section 3.2, one sentence, one head, one query at a time."""
+    size, heads = attention.head_size, attention.num_heads
+    D = size * heads
+    rows = []
+    for b, sentence in enumerate(hidden):
+        projected = sentence @ attention.qkv.weight.T + attention.qkv.bias  # (T, 3D)
+        query, key, value = projected[:, :D], projected[:, D : 2 * D], projected[:, 2 * D :]
+        context = torch.zeros_like(sentence)
+        for h in range(heads):
+            part = slice(h * size, (h + 1) * size)
+            for t in range(len(sentence)):
+                seen = [s for s in range(len(sentence)) if mask is None or mask[b, s]]
+                scores = torch.stack([query[t, part] @ key[s, part] / math.sqrt(size) for s in seen])
+                weights = scores.exp() / scores.exp().sum()
+                context[t, part] = sum(w * value[s, part] for w, s in zip(weights, seen, strict=True))
+        rows.append(context @ attention.output.weight.T + attention.output.bias)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_is_the_formula_written_out(config: ModelConfig, masked: bool) -> None:
+    attention = SelfAttention(config).eval()
+    hidden = torch.randn(2, 5, 24)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]]).bool() if masked else None
+    torch.testing.assert_close(attention(hidden, mask), by_hand(attention, hidden, mask))
+
+
+def test_is_torchs_multi_head_attention(config: ModelConfig) -> None:
+    ours, theirs = SelfAttention(config).eval(), nn.MultiheadAttention(24, 3, batch_first=True).eval()
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.qkv.weight,
+            "in_proj_bias": ours.qkv.bias,
+            "out_proj.weight": ours.output.weight,
+            "out_proj.bias": ours.output.bias,
+        }
+    )
+    hidden = torch.randn(4, 7, 24)
+    mask = torch.arange(7) < torch.tensor([7, 5, 1, 3]).unsqueeze(1)
+    expected, _ = theirs(hidden, hidden, hidden, key_padding_mask=~mask)  # True = padding there, a real token here
+    torch.testing.assert_close(ours(hidden, mask), expected)
+
+
+def test_padding_reaches_nobody(config: ModelConfig) -> None:
+    attention = SelfAttention(config).eval()
+    hidden = torch.randn(1, 6, 24)
+    mask = torch.tensor([[True, True, True, True, False, False]])
+    changed = hidden.clone()
+    changed[:, 4:] = 1e3
+    torch.testing.assert_close(attention(hidden, mask)[:, :4], attention(changed, mask)[:, :4], rtol=0, atol=0)
+    torch.testing.assert_close(attention(hidden, mask)[:, :4], attention(hidden[:, :4]))
+
+
+def test_a_mask_of_ones_is_no_mask(config: ModelConfig) -> None:
+    attention = SelfAttention(config).eval()
+    hidden = torch.randn(2, 6, 24)
+    torch.testing.assert_close(attention(hidden, torch.ones(2, 6, dtype=torch.bool)), attention(hidden))
+
+
+def test_dropout_of_probabilities_acts_in_training_only() -> None:
+    """With every value 1, a query's output is the sum of its surviving probabilities / (1 - p): its mean stays 1."""
+    attention = SelfAttention(
+        ModelConfig(hidden_size=8, num_attention_heads=2, attention_probs_dropout_prob=0.4, vocab_size=9)
+    )
+    with torch.no_grad():
+        attention.qkv.weight.zero_()
+        attention.qkv.bias.copy_(torch.tensor([0.0] * 16 + [1.0] * 8))
+        attention.output.weight.copy_(torch.eye(8))
+        attention.output.bias.zero_()
+    hidden = torch.randn(50, 20, 8)
+    torch.testing.assert_close(attention.eval()(hidden), torch.ones(50, 20, 8))
+    out = attention.train()(hidden).detach()
+    kept = out.flatten() * 20 * 0.6  # how many of the 20 keys survived
+    assert (kept - kept.round()).abs().max() < 1e-3
+    assert abs(out.mean().item() - 1) < 0.02
+    assert out.std().item() == pytest.approx(math.sqrt(20 * 0.6 * 0.4) / 20 / 0.6, rel=0.1)

@@ -1,0 +1,58 @@
+"""Proves that the embeddings are the normalised sum of three table rows, and that positions end with their table."""
+
+import pytest
+import torch
+
+from minibert.config import ModelConfig
+from minibert.model.embeddings import Embeddings
+from minibert.model.encoder import Bert
+
+
+def test_is_the_normalised_sum_of_three_rows(config: ModelConfig) -> None:
+    embeddings = Embeddings(config).eval()
+    torch.nn.init.normal_(embeddings.norm.weight)
+    torch.nn.init.normal_(embeddings.norm.bias)
+    ids, segments = [[7, 3, 9], [1, 60, 1]], [[0, 1, 1], [1, 0, 0]]
+    out = embeddings(torch.tensor(ids), torch.tensor(segments))
+    for row in range(2):
+        for place in range(3):
+            vector = (
+                embeddings.token.weight[ids[row][place]]
+                + embeddings.position.weight[place]
+                + embeddings.segment.weight[segments[row][place]]
+            )
+            centred = vector - vector.mean()
+            normed = centred / (centred.square().mean() + config.layer_norm_eps).sqrt()
+            expected = normed * embeddings.norm.weight + embeddings.norm.bias
+            torch.testing.assert_close(out[row, place], expected)
+
+
+def test_no_segments_means_the_first_segment(config: ModelConfig) -> None:
+    embeddings = Embeddings(config).eval()
+    ids = torch.randint(config.vocab_size, (2, 5))
+    torch.testing.assert_close(embeddings(ids), embeddings(ids, torch.zeros_like(ids)), rtol=0, atol=0)
+    assert not torch.allclose(embeddings(ids), embeddings(ids, torch.ones_like(ids)))
+
+
+def test_a_sequence_longer_than_the_positions_is_refused(config: ModelConfig) -> None:
+    embeddings = Embeddings(config)
+    assert embeddings(torch.ones(1, 19, dtype=torch.long)).shape == (1, 19, 24)
+    with pytest.raises(ValueError, match="20 tokens, but the model has 19 positions"):
+        embeddings(torch.ones(1, 20, dtype=torch.long))
+
+
+def test_dropout_acts_in_training_only(config: ModelConfig) -> None:
+    embeddings = Embeddings(config)
+    ids = torch.randint(config.vocab_size, (40, 19))
+    dropped = (embeddings.train()(ids) == 0).float().mean().item()
+    assert 0.08 < dropped < 0.12  # 18,240 draws at 0.1: five standard deviations are 0.011
+    assert (embeddings.eval()(ids) != 0).all()
+
+
+def test_the_padding_row_starts_at_zero_and_gets_no_gradient_from_the_lookup(config: ModelConfig) -> None:
+    table = Bert(config).embeddings.token
+    assert (table.weight[0] == 0).all()
+    table(torch.tensor([[0, 5]])).sum().backward()
+    assert table.weight.grad is not None
+    assert (table.weight.grad[0] == 0).all()
+    assert (table.weight.grad[5] != 0).all()

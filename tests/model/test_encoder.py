@@ -1,0 +1,111 @@
+"""Proves that a block is torch's own post-norm layer, that padding and batch order don't matter, and how it starts."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from minibert.config import ModelConfig
+from minibert.model.encoder import Bert, EncoderBlock, FeedForward
+
+
+def test_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
+    layer = FeedForward(config)
+    x = torch.randn(3, 24)
+    inner = x @ layer.up.weight.T + layer.up.bias
+    gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))  # exact, not the tanh approximation
+    torch.testing.assert_close(layer(x), gelu @ layer.down.weight.T + layer.down.bias)
+
+
+def test_block_is_torchs_post_norm_encoder_layer(config: ModelConfig) -> None:
+    ours = EncoderBlock(config).eval()
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    theirs = nn.TransformerEncoderLayer(
+        24, 3, 40, activation="gelu", batch_first=True, norm_first=False, layer_norm_eps=config.layer_norm_eps
+    ).eval()
+    names = {
+        "attention.qkv.weight": "self_attn.in_proj_weight",
+        "attention.qkv.bias": "self_attn.in_proj_bias",
+        "attention.output": "self_attn.out_proj",
+        "attention_norm": "norm1",
+        "feed_forward.up": "linear1",
+        "feed_forward.down": "linear2",
+        "feed_forward_norm": "norm2",
+    }
+    state = {}
+    for name, tensor in ours.state_dict().items():
+        module, kind = name.rsplit(".", 1)
+        state[names.get(name) or f"{names[module]}.{kind}"] = tensor
+    theirs.load_state_dict(state, strict=True)
+    hidden = torch.randn(3, 6, 24)
+    mask = torch.arange(6) < torch.tensor([6, 4, 2]).unsqueeze(1)
+    expected = theirs(hidden, src_key_padding_mask=~mask)
+    torch.testing.assert_close(ours(hidden, mask)[mask], expected[mask])
+
+
+def test_appended_padding_changes_nothing(config: ModelConfig) -> None:
+    model = Bert(config).eval()
+    ids = torch.randint(5, 61, (3, 7))
+    padded = torch.cat([ids, torch.zeros(3, 6, dtype=torch.long)], dim=1)
+    mask = torch.arange(13).expand(3, 13) < 7
+    torch.testing.assert_close(model(padded, mask)[:, :7], model(ids))
+
+
+def test_permuting_a_batch_permutes_the_outputs(config: ModelConfig) -> None:
+    model = Bert(config).eval()
+    ids, order = torch.randint(5, 61, (5, 7)), torch.tensor([3, 0, 4, 1, 2])
+    mask = torch.arange(7) < torch.tensor([7, 3, 5, 2, 6]).unsqueeze(1)
+    torch.testing.assert_close(model(ids[order], mask[order]), model(ids, mask)[order])
+
+
+def test_order_of_words_matters(config: ModelConfig) -> None:
+    """Without position embeddings a transformer would give permuted vectors for permuted words."""
+    model = Bert(config).eval()
+    ids = torch.tensor([[5, 6, 7]])
+    assert not torch.allclose(model(ids)[0, 0], model(ids.flip(1))[0, 2], atol=1e-3)
+
+
+@pytest.mark.parametrize("std", [0.02, 0.1])
+def test_starts_as_bert_does(std: float) -> None:
+    model = Bert(ModelConfig(vocab_size=2000, hidden_size=64, initializer_range=std, num_hidden_layers=2))
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            assert (parameter == (1 if name.endswith("weight") else 0)).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        else:
+            values = parameter[1:] if name == "embeddings.token.weight" else parameter
+            count = values.numel()
+            assert abs(values.mean().item()) < 5 * std / math.sqrt(count), name
+            assert values.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * count)), name
+    assert (model.embeddings.token.weight[0] == 0).all()
+
+
+def test_every_field_of_the_configuration_reaches_its_layer() -> None:
+    config = ModelConfig(
+        vocab_size=50, hidden_size=12, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20,
+        max_position_embeddings=9, type_vocab_size=4, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3,
+        layer_norm_eps=1e-3, pad_token_id=7,
+    )  # fmt: skip
+    model = Bert(config)
+    assert len(model.blocks) == 3
+    assert model.embeddings.token.weight.shape == (50, 12)
+    assert model.embeddings.token.padding_idx == 7
+    assert model.embeddings.position.weight.shape == (9, 12)
+    assert model.embeddings.segment.weight.shape == (4, 12)
+    assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.2}
+    assert {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)} == {1e-3}
+    for block in model.blocks:
+        assert isinstance(block, EncoderBlock)
+        assert (block.attention.num_heads, block.attention.head_size, block.attention.dropout) == (2, 6, 0.3)
+        assert block.feed_forward.up.weight.shape == (20, 12)
+
+
+def test_the_notebooks_model_has_the_notebooks_number_of_parameters() -> None:
+    """Counted by hand: 11.1 M with the MLM head (the notebook's figure), less the head's 96,826."""
+    V, D, F, L, P = 30_522, 256, 1_024, 4, 128
+    embeddings = V * D + P * D + 2 * D + 2 * D
+    block = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 4 * D
+    assert sum(p.numel() for p in Bert(ModelConfig()).parameters()) == embeddings + L * block

@@ -1,0 +1,92 @@
+"""Proves that pretraining asks the right questions: masks, held-out figures, and the unigram guesser beside them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import tokenise
+from minibert.evaluation import unigram_baseline
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.tasks.mlm import MLMTask
+from tests.conftest import TEXTS
+
+
+def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> MLMTask:
+    options = MLMOptions(**{"batch_size": 3, "max_length": 19, "mask_rate": 0.3, **changes})  # type: ignore[arg-type]
+    model = MaskedLanguageModel(config).eval()
+    train, held_out = (tokenise(texts, tokenizer, 19) for texts in (TEXTS, TEXTS[:5]))
+    return MLMTask(model, train, held_out, tokenizer, options)
+
+
+def test_an_epoch_has_every_article_once(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(config, tokenizer, mask_rate=0.0)
+    batches = list(task.batches(0, 0))
+    assert len(batches) == task.steps_per_epoch == 6  # 16 articles, 3 at a time
+    rows = [tuple(row[mask].tolist()) for b in batches for row, mask in zip(b.input_ids, b.attention_mask, strict=True)]
+    assert sorted(rows) == sorted(map(tuple, tokenizer.encode(TEXTS, 19)))
+    assert sum(batch.tokens for batch in batches) == sum(map(len, rows))
+
+
+def test_batches_name_their_positions_and_answers(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    masked, plain = (next(make(config, tokenizer, mask_rate=rate, batch_size=16).batches(0, 0)) for rate in (0.5, 0.0))
+    assert masked.positions is not None
+    assert len(masked.positions) > 20
+    assert torch.equal(masked.labels, plain.input_ids.flatten()[masked.positions])
+    changed = (masked.input_ids != plain.input_ids).flatten().nonzero().flatten()
+    assert set(changed.tolist()) <= set(masked.positions.tolist())
+    assert not tokenizer.special()[masked.labels].any()
+    assert (masked.input_ids == tokenizer.mask_id).sum() > 0.5 * len(masked.positions)
+
+
+def test_masks_are_new_each_epoch_and_the_same_each_time(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(config, tokenizer)
+    first, again = list(task.batches(0, 0)), list(task.batches(0, 4))
+    assert torch.equal(first[4].input_ids, again[0].input_ids)
+    assert torch.equal(first[5].labels, again[1].labels)
+    assert not any(
+        a.labels.shape == b.labels.shape and torch.equal(a.labels, b.labels)
+        for a, b in zip(first, task.batches(1, 0), strict=True)
+    )
+
+
+def test_the_loss_is_the_notebooks_dense_loss(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Logits everywhere, cross-entropy with -100 ignored: what the notebook's model computes."""
+    task = make(config, tokenizer)
+    batch = next(task.batches(0, 0))
+    total, count, extras = task.loss(batch)
+    labels = torch.full((batch.input_ids.numel(),), IGNORED)
+    labels[batch.positions] = batch.labels
+    logits = task.model(batch.input_ids, batch.attention_mask).flatten(0, 1)
+    torch.testing.assert_close(total / count, F.cross_entropy(logits, labels))
+    assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
+
+
+def test_held_out_figures_do_not_depend_on_batch_size(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    torch.manual_seed(3)
+    one = make(config, tokenizer, batch_size=1)
+    four = make(config, tokenizer, batch_size=4)
+    four.model.load_state_dict(one.model.state_dict())
+    assert one.held_out_labels().tolist() == four.held_out_labels().tolist()
+    with torch.no_grad():
+        a, b = one.validate(), four.validate()
+        assert a == one.validate()
+    assert a["held_out_loss"] == pytest.approx(b["held_out_loss"], rel=1e-6)
+    assert a["pseudo_perplexity"] == pytest.approx(math.exp(a["held_out_loss"]))
+
+
+def test_an_untrained_model_knows_nothing(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    with torch.no_grad():
+        figures = make(config, tokenizer).validate()
+    assert figures["held_out_loss"] == pytest.approx(math.log(61), rel=0.05)
+
+
+def test_the_unigram_guesser_by_hand() -> None:
+    """Counts 3, 1, 0 with one added to each: probabilities 4/7, 2/7, 1/7."""
+    loss, accuracy = unigram_baseline(np.array([3, 1, 0]), np.array([0, 0, 1, 2]))
+    assert loss == pytest.approx(-(2 * math.log(4 / 7) + math.log(2 / 7) + math.log(1 / 7)) / 4)
+    assert accuracy == 0.5

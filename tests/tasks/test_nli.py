@@ -1,0 +1,82 @@
+"""Proves that fine-tuning pairs the right sentences with the right label, and that the control sees no premise."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minibert.config import ModelConfig, NLIOptions
+from minibert.data.sources import Pairs
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.inference import NLIModel, predict
+from minibert.model.encoder import Bert
+from minibert.model.siamese import SiameseClassifier
+from minibert.tasks.nli import NLITask
+
+PAIRS = Pairs(
+    premises=["the cat sat", "the dog sat on the mat", "an animal is on the log", "cats", "dogs sleep"],
+    hypotheses=["a cat", "an animal sat", "the mat is sleeping", "dogs and dogs and dogs", "no"],
+    labels=np.array([0, 1, 2, 2, 0]),
+)
+
+
+def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> NLITask:
+    options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})  # type: ignore[arg-type]
+    network = SiameseClassifier(Bert(config)).eval()
+    return NLITask(NLIModel(network, tokenizer, 8, options.hypothesis_only), PAIRS, PAIRS, options)
+
+
+def test_an_epoch_has_every_pair_once_with_its_label(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(config, tokenizer)
+    seen = []
+    for batch in task.batches(0, 0):
+        rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+        half = len(rows) // 2
+        seen += list(zip(rows[:half], rows[half:], batch.labels.tolist(), strict=True))
+    premises, hypotheses = (map(tuple, tokenizer.encode(side, 8)) for side in (PAIRS.premises, PAIRS.hypotheses))
+    assert sorted(seen) == sorted(zip(premises, hypotheses, PAIRS.labels.tolist(), strict=True))
+    assert task.steps_per_epoch == 3
+
+
+def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Each side padded to the full length and encoded by itself, as the notebook does; cross-entropy over the pairs."""
+    task = make(config, tokenizer, batch_size=5)
+    batch = next(task.batches(0, 0))
+    total, count, extras = task.loss(batch)
+    order = [[tuple(x) for x in tokenizer.encode(PAIRS.hypotheses, 8)].index(tuple(row[mask].tolist()))
+             for row, mask in zip(batch.input_ids[5:], batch.attention_mask[5:], strict=True)]  # fmt: skip
+    sides = []
+    for texts in (PAIRS.premises, PAIRS.hypotheses):
+        ids = torch.zeros(5, 8, dtype=torch.long)
+        for row, index in enumerate(order):
+            encoded = tokenizer.encode([texts[index]], 8)[0]
+            ids[row, : len(encoded)] = torch.tensor(encoded)
+        hidden = task.network.encoder(ids, ids != 0)
+        mask = (ids != 0).unsqueeze(-1).float()
+        sides.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
+    u, v = sides
+    logits = task.network.classifier(torch.cat([u, v, torch.abs(u - v)], dim=1))
+    labels = torch.from_numpy(PAIRS.labels[order])
+    torch.testing.assert_close(total / count, F.cross_entropy(logits, labels))
+    assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
+
+
+def test_validation_is_what_predict_says(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    for changes in ({}, {"hypothesis_only": True}):
+        task = make(config, tokenizer, **changes)
+        with torch.no_grad():
+            figures = task.validate()
+        predictions = predict(task.model, PAIRS.premises, PAIRS.hypotheses)
+        assert figures["validation_accuracy"] == pytest.approx((predictions.labels == PAIRS.labels).mean())
+        likelihood = predictions.probabilities[np.arange(5), PAIRS.labels]
+        assert figures["validation_loss"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
+
+
+def test_the_control_sees_no_premise(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(config, tokenizer, hypothesis_only=True)
+    for batch in task.batches(0, 0):
+        half = len(batch.labels)
+        assert (batch.attention_mask[:half].sum(dim=1) == 2).all()  # [CLS] and [SEP]
+        assert (batch.attention_mask[half:].sum(dim=1) > 2).all()
+    shuffled = predict(task.model, PAIRS.premises[::-1], PAIRS.hypotheses)
+    assert (shuffled.probabilities == predict(task.model, PAIRS.premises, PAIRS.hypotheses).probabilities).all()

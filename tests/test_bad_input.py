@@ -1,0 +1,117 @@
+"""Proves that what a user can get wrong ends in one line on stderr, status 2, and nothing half-written.
+
+Each case is a script run as a user runs it: its own process, a wrong flag, file or folder.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.inference import NLIModel
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained import save_classifier, save_mlm
+
+ROOT = Path(__file__).parent.parent
+
+
+def fails(script: str, *arguments: object) -> str:
+    """Run a script that has to fail as a user's mistake fails; returns its one line."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture
+def folders(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> Path:
+    """An encoder, a classifier, articles and pairs, all tiny and all good."""
+    save_mlm(tmp_path / "mlm", MaskedLanguageModel(config), tokenizer)
+    save_classifier(tmp_path / "nli", NLIModel(SiameseClassifier(Bert(config)), tokenizer, 10))
+    rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
+    (tmp_path / "pairs").mkdir()
+    for split in ("train", "validation", "test"):
+        (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "articles.txt").write_text("\n\n".join(f"The cat number {i} sat on the mat. " * 9 for i in range(60)))
+    return tmp_path
+
+
+MLM = ("--data", "articles.txt", "--vocab", "mlm", "--held-out", "5", "--max-length", "12", "--output", "out")
+NLI = ("--data", "pairs", "--encoder", "mlm", "--max-length", "10", "--output", "out")
+EVALUATE = ("--data", "pairs", "--model", "nli")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train_mlm.py", (*MLM, "--data", "nowhere"), "no file or folder nowhere"),
+        ("train_mlm.py", (*MLM, "--data", "hub"), "pass --data the path of a local copy, or --data toy"),
+        ("train_mlm.py", (*MLM, "--vocab", "no/such-name"), "pass --vocab the path of a vocab.txt, or --vocab train"),
+        ("train_mlm.py", (*MLM, "--data", "pairs"), "articles need one named text"),
+        ("train_mlm.py", (*MLM, "--device", "abacus"), "--device abacus can't be used here"),
+        ("train_mlm.py", (*MLM, "--hidden-size", "30"), "not divisible by num_attention_heads"),
+        ("train_mlm.py", (*MLM, "--batch-size", "0"), "--batch-size 0"),
+        ("train_mlm.py", (*MLM, "--held-out", "60"), "are to be held out"),
+        ("train_mlm.py", (*MLM, "--learning-rate", "nan"), "--learning-rate"),
+        ("train_mlm.py", (*MLM, "--resume"), "no checkpoint to resume from"),
+        ("train_mlm.py", (*MLM, "--output", "articles.txt"), "is a file, not a folder"),
+        ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
+        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no config.json in nowhere"),
+        ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
+        ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),
+        ("train_nli.py", (*NLI, "--data", "pairs/train.jsonl"), "named as a train file, but the validation split"),
+        ("evaluate.py", (*EVALUATE, "--model", "mlm"), "no classifier.json in mlm: write one with train_nli.py"),
+        ("evaluate.py", (*EVALUATE, "--model", "articles.txt"), "classifier.json in articles.txt"),
+        ("evaluate.py", (*EVALUATE, "--data", "hub"), "pass --data the path of a local copy, or --data toy"),
+        ("evaluate.py", (*EVALUATE, "--premise", "a"), "give both, or neither"),
+        ("evaluate.py", (*EVALUATE, "--premise", "a", "--hypothesis", " "), "--hypothesis is empty"),
+    ],
+)
+def test_wrong_flags_and_paths(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, script: str, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(folders)
+    before = {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()}
+    assert message in fails(script, *arguments)
+    assert {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()} == before
+
+
+def test_a_label_out_of_range(folders: Path) -> None:
+    (folders / "pairs" / "test.jsonl").write_text('{"premise": "a", "hypothesis": "b", "label": 5}\n')
+    line = fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
+    assert "row 1: label 5 is neither one of entailment, neutral, contradiction nor 0, 1, 2" in line
+
+
+def test_an_empty_file(folders: Path) -> None:
+    (folders / "pairs" / "test.jsonl").write_text("")
+    assert "test.jsonl" in fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
+
+
+def test_a_vocabulary_that_does_not_match_the_model(folders: Path) -> None:
+    (folders / "nli" / "tokenizer.json").unlink()
+    (folders / "nli" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
+    line = fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
+    assert "the vocabulary has 305 tokens, but the model 61" in line
+
+
+def test_a_loss_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder with an infinite weight: the first loss is not a number. No model is left behind."""
+    monkeypatch.chdir(folders)
+    tensors = load_file(folders / "mlm" / "model.safetensors")
+    tensors["bert.embeddings.LayerNorm.weight"][0] = float("inf")
+    save_file(tensors, folders / "mlm" / "model.safetensors")
+    assert "the loss is not a number any more at step 1: a lower --learning-rate" in fails("train_nli.py", *NLI)
+    assert not (folders / "out" / "model.safetensors").exists()

@@ -1,0 +1,104 @@
+"""Proves that flags are the options, that `--help` loads nothing heavy, and that errors are one line with status 2."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert.cli import parse_options, run
+from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.errors import Interrupted, UserError
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
+
+
+@pytest.mark.parametrize("options", SCRIPTS.values())
+def test_no_flags_are_the_defaults(options: type) -> None:
+    assert parse_options(options, [], "") == options()
+
+
+@pytest.mark.parametrize("options", SCRIPTS.values())
+def test_every_field_is_a_flag_with_help(options: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        parse_options(options, ["--help"], "What it does.")
+    assert leave.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(options):
+        assert "--" + field.name.replace("_", "-") in text
+        assert field.metadata["help"] in text
+
+
+@pytest.mark.parametrize("options", SCRIPTS.values())
+def test_every_flag_reaches_its_field(options: type) -> None:
+    """Each field set, alone, to something that is not its default."""
+    for field in dataclasses.fields(options):
+        flag, default = "--" + field.name.replace("_", "-"), field.default
+        value: Any
+        if field.name in ("premise", "hypothesis"):
+            continue  # see below: they go together
+        if isinstance(default, bool):
+            value, arguments = True, [flag]
+        elif field.metadata["choices"]:
+            value = next(choice for choice in field.metadata["choices"] if choice != default)
+            arguments = [flag, value]
+        else:
+            value = {int: 7, float: 0.25, str: "x"}[type(default)]
+            arguments = [flag, str(value)]
+        parsed: Any = parse_options(options, arguments, "")
+        assert getattr(parsed, field.name) == value, flag
+        assert dataclasses.replace(parsed, **{field.name: default}) == options(), flag
+
+
+def test_a_pair_of_sentences() -> None:
+    options = parse_options(EvaluateOptions, ["--premise", "a b", "--hypothesis", ""], "")
+    assert (options.premise, options.hypothesis) == ("a b", "")
+
+
+@pytest.mark.parametrize("arguments", [["--epoch", "3"], ["--epochs", "three"], ["--schedule", "cosine"], ["stray"]])
+def test_flags_that_do_not_exist_or_make_no_sense(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        parse_options(NLIOptions, arguments, "")
+    assert leave.value.code == 2
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_loads_nothing_heavy(script: str) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'datasets', 'sklearn', 'numpy', 'tokenizers', 'tqdm'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "status"),
+    [
+        (UserError("no file\n  here"), "error: no file here\n", 2),
+        (Interrupted("stopped at step 3", 15), "stopped at step 3\n", 143),
+        (KeyboardInterrupt(), "interrupted\n", 130),
+    ],
+)
+def test_ways_to_leave(error: BaseException, line: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as leave:
+        run(main)
+    assert leave.value.code == status
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(main)

@@ -1,0 +1,153 @@
+"""Proves that the three scripts do the notebook's job in a row, resume, and evaluate anywhere: tiny, but for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+import evaluate
+import train_mlm
+import train_nli
+from minibert.config import LABELS
+from minibert.training.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+SHAPE = {"hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 2, "intermediate-size": 64}
+SMALL = [word for name, size in SHAPE.items() for word in (f"--{name}", str(size))]
+MLM = ["--data", "toy", *SMALL, "--max-articles", "300", "--held-out", "40", "--vocab-size", "600", "--epochs", "2"]
+NLI = ["--data", "toy", "--max-train", "400", "--max-validation", "100", "--epochs", "2", "--learning-rate", "1e-3"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder and a classifier, trained for seconds."""
+    folder = tmp_path_factory.mktemp("models")
+    train_mlm.main([*MLM, "--output", str(folder / "mlm"), "--log-every", "5"])
+    train_nli.main([*NLI, "--encoder", str(folder / "mlm"), "--output", str(folder / "nli"), "--zip"])
+    return folder
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_pretraining_learns_and_says_how_much(models: Path) -> None:
+    start, *rest = metrics(models / "mlm")
+    validations = [record for record in rest if record["kind"] == "validation"]
+    assert [record["epoch"] for record in validations] == [1, 2]
+    assert validations[1]["held_out_loss"] < validations[0]["held_out_loss"] < 6.4  # ln 600
+    assert {"held_out_accuracy", "pseudo_perplexity"} <= set(validations[0])
+    assert {"unigram_loss", "unigram_accuracy", "parameters"} <= set(start)
+
+
+@pytest.mark.parametrize(("name", "more"), [("mlm", set()), ("nli", {"classifier.json", "classifier.safetensors"})])
+def test_a_run_leaves_the_model_its_options_its_metrics_and_its_picture(
+    models: Path, name: str, more: set[str]
+) -> None:
+    files = {path.name for path in (models / name).iterdir()}
+    assert files >= more | {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "options.json", "metrics.jsonl", "training.png",
+    }  # fmt: skip
+    assert "checkpoints" not in files
+    assert not [file for file in files if file.startswith(".")]
+    options = json.loads((models / name / "options.json").read_text())
+    assert options["epochs"] == 2
+    assert options["seed"] == 42
+
+
+def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    evaluate.main(
+        ["--model", str(models / "nli"), "--data", "toy", "--max-pairs", "200", "--json", str(tmp_path / "r.json")]
+    )
+    out = capsys.readouterr().out
+    for word in ("precision", *LABELS, "majority baseline", "mean cosine", "confusion matrix"):
+        assert word in out
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert sum(map(sum, result["confusion_matrix"])) == result["pairs"] == 200
+    assert f"accuracy {result['accuracy']:.4f}" in out
+    assert (models / "nli" / "confusion_matrix.png").is_file()
+
+
+def test_validation_says_what_evaluation_says(models: Path, tmp_path: Path) -> None:
+    """The best epoch is the one saved: evaluating the folder on the validation split gives its figure."""
+    best = max(record["validation_accuracy"] for record in metrics(models / "nli") if record["kind"] == "validation")
+    evaluate.main(
+        ["--model", str(models / "nli"), "--data", "toy", "--split", "validation", "--max-pairs", "100",
+         "--json", str(tmp_path / "r.json")]
+    )  # fmt: skip
+    assert json.loads((tmp_path / "r.json").read_text())["accuracy"] == pytest.approx(best)
+
+
+def test_one_pair_from_folder_and_zip_anywhere(
+    models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair = ["--premise", "A dog is sleeping in the park.", "--hypothesis", "An animal is outdoors."]
+    answers = []
+    for path in (models / "nli", models / "nli.zip"):
+        evaluate.main(["--model", str(path), *pair])
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    lines = dict(line.split() for line in answers[0].splitlines())
+    assert tuple(lines) == LABELS
+    assert sum(map(float, lines.values())) == pytest.approx(1, abs=2e-4)
+
+
+def test_the_same_command_gives_the_same_weights(models: Path, tmp_path: Path) -> None:
+    train_nli.main([*NLI, "--encoder", str(models / "mlm"), "--output", str(tmp_path / "again")])
+    for name in ("model.safetensors", "classifier.safetensors"):
+        first, again = load_file(models / "nli" / name), load_file(tmp_path / "again" / name)
+        assert all((first[key] == again[key]).all() for key in first), name
+
+
+def test_an_interrupted_pretraining_resumes_to_the_same_weights(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power fails in the second epoch, after a checkpoint; dropout is on."""
+
+    class PowerFailure(Exception):
+        pass
+
+    advance = Progress.advance
+
+    def failing(self: Progress) -> None:
+        advance(self)
+        if self.step == 30:
+            raise PowerFailure
+
+    arguments = [*MLM, "--output", str(tmp_path / "mlm"), "--log-every", "5", "--save-every", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "advance", failing)
+        with pytest.raises(PowerFailure):
+            train_mlm.main(arguments)
+    train_mlm.main([*arguments, "--resume"])
+    first, again = (load_file(folder / "mlm" / "model.safetensors") for folder in (models, tmp_path))
+    assert all((first[key] == again[key]).all() for key in first)
+
+
+def test_the_control_is_trained_and_evaluated_without_premises(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "control")
+    train_nli.main([*NLI, "--encoder", str(models / "mlm"), "--output", output, "--hypothesis-only"])
+    evaluate.main(["--model", output, "--data", "toy", "--max-pairs", "100"])
+    out = capsys.readouterr().out
+    assert "the premises are emptied" in out
+    assert "hypothesis only" in out
+
+
+def test_scripts_run_from_another_folder(models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(models / "nli"), "--premise", "a"]
+    done = subprocess.run(
+        [*command, "--hypothesis", "b"], capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 3

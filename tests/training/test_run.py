@@ -1,0 +1,123 @@
+"""Proves that a continued run is the uninterrupted one bit for bit, and that no folder is spoilt by mistake."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minibert.errors import UserError
+from minibert.training.run import check_output, remove_checkpoints
+from tests.training.toy_task import Line, LineTask, options, train
+
+
+class Stop(Exception):
+    """The power fails."""
+
+
+class Failing(LineTask):
+    """Stops dead before a step, or within a validation, as a kill would."""
+
+    def __init__(self, model: Line, at: int, scores: list[float]) -> None:
+        super().__init__(model, scores)
+        self.at = at
+
+    def loss(self, batch: Any) -> Any:
+        if len(self.modes) == self.at:
+            raise Stop
+        return super().loss(batch)
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
+
+
+SCORES = [0.5, 0.8, 0.6]
+
+
+@pytest.mark.parametrize("at", [3, 4, 7, 8, 13, 14, 20])
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int) -> None:
+    """Checkpoints at every third step and at each epoch's end; killed after `at` steps; dropout on."""
+    whole = LineTask(Line(), SCORES)
+    train(whole, options(tmp_path / "whole", save_every=3))
+    with pytest.raises(Stop):
+        train(Failing(Line(), at, SCORES), options(tmp_path / "part", save_every=3))
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = at // 7  # the scores are a list here; a real task computes them
+    torch.manual_seed(999)  # the random state has to come from the checkpoint
+    train(resumed, options(tmp_path / "part", save_every=3, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+
+
+def test_resuming_starts_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(Failing(Line(), 12, SCORES), options(tmp_path, save_every=3))
+    resumed = LineTask(Line(), SCORES)
+    train(resumed, options(tmp_path, save_every=3, resume=True))
+    assert resumed.starts == [(1, 5), (2, 0)]
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(LineTask(Line(), SCORES), options(tmp_path, save_every=2))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["best.safetensors", "step-00000020.safetensors", "step-00000021.safetensors"]
+    remove_checkpoints(options(tmp_path))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_options_are_written_and_a_contradiction_is_refused(tmp_path: Path) -> None:
+    train(LineTask(Line(), SCORES), options(tmp_path, save_every=2))
+    written = json.loads((tmp_path / "options.json").read_text())
+    assert (written["learning_rate"], written["seed"], written["clip"]) == (0.05, 42, 0.7)
+    check_output(options(tmp_path, save_every=5, resume=True))  # does not change what is computed
+    with pytest.raises(UserError, match=r"--clip 0\.9 contradicts the run to be resumed, which has 0\.7"):
+        check_output(options(tmp_path, clip=0.9, resume=True))
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    check_output(options(folder))
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        check_output(options(folder, resume=True))
+    train(LineTask(Line(), SCORES), options(folder))
+    with pytest.raises(UserError, match="has an unfinished run"):
+        check_output(options(folder))
+    check_output(options(folder, overwrite=True))
+    remove_checkpoints(options(folder))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="has a finished model"):
+        check_output(options(folder))
+    with pytest.raises(UserError, match="the run in it is finished"):
+        check_output(options(folder, resume=True))
+    with pytest.raises(UserError, match="contradict each other"):
+        check_output(options(folder, resume=True, overwrite=True))
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        check_output(options(folder / "options.json"))
+
+
+def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "model.safetensors").write_text("old")
+    train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_damaged_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
+    train(LineTask(Line(), SCORES), options(tmp_path))
+    last = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        check_output(options(tmp_path, resume=True))
+    last.write_bytes(whole)
+    tensors = load_file(last)
+    tensors["model.weight"] = torch.zeros(5)
+    progress = {"step": 21, "options": vars(options(tmp_path)), "metrics_bytes": 0}
+    save_file(tensors, last, metadata={"progress": json.dumps(progress)})
+    with pytest.raises(UserError, match="does not fit the model"):
+        train(LineTask(Line(), SCORES), options(tmp_path, resume=True))

@@ -1,0 +1,83 @@
+"""A task small enough to compute by hand: a line fitted to points, with batches of unequal size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minibert.config import NLIOptions
+from minibert.training.optim import adamw, schedule
+from minibert.training.run import run_training, total_steps
+
+
+@dataclass
+class Points:
+    x: Tensor
+    y: Tensor
+    tokens: int = 1
+
+    def to(self, device: torch.device) -> "Points":
+        return Points(self.x.to(device), self.y.to(device), self.tokens)
+
+
+class Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(x) @ self.weight
+
+
+class LineTask:
+    """Seven batches an epoch; `scores` are what successive validations report."""
+
+    steps_per_epoch = 7
+
+    def __init__(self, model: Line, scores: list[float] | None = None, bad_step: int | None = None) -> None:
+        self.model, self.scores, self.bad_step = model, scores or [], bad_step
+        self.score = "accuracy" if scores else None
+        self.modes: list[bool] = []
+        self.validations = 0
+        self.starts: list[tuple[int, int]] = []
+
+    def batch(self, epoch: int, step: int) -> Points:
+        generator = torch.Generator().manual_seed(100 * epoch + step)
+        x = torch.randn(3 + step, 2, generator=generator)
+        y = x @ torch.tensor([2.0, 3.0])
+        if self.bad_step == epoch * self.steps_per_epoch + step:
+            y = y * float("nan")
+        return Points(x, y)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Points]:
+        self.starts.append((epoch, start))
+        return (self.batch(epoch, step) for step in range(start, self.steps_per_epoch))
+
+    def loss(self, batch: Points) -> tuple[Tensor, int, dict[str, Tensor]]:
+        self.modes.append(self.model.training)
+        error = self.model(batch.x) - batch.y
+        return error.square().sum(), len(batch.y), {"absolute": error.abs().sum()}
+
+    def validate(self) -> dict[str, float]:
+        assert not self.model.training
+        assert not torch.is_grad_enabled()
+        score = self.scores[self.validations % len(self.scores)] if self.scores else 0.0
+        self.validations += 1
+        return {"accuracy": score}
+
+
+def options(output: Path, **changes: Any) -> NLIOptions:
+    settings = {"learning_rate": 0.05, "epochs": 3, "log_every": 2, "save_every": 0, "weight_decay": 0.1, "clip": 0.7}
+    return NLIOptions(output=str(output), **{**settings, **changes})
+
+
+def train(task: LineTask, chosen: NLIOptions) -> None:
+    """One run, seeded as the scripts do."""
+    torch.manual_seed(chosen.seed)
+    steps = total_steps(task, chosen)
+    optimizer = adamw(task.model, chosen.learning_rate, chosen.weight_decay)
+    run_training(task.model, task, optimizer, schedule("linear", steps, 0.2), chosen, {"steps": steps})
