@@ -21,6 +21,9 @@ from minibert.errors import UserError
 # The order is SNLI's own (0, 1, 2). Data sets, the classifier's rows, reports and saved folders all use this one list.
 LABELS = ("entailment", "neutral", "contradiction")
 
+# What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
+SCHEDULES = ("constant", "linear")
+
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
 
@@ -86,8 +89,10 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> A
 class TrainingOptions:
     """What both trainings share. Checked when it is made, so that a wrong flag costs no time."""
 
-    output: str  # each script has a default of its own for these two
+    output: str  # each script has defaults of its own for these four
     learning_rate: float
+    schedule: str
+    warmup_ratio: float
     data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv, tsv or txt")
     seed: int = option(42, "seed of every random choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -151,7 +156,8 @@ class MLMOptions(TrainingOptions):
     dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
     mask_rate: float = option(0.15, "share of tokens to be predicted")
     learning_rate: float = option(5e-4, "peak learning rate")
-    warmup_ratio: float = option(0.06, "share of the steps with a rising learning rate; then it falls to 0")
+    schedule: str = option("linear", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = option(0.06, "share of the steps in which the learning rate rises to its peak")
 
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
@@ -178,9 +184,9 @@ class NLIOptions(TrainingOptions):
     max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
     max_length: int = option(16, "tokens kept of each sentence, [CLS] and [SEP] included")
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
-    learning_rate: float = option(2e-5, "learning rate, constant as in the notebook unless --schedule says otherwise")
-    schedule: str = option("constant", "how the learning rate moves after warm-up", choices=("constant", "linear"))
-    warmup_ratio: float = option(0.0, "share of the steps with rising learning rate")
+    learning_rate: float = option(2e-5, "peak learning rate")
+    schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = option(0.0, "share of the steps in which the learning rate rises to its peak")
     hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
     zip: bool = option(False, "also write OUTPUT.zip")
 

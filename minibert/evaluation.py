@@ -16,21 +16,6 @@ from minibert.inference import Predictions
 RANDOM_PAIRS = 5_000
 
 
-def random_cosine(embeddings: NDArray[np.float32], seed: int, count: int = RANDOM_PAIRS) -> float:
-    """Mean cosine between random sentences: near 1, all sentences look alike and the encoder has collapsed.
-
-    Args:
-        embeddings: (sentences, D).
-        seed: of the choice of pairs; a sentence is never compared with itself.
-        count: how many pairs.
-    """
-    generator = np.random.default_rng(seed)
-    first = generator.integers(len(embeddings), size=count)
-    second = (first + generator.integers(1, max(2, len(embeddings)), size=count)) % len(embeddings)
-    a, b = (torch.from_numpy(embeddings[rows]) for rows in (first, second))
-    return float(F.cosine_similarity(a, b, dim=-1).mean())
-
-
 def figures(labels: NDArray[np.int64], predictions: Predictions, seed: int) -> dict[str, Any]:
     """Every figure of the report, ready for JSON.
 
@@ -52,21 +37,6 @@ def figures(labels: NDArray[np.int64], predictions: Predictions, seed: int) -> d
     }
 
 
-def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """The loss and accuracy of a guesser that knows how often each token occurs and looks at nothing else.
-
-    A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
-
-    Args:
-        counts: (V,) occurrences in the training text; each is taken as one more, so that none is impossible.
-        labels: (M,) the held-out tokens to be guessed.
-    Returns:
-        mean cross-entropy in nats, and the share of labels that are the most frequent token.
-    """
-    log_frequency = np.log(counts + 1) - np.log((counts + 1).sum())
-    return float(-log_frequency[labels].mean()), float((labels == counts.argmax()).mean())
-
-
 def report_text(result: dict[str, Any]) -> str:
     """`figures` for a person: the table, the baseline to hold against it, and where the mistakes are."""
     width = max(map(len, LABELS))
@@ -86,3 +56,33 @@ def report_text(result: dict[str, Any]) -> str:
             *matrix,
         ]
     )
+
+
+def random_cosine(embeddings: NDArray[np.float32], seed: int, count: int = RANDOM_PAIRS) -> float:
+    """Mean cosine between random sentences: near 1, all sentences look alike and the encoder has collapsed.
+
+    Args:
+        embeddings: (sentences, D).
+        seed: of the choice of pairs; a sentence is never compared with itself.
+        count: how many pairs.
+    """
+    generator = np.random.default_rng(seed)
+    first = generator.integers(len(embeddings), size=count)
+    second = (first + generator.integers(1, max(2, len(embeddings)), size=count)) % len(embeddings)
+    a, b = (torch.from_numpy(embeddings[rows]) for rows in (first, second))
+    return float(F.cosine_similarity(a, b, dim=-1).mean())
+
+
+def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """The loss and accuracy of a guesser that knows how often each token occurs and looks at nothing else.
+
+    A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
+
+    Args:
+        counts: (V,) occurrences in the training text; each is taken as one more, so that none is impossible.
+        labels: (M,) the held-out tokens to be guessed.
+    Returns:
+        mean cross-entropy in nats, and the share of labels that are the most frequent token.
+    """
+    log_frequency = np.log(counts + 1) - np.log((counts + 1).sum())
+    return float(-log_frequency[labels].mean()), float((labels == counts.argmax()).mean())

@@ -9,7 +9,7 @@ and, for a classifier, beside them:
     modules.json, 1_Pooling/config.json, sentence_bert_config.json    what sentence-transformers wants to know
 
 A folder needs nothing outside itself, so it can be moved or zipped. Weights are safetensors only: a pickle can run code
-while it loads, and is never read. Loading is strict: what is missing is an error, what is left over is named.
+while it loads, and is never read. Loading is strict: what is missing or has another shape is an error.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ONLY = {
 MOST_SPARE_ROWS = 127
 
 
-def names_in_hugging_face(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+def encoder_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Our name of each encoder weight, and BERT's; three names mean that ours is theirs on top of one another."""
     names: dict[str, tuple[str, ...]] = {
         "embeddings.token.weight": ("embeddings.word_embeddings.weight",),
@@ -77,7 +77,7 @@ def names_in_hugging_face(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 
-HEAD_NAMES: Mapping[str, tuple[str, ...]] = {
+HEAD_NAMES: dict[str, tuple[str, ...]] = {
     "head.dense.weight": ("cls.predictions.transform.dense.weight",),
     "head.dense.bias": ("cls.predictions.transform.dense.bias",),
     "head.norm.weight": ("cls.predictions.transform.LayerNorm.weight",),
@@ -87,11 +87,8 @@ HEAD_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def mlm_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """`names_in_hugging_face` for a `MaskedLanguageModel`: the encoder under bert., and the head."""
-    encoder = names_in_hugging_face(config)
-    return {f"bert.{ours}": tuple(f"bert.{name}" for name in theirs) for ours, theirs in encoder.items()} | dict(
-        HEAD_NAMES
-    )
+    """The same for a `MaskedLanguageModel`: the encoder, which is its `bert`, and the head."""
+    return {f"bert.{ours}": theirs for ours, theirs in encoder_names(config).items()} | HEAD_NAMES
 
 
 def export_weights(model: nn.Module, names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
@@ -111,11 +108,12 @@ def export_weights(model: nn.Module, names: Mapping[str, tuple[str, ...]]) -> di
 
 
 def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Fill a model with weights under BERT's names; returns the names that were not used.
+    """Fill a model with weights under BERT's names, old or new; returns the names that were not used.
 
     Raises:
         UserError: a weight is missing, or has another shape than the configuration says.
     """
+    tensors = _canonical(tensors)
     wanted = [name for theirs in names.values() for name in theirs]
     missing = [name for name in wanted if name not in tensors]
     if missing:
@@ -136,7 +134,8 @@ def save_mlm(folder: Path, model: MaskedLanguageModel, tokenizer: WordPieceToken
     Raises:
         UserError: the folder can't be written; nothing in it has changed then.
     """
-    tensors = export_weights(model, mlm_names(model.config))
+    weights = export_weights(model, mlm_names(model.config))
+    tensors = {name if name.startswith("cls.") else f"bert.{name}": tensor for name, tensor in weights.items()}
     write_folder(folder, lambda staging: _write_model(staging, tensors, model.config, "BertForMaskedLM", tokenizer))
 
 
@@ -162,7 +161,7 @@ def save_classifier(folder: Path, model: NLIModel) -> None:
     ]
 
     def write(staging: Path) -> None:
-        tensors = export_weights(network.encoder, names_in_hugging_face(config))
+        tensors = export_weights(network.encoder, encoder_names(config))
         _write_model(staging, tensors, config, "BertModel", model.tokenizer)
         head = {name: tensor.contiguous().cpu() for name, tensor in network.classifier.state_dict().items()}
         save_file(head, staging / "classifier.safetensors")
@@ -201,10 +200,8 @@ def load_encoder(folder: Path) -> tuple[Bert, WordPieceTokenizer]:
         UserError: something is missing, damaged, or not a BERT.
     """
     config = read_config(folder)
-    tensors = _canonical(_read_weights(folder / "model.safetensors"))
     encoder = Bert(config)
-    with _blaming(folder / "model.safetensors"):
-        import_weights(encoder, tensors, names_in_hugging_face(config))
+    _fill(encoder, folder / "model.safetensors", encoder_names(config))
     return encoder, _read_tokenizer(folder, config)
 
 
@@ -215,11 +212,8 @@ def load_mlm(folder: Path) -> tuple[MaskedLanguageModel, WordPieceTokenizer]:
         UserError: something is missing, damaged, or not a BERT with its MLM head.
     """
     config = read_config(folder)
-    tensors = _canonical(_read_weights(folder / "model.safetensors"))
     model = MaskedLanguageModel(config)
-    names = {f"bert.{ours}": theirs for ours, theirs in names_in_hugging_face(config).items()} | dict(HEAD_NAMES)
-    with _blaming(folder / "model.safetensors"):
-        import_weights(model, tensors, names)
+    _fill(model, folder / "model.safetensors", mlm_names(config))
     return model, _read_tokenizer(folder, config)
 
 
@@ -242,9 +236,7 @@ def load_classifier(path: Path) -> NLIModel:
         raise UserError(f"{path}/classifier.json has the features {settings.get('features')}, not {FEATURES}")
     encoder, tokenizer = load_encoder(path)
     network = SiameseClassifier(encoder, dropout=settings["dropout"])
-    head = _read_weights(path / "classifier.safetensors")
-    with _blaming(path / "classifier.safetensors"):
-        import_weights(network.classifier, head, {"weight": ("weight",), "bias": ("bias",)})
+    _fill(network.classifier, path / "classifier.safetensors", {"weight": ("weight",), "bias": ("bias",)})
     return NLIModel(network, tokenizer, settings["max_length"], settings["hypothesis_only"])
 
 
@@ -274,6 +266,13 @@ def _write_model(
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _fill(model: nn.Module, path: Path, names: Mapping[str, tuple[str, ...]]) -> None:
+    """Fill a model from a safetensors file."""
+    tensors = _read_weights(path)
+    with _blaming(path):
+        import_weights(model, tensors, names)
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

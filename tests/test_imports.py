@@ -20,7 +20,7 @@ ALLOWED = {
     "cli": {"errors"},
     "model": {"config"},
     "data": {"config", "errors"},
-    "training": {"config", "errors", "files"},
+    "training": {"config", "errors", "files", "plots"},
     "plots": {"config", "files"},
     "inference": {"data", "model"},
     "evaluation": {"config", "inference"},

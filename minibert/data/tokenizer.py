@@ -110,7 +110,7 @@ class WordPieceTokenizer:
             if path.is_file() and path.suffix == ".json":
                 return cls(Tokenizer.from_file(str(path)))
             if path.is_file():
-                return cls.from_vocabulary(path.read_text(encoding="utf-8").splitlines())
+                return cls.from_vocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except Exception as error:  # the library raises bare Exception for a file it can't read

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,11 +23,9 @@ from minibert.device import describe, pick_device
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.plots import plot_training
 from minibert.pretrained import save_mlm
-from minibert.training.optim import adamw, schedule
 from minibert.training.progress import heading
-from minibert.training.run import check_output, remove_checkpoints, run_training, total_steps
+from minibert.training.run import check_output, run_training, total_steps
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 
@@ -90,9 +87,18 @@ class MLMTask:
         accuracy = float(sum(extras["accuracy"] for _, _, extras in totals)) / count
         return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": math.exp(loss)}
 
-    def held_out_labels(self) -> Tensor:
-        """(M,) the ids asked for in validation."""
-        return torch.cat([batch.labels for batch in self.held_out])
+    def baseline(self) -> tuple[float, float]:
+        """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens.
+
+        Raises:
+            UserError: no held-out token is masked, so there is nothing to guess.
+        """
+        labels = torch.cat([batch.labels for batch in self.held_out])
+        if not len(labels):
+            raise UserError("no token of the held-out articles is masked: raise --held-out or --mask-rate")
+        counts = np.bincount(self.train.ids, minlength=len(self.special))
+        counts[self.special.numpy()] = 0  # never asked for
+        return unigram_baseline(counts, labels.numpy())
 
     def _masked(self, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Batch:
         masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
@@ -127,8 +133,31 @@ def pretrain(options: MLMOptions) -> None:
     """
     check_output(options)
     device = pick_device(options.device, options.threads)
-    torch.manual_seed(options.seed)
+    tokenizer, train, held_out = read_articles(options)
 
+    torch.manual_seed(options.seed)
+    model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    shape = f"{options.num_hidden_layers} layers x {options.hidden_size}, {options.num_attention_heads} heads"
+    heading("model", f"{shape}, {options.intermediate_size:,} inside: {parameters / 1e6:.1f} M parameters")
+
+    task = MLMTask(model, train, held_out, tokenizer, options)
+    unigram_loss, unigram_accuracy = task.baseline()
+    steps = total_steps(task, options)
+    heading("training", f"{steps:,} steps of {options.batch_size} articles on {describe(device)}")
+    heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
+    start = {
+        "parameters": parameters,
+        "articles": len(train),
+        "tokens": len(train.ids),
+        "unigram_loss": unigram_loss,
+        "unigram_accuracy": unigram_accuracy,
+    }
+    run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
+
+
+def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore]:
+    """The vocabulary, the articles to train on and the ones held out, as token ids."""
     articles = load_articles(
         options.data,
         max_articles=options.max_articles,
@@ -136,45 +165,13 @@ def pretrain(options: MLMOptions) -> None:
         min_characters=options.min_characters,
         seed=options.seed,
     )
-    heading(
-        "articles", f"{len(articles.train):,} to train on, {len(articles.held_out):,} held out, from {options.data}"
-    )
+    count, held_out = len(articles.train), len(articles.held_out)
+    heading("articles", f"{count:,} to train on, {held_out:,} held out, from {options.data}")
     tokenizer = make_tokenizer(options, articles)
-    train, held_out = (tokenise(texts, tokenizer, options.max_length) for texts in (articles.train, articles.held_out))
+    train = tokenise(articles.train, tokenizer, options.max_length)
     heading("tokens", f"{len(train.ids):,}, the first {options.max_length} of each article")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-
-    model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = f"{options.num_hidden_layers} layers x {options.hidden_size}, {options.num_attention_heads} heads"
-    heading("model", f"{shape}, {options.intermediate_size:,} inside: {parameters / 1e6:.1f} M parameters")
-
-    task = MLMTask(model, train, held_out, tokenizer, options)
-    steps = total_steps(task, options)
-    labels = task.held_out_labels()
-    if not len(labels):
-        raise UserError("no token of the held-out articles is masked: raise --held-out or --mask-rate")
-    counts = np.bincount(train.ids, minlength=tokenizer.vocab_size)
-    counts[task.special.numpy()] = 0  # never asked for
-    unigram_loss, unigram_accuracy = unigram_baseline(counts, labels.numpy())
-    heading("training", f"{steps:,} steps of {options.batch_size} articles on {describe(device)}")
-    heading(
-        "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: guessing by frequency alone"
-    )
-
-    run_training(
-        model,
-        task,
-        adamw(model, options.learning_rate, options.weight_decay),
-        schedule("linear", steps, options.warmup_ratio),
-        options,
-        {"parameters": parameters, "steps": steps, "tokens": len(train.ids), "articles": len(train),
-         "unigram_loss": unigram_loss, "unigram_accuracy": unigram_accuracy},
-    )  # fmt: skip
-    save_mlm(Path(options.output), model, tokenizer)
-    plot_training(Path(options.output))
-    remove_checkpoints(options)
-    heading("saved", options.output)
+    return tokenizer, train, tokenise(articles.held_out, tokenizer, options.max_length)
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:

@@ -21,11 +21,9 @@ from minibert.device import describe, pick_device
 from minibert.errors import UserError
 from minibert.inference import NLIModel
 from minibert.model.siamese import SiameseClassifier
-from minibert.plots import plot_training
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
-from minibert.training.optim import adamw, schedule
 from minibert.training.progress import heading
-from minibert.training.run import check_output, remove_checkpoints, run_training, total_steps
+from minibert.training.run import check_output, run_training, total_steps
 
 
 class NLITask:
@@ -95,39 +93,41 @@ def finetune(options: NLIOptions) -> None:
     check_output(options)
     device = pick_device(options.device, options.threads)
     torch.manual_seed(options.seed)
-
-    encoder, tokenizer = load_encoder(Path(options.encoder))
-    if options.max_length > encoder.config.max_position_embeddings:
-        raise UserError(
-            f"--max-length {options.max_length}: the encoder in {options.encoder} has"
-            f" {encoder.config.max_position_embeddings} positions"
-        )
+    model = make_classifier(options, device)
     train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
     validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
     if options.hypothesis_only:
         heading("control", "the premises are emptied: what is reached now is reached without inference")
 
-    network = SiameseClassifier(encoder, options.dropout).to(device)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    model = NLIModel(network, tokenizer, options.max_length, options.hypothesis_only)
     task = NLITask(model, train, validation, options)
-    steps = total_steps(task, options)
+    parameters = sum(parameter.numel() for parameter in model.classifier.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
+    steps = total_steps(task, options)
     heading("model", f"{options.encoder}, {parameters / 1e6:.1f} M parameters with the classifier")
     heading("training", f"{steps:,} steps of {options.batch_size} pairs on {describe(device)}")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
+    start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
 
-    run_training(
-        network,
-        task,
-        adamw(network, options.learning_rate, options.weight_decay),
-        schedule(options.schedule, steps, options.warmup_ratio),
-        options,
-        {"parameters": parameters, "steps": steps, "pairs": len(train), "majority_accuracy": majority},
-    )
-    folder = Path(options.output)
-    save_classifier(folder, model)
-    plot_training(folder)
-    remove_checkpoints(options)
-    heading("saved", f"{folder}" + (f" and {zip_classifier(folder)}" if options.zip else ""))
+    def save(folder: Path) -> None:
+        save_classifier(folder, model)
+        if options.zip:
+            heading("zipped", str(zip_classifier(folder)))
+
+    run_training(model.classifier, task, options, start, save)
+
+
+def make_classifier(options: NLIOptions, device: torch.device) -> NLIModel:
+    """The pretrained encoder with a classifier that has learned nothing yet.
+
+    Raises:
+        UserError: there is no such encoder, or it reads fewer tokens than `--max-length`.
+    """
+    encoder, tokenizer = load_encoder(Path(options.encoder))
+    positions = encoder.config.max_position_embeddings
+    if options.max_length > positions:
+        raise UserError(
+            f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
+        )
+    network = SiameseClassifier(encoder, options.dropout).to(device)
+    return NLIModel(network, tokenizer, options.max_length, options.hypothesis_only)

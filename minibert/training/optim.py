@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from minibert.config import SCHEDULES
+
 Schedule = Callable[[int], float]
 
 
@@ -33,7 +35,9 @@ def schedule(name: str, total_steps: int, warmup_ratio: float) -> Schedule:
     the notebook's scheduler does.
 
     Args:
-        name: "linear" falls from 1 to 0 over the rest of the steps; "constant" stays at 1.
+        name: one of `SCHEDULES`: "linear" falls from 1 to 0 over the rest of the steps; "constant" stays at 1.
+        total_steps: of the run.
+        warmup_ratio: the share of them in which the rate rises.
     Raises:
         ValueError: another name.
     """
@@ -47,6 +51,6 @@ def schedule(name: str, total_steps: int, warmup_ratio: float) -> Schedule:
     def constant(step: int) -> float:
         return step / warmup if step < warmup else 1.0
 
-    if name not in ("linear", "constant"):
-        raise ValueError(f"schedule {name!r} is neither linear nor constant")
+    if name not in SCHEDULES:
+        raise ValueError(f"schedule {name!r} is none of {', '.join(SCHEDULES)}")
     return linear if name == "linear" else constant

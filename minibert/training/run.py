@@ -14,7 +14,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from torch import nn
 from minibert.config import TrainingOptions
 from minibert.errors import UserError
 from minibert.files import write_json
+from minibert.plots import plot_training
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
 from minibert.training.loop import Place, Task, Trainer
-from minibert.training.optim import Schedule
-from minibert.training.progress import Progress, duration
+from minibert.training.optim import adamw, schedule
+from minibert.training.progress import Progress, duration, heading
 
 WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "metrics.jsonl", "options.json"
+PICTURE = "training.png"
 
 # Options that may differ between a run and its continuation, because they don't change what is computed.
 _FREE = frozenset({"device", "threads", "log_every", "save_every", "resume", "overwrite", "zip"})
@@ -79,56 +81,58 @@ def total_steps(task: Task, options: TrainingOptions) -> int:
 def run_training(
     model: nn.Module,
     task: Task,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
     options: TrainingOptions,
     start: Mapping[str, Any],
-) -> float:
-    """Train in `options.output`, from the beginning or from the last checkpoint; the model ends with the best weights.
+    save: Callable[[Path], None],
+) -> None:
+    """Train in `options.output`, from the beginning or from the last checkpoint, and leave a finished folder there.
 
     Args:
+        model: trained in place; it ends with the weights of the best epoch, or of the last if the task has no score.
+        task: what it is trained on.
+        options: all the rest.
         start: figures known before the first step, recorded as metrics.jsonl's first line.
-    Returns:
-        the seconds that training took (of this session, if resumed).
+        save: writes the model into a folder.
     Raises:
         UserError, Interrupted: see `Trainer.run`.
     """
-    folder = Path(options.output)
-    checkpoints = folder / CHECKPOINTS
+    folder, steps = Path(options.output), total_steps(task, options)
+    optimizer = adamw(model, options.learning_rate, options.weight_decay)
+    place = _resume(folder, model, optimizer) if options.resume else _begin(folder, options, {"steps": steps, **start})
+
     began = time.monotonic()
-    if options.resume:
-        saved = load_checkpoint(list_checkpoints(checkpoints)[-1], model, optimizer)
-        saved.pop("options")
-        place = Place(**saved)
-        os.truncate(folder / METRICS, place.metrics_bytes)
-    else:
-        place = Place()
-        _clear(folder)
-        write_json(folder / OPTIONS, dataclasses.asdict(options))
-
-    progress = Progress(folder / METRICS, total_steps(task, options), place.step)
-    if not options.resume:
-        progress.record("start", start)
-    else:
-        progress.say(f"resuming at step {place.step:,}")
-    place = Trainer(model, task, optimizer, schedule, options, checkpoints, progress, place).run()
-    if task.score is not None:
-        load_best(checkpoints, model)
-        progress.say(f"keeping epoch {place.best_epoch}, the best on validation: {task.score} {place.best_score:.4f}")
+    factor = schedule(options.schedule, steps, options.warmup_ratio)
+    progress = Progress(folder / METRICS, steps, place.step)
+    Trainer(model, task, optimizer, factor, options, folder / CHECKPOINTS, progress, place).run()
     seconds = time.monotonic() - began
+    heading("trained", f"for {duration(seconds)}, to step {place.step:,}")
+    if task.score is not None:
+        load_best(folder / CHECKPOINTS, model)
+        heading("kept", f"epoch {place.best_epoch}, the best on validation: {task.score} {place.best_score:.4f}")
     progress.record("end", {"step": place.step, "seconds": round(seconds, 1), "best_epoch": place.best_epoch})
-    progress.say(f"trained for {duration(seconds)}")
-    return seconds
+
+    save(folder)
+    plot_training(folder)
+    shutil.rmtree(folder / CHECKPOINTS)  # nothing is left to resume
+    heading("saved", str(folder))
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
+def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> Place:
+    """A folder without what an earlier run wrote (nothing else is removed), and with this run's first records."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, METRICS, OPTIONS, "training.png"):
+    for name in (WEIGHTS, METRICS, OPTIONS, PICTURE):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    write_json(folder / OPTIONS, dataclasses.asdict(options))
+    Progress(folder / METRICS, 0).record("start", start)
+    return Place()
 
 
-def remove_checkpoints(options: TrainingOptions) -> None:
-    """The run is finished and its model saved: nothing is left to resume."""
-    shutil.rmtree(Path(options.output) / CHECKPOINTS, ignore_errors=True)
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
+    """The place of the last checkpoint, with model, optimiser and random state put back and later records cut off."""
+    saved = load_checkpoint(list_checkpoints(folder / CHECKPOINTS)[-1], model, optimizer)
+    saved.pop("options")
+    place = Place(**saved)
+    os.truncate(folder / METRICS, place.metrics_bytes)
+    heading("resuming", f"after step {place.step:,}")
+    return place

@@ -118,7 +118,7 @@ def test_held_out_articles_are_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_short_and_missing_texts_are_left_out(tmp_path: Path) -> None:
-    rows = [{"text": None}, {"text": "x" * 30}, *({"text": "y" * (31 + i)} for i in range(6))]
+    rows: list[dict[str, Any]] = [{"text": None}, {"text": "x" * 30}, *({"text": "y" * (31 + i)} for i in range(6))]
     result = articles(write(tmp_path / "a.jsonl", rows))
     assert sorted(map(len, [*result.train, *result.held_out])) == [31, 32, 33, 34, 35, 36]
 

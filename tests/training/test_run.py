@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minibert.errors import UserError
-from minibert.training.run import check_output, remove_checkpoints
+from minibert.training.run import check_output
 from tests.training.toy_task import Line, LineTask, options, train
 
 
@@ -38,39 +38,58 @@ def untimed(folder: Path) -> list[dict[str, Any]]:
 SCORES = [0.5, 0.8, 0.6]
 
 
+def fail(folder: Path, at: int, **changes: Any) -> None:
+    """A run that stops dead after `at` steps."""
+    with pytest.raises(Stop):
+        train(Failing(Line(), at, SCORES), options(folder, **changes))
+
+
 @pytest.mark.parametrize("at", [3, 4, 7, 8, 13, 14, 20])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int) -> None:
     """Checkpoints at every third step and at each epoch's end; killed after `at` steps; dropout on."""
     whole = LineTask(Line(), SCORES)
     train(whole, options(tmp_path / "whole", save_every=3))
-    with pytest.raises(Stop):
-        train(Failing(Line(), at, SCORES), options(tmp_path / "part", save_every=3))
+    fail(tmp_path / "part", at, save_every=3)
     resumed = LineTask(Line(), SCORES)
     resumed.validations = at // 7  # the scores are a list here; a real task computes them
-    torch.manual_seed(999)  # the random state has to come from the checkpoint
     train(resumed, options(tmp_path / "part", save_every=3, resume=True))
     assert torch.equal(whole.model.weight, resumed.model.weight)
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
 
 
-def test_resuming_starts_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
+def test_a_run_killed_while_it_saves_its_model_resumes_to_the_same_model(tmp_path: Path) -> None:
+    def stop(_: Path) -> None:
+        raise Stop
+
+    whole, resumed = LineTask(Line(), SCORES), LineTask(Line(), SCORES)
     with pytest.raises(Stop):
-        train(Failing(Line(), 12, SCORES), options(tmp_path, save_every=3))
+        train(whole, options(tmp_path), stop)
+    train(resumed, options(tmp_path, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert [record["kind"] for record in untimed(tmp_path)].count("end") == 1
+    assert resumed.starts == []
+
+
+def test_resuming_starts_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
+    fail(tmp_path, 12, save_every=3)
     resumed = LineTask(Line(), SCORES)
     train(resumed, options(tmp_path, save_every=3, resume=True))
     assert resumed.starts == [(1, 5), (2, 0)]
 
 
-def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
-    train(LineTask(Line(), SCORES), options(tmp_path, save_every=2))
-    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["best.safetensors", "step-00000020.safetensors", "step-00000021.safetensors"]
-    remove_checkpoints(options(tmp_path))
+def test_the_last_two_checkpoints_are_kept_until_the_model_is_saved(tmp_path: Path) -> None:
+    at_the_end = []
+
+    def look(folder: Path) -> None:
+        at_the_end.extend(sorted(path.name for path in (folder / "checkpoints").iterdir()))
+
+    train(LineTask(Line(), SCORES), options(tmp_path, save_every=2), look)
+    assert at_the_end == ["best.safetensors", "step-00000020.safetensors", "step-00000021.safetensors"]
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_options_are_written_and_a_contradiction_is_refused(tmp_path: Path) -> None:
-    train(LineTask(Line(), SCORES), options(tmp_path, save_every=2))
+    fail(tmp_path, 12)
     written = json.loads((tmp_path / "options.json").read_text())
     assert (written["learning_rate"], written["seed"], written["clip"]) == (0.05, 42, 0.7)
     check_output(options(tmp_path, save_every=5, resume=True))  # does not change what is computed
@@ -83,11 +102,11 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     check_output(options(folder))
     with pytest.raises(UserError, match="no checkpoint to resume from"):
         check_output(options(folder, resume=True))
-    train(LineTask(Line(), SCORES), options(folder))
+    fail(folder, 12)
     with pytest.raises(UserError, match="has an unfinished run"):
         check_output(options(folder))
     check_output(options(folder, overwrite=True))
-    remove_checkpoints(options(folder))
+    train(LineTask(Line(), SCORES), options(folder, overwrite=True))
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="has a finished model"):
         check_output(options(folder))
@@ -108,7 +127,7 @@ def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
-    train(LineTask(Line(), SCORES), options(tmp_path))
+    fail(tmp_path, 12)
     last = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
@@ -117,7 +136,7 @@ def test_a_damaged_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
     last.write_bytes(whole)
     tensors = load_file(last)
     tensors["model.weight"] = torch.zeros(5)
-    progress = {"step": 21, "options": vars(options(tmp_path)), "metrics_bytes": 0}
+    progress = {"step": 7, "options": vars(options(tmp_path)), "metrics_bytes": 0}
     save_file(tensors, last, metadata={"progress": json.dumps(progress)})
     with pytest.raises(UserError, match="does not fit the model"):
         train(LineTask(Line(), SCORES), options(tmp_path, resume=True))

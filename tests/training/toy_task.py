@@ -1,6 +1,6 @@
 """A task small enough to compute by hand: a line fitted to points, with batches of unequal size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import NLIOptions
-from minibert.training.optim import adamw, schedule
-from minibert.training.run import run_training, total_steps
+from minibert.training.run import run_training
 
 
 @dataclass
@@ -71,13 +70,12 @@ class LineTask:
 
 
 def options(output: Path, **changes: Any) -> NLIOptions:
-    settings = {"learning_rate": 0.05, "epochs": 3, "log_every": 2, "save_every": 0, "weight_decay": 0.1, "clip": 0.7}
+    settings = {"learning_rate": 0.05, "schedule": "linear", "warmup_ratio": 0.2, "weight_decay": 0.1, "clip": 0.7,
+                "epochs": 3, "log_every": 2, "save_every": 0}  # fmt: skip
     return NLIOptions(output=str(output), **{**settings, **changes})
 
 
-def train(task: LineTask, chosen: NLIOptions) -> None:
+def train(task: LineTask, chosen: NLIOptions, save: Callable[[Path], None] = lambda folder: None) -> None:
     """One run, seeded as the scripts do."""
     torch.manual_seed(chosen.seed)
-    steps = total_steps(task, chosen)
-    optimizer = adamw(task.model, chosen.learning_rate, chosen.weight_decay)
-    run_training(task.model, task, optimizer, schedule("linear", steps, 0.2), chosen, {"steps": steps})
+    run_training(task.model, task, chosen, {}, save)

@@ -1,0 +1,73 @@
+"""Proves that README tells the truth: its code runs and prints what it shows, its commands and links exist."""
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train_mlm
+import train_nli
+from minibert.cli import parse_options
+from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+OPTIONS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
+SHELL = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
+SCRIPTS = [words for words in COMMANDS if words[0] == "python"]
+
+
+def test_the_code_prints_what_it_shows() -> None:
+    assert TEXT.count(">>>") > 30
+    failures, attempted = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert attempted > 30
+    assert failures == 0
+
+
+def test_every_block_is_checked() -> None:
+    assert {words[0] for words in COMMANDS} <= {"make", "python", "git", "cd"}
+    assert len(SCRIPTS) > 5
+    assert all(not line.startswith("    python") for line in TEXT.splitlines())
+
+
+@pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
+def test_the_scripts_know_every_flag(words: list[str]) -> None:
+    parse_options(OPTIONS[words[1]], words[2:], "")
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "make"], ids=" ".join)
+def test_the_make_targets_exist(words: list[str]) -> None:
+    for target in words[1:]:
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", TEXT):
+        if not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_tour_passes_every_file() -> None:
+    folder = ROOT / "minibert"
+    for file in folder.rglob("*.py"):
+        if file.name != "__init__.py":
+            assert f"(minibert/{file.relative_to(folder)})" in TEXT, file
+
+
+def test_the_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of `make demo`, as the Makefile has them, on a small share of the data."""
+    monkeypatch.chdir(tmp_path)
+    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    assert recipe
+    commands = [shlex.split(line.replace("$(BIN)/", "")) for line in recipe[1].replace("\\\n", " ").splitlines()]
+    assert [words[1] for words in commands] == ["train_mlm.py", "train_nli.py", "evaluate.py"]
+    mlm, nli, report = (words[2:] for words in commands)
+    train_mlm.main([*mlm, "--max-articles", "100", "--held-out", "10", "--max-steps", "2"])
+    train_nli.main([*nli, "--max-train", "60", "--max-validation", "30", "--max-steps", "2"])
+    evaluate.main([*report, "--max-pairs", "30"])
+    assert "precision" in capsys.readouterr().out
