@@ -73,6 +73,8 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # `evaluate.py | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        _leave(f"error: {error.filename or 'a file'}: {error.strerror or error}", 2)
 
 
 def _leave(line: str, status: int) -> None:

@@ -48,9 +48,11 @@ def plot_training(folder: Path) -> None:
                 label = f"{baseline.split('_')[0]} guesser"
                 axes.axhline(start[baseline], color=GREY, linestyle=":", label=label)
         axes.set(xlabel="step", title=name)
-        axes.legend(frameon=False, fontsize=8)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
     _line(rate, by_kind["train"], "learning_rate", "learning rate", GREEN, "-")
     rate.set(xlabel="step", title="learning rate")
+    rate.set_ylim(bottom=0)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     _save(figure, folder / "training.png")
 

@@ -84,6 +84,7 @@ def test_help_loads_nothing_heavy(script: str) -> None:
         (UserError("no file\n  here"), "error: no file here\n", 2),
         (Interrupted("stopped at step 3", 15), "stopped at step 3\n", 143),
         (KeyboardInterrupt(), "interrupted\n", 130),
+        (PermissionError(13, "Permission denied", "models/x"), "error: models/x: Permission denied\n", 2),
     ],
 )
 def test_ways_to_leave(error: BaseException, line: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:

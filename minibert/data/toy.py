@@ -33,7 +33,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
+from minibert.config import LABELS
+
+ENTAILMENT, NEUTRAL, CONTRADICTION = map(LABELS.index, ("entailment", "neutral", "contradiction"))
 
 SIZES: Mapping[str, int] = MappingProxyType({"train": 12000, "validation": 1000, "test": 2000})
 
