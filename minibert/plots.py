@@ -97,3 +97,4 @@ def _save(figure: Any, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     write_file(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+    print(f"{'drawn':<11} {path}")

@@ -226,7 +226,7 @@ def test_a_failed_save_leaves_the_old_folder_whole(
 
     monkeypatch.setattr(WordPieceTokenizer, "save", full)
     with torch.no_grad():
-        model.head.bias += 1
+        model.head.bias.add_(1)
     with pytest.raises(UserError, match="No space left on device"):
         save_mlm(folder, model, tokenizer)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

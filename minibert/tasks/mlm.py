@@ -138,8 +138,11 @@ def pretrain(options: MLMOptions) -> None:
     torch.manual_seed(options.seed)
     model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = f"{options.num_hidden_layers} layers x {options.hidden_size}, {options.num_attention_heads} heads"
-    heading("model", f"{shape}, {options.intermediate_size:,} inside: {parameters / 1e6:.1f} M parameters")
+    layers = "1 layer" if options.num_hidden_layers == 1 else f"{options.num_hidden_layers} layers"
+    shape = (
+        f"{layers} x {options.hidden_size}, {options.num_attention_heads} heads, {options.intermediate_size:,} inside"
+    )
+    heading("model", f"{shape}: {parameters / 1e6:.1f} M parameters")
 
     task = MLMTask(model, train, held_out, tokenizer, options)
     unigram_loss, unigram_accuracy = task.baseline()
