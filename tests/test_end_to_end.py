@@ -60,6 +60,8 @@ def test_a_run_leaves_the_model_its_options_its_metrics_and_its_picture(
     options = json.loads((models / name / "options.json").read_text())
     assert options["epochs"] == 2
     assert options["seed"] == 42
+    assert options["device"] != "auto"  # what was chosen, not what was asked for
+    assert options.get("vocab", "train") == "train"
 
 
 def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -131,8 +132,12 @@ def pretrain(options: MLMOptions) -> None:
         UserError: an option, a path or a file is wrong, or the loss stops being a number.
         Interrupted: a signal came, and the run's place is saved.
     """
+    # The toy world has to work without a network and has few words: it learns its own vocabulary.
+    vocab = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
+    options = replace(options, vocab=vocab)
     check_output(options)
     device = pick_device(options.device, options.threads)
+    options = replace(options, device=str(device))
     tokenizer, train, held_out = read_articles(options)
 
     torch.manual_seed(options.seed)
@@ -178,12 +183,7 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, 
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
-    """The vocabulary that `--vocab` names, or one learned from the training articles.
-
-    Without `--vocab` it is the notebook's, bert-base-uncased; the toy world, which has to work without a network and
-    has few words, learns its own.
-    """
-    name = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
-    if name == "train":
+    """The vocabulary that `--vocab` names, or one learned from the training articles."""
+    if options.vocab == "train":
         return WordPieceTokenizer.train(articles.train, options.vocab_size)
-    return WordPieceTokenizer.load(name)
+    return WordPieceTokenizer.load(options.vocab)

@@ -6,6 +6,7 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,7 @@ def finetune(options: NLIOptions) -> None:
     """
     check_output(options)
     device = pick_device(options.device, options.threads)
+    options = replace(options, device=str(device))
     torch.manual_seed(options.seed)
     model = make_classifier(options, device)
     train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
