@@ -6,7 +6,7 @@ to the model (tests/model holds that), so the results are the same and the work 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,3 +83,12 @@ def batch_generator(seed: int, epoch: int, step: int) -> torch.Generator:
 def batches_per_epoch(count: int, batch_size: int) -> int:
     """How many batches an epoch has; the last one may be smaller."""
     return -(-count // batch_size)
+
+
+def epoch_batches(
+    count: int, batch_size: int, seed: int, epoch: int, start: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The number and the rows of each batch of an epoch, from batch `start` on."""
+    order = epoch_order(count, seed, epoch)
+    for step in range(start, batches_per_epoch(count, batch_size)):
+        yield step, order[step * batch_size : (step + 1) * batch_size]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.config import IGNORED, MLMOptions
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_order, pad
+from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -62,13 +62,10 @@ class MLMTask:
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
-        size = self.options.batch_size
-        order = epoch_order(len(self.train), self.options.seed, epoch)
-        for step in range(start, self.steps_per_epoch):
-            input_ids, attention_mask = pad(
-                [self.train[row] for row in order[step * size : (step + 1) * size]], self.pad_id
-            )
-            yield self._masked(input_ids, attention_mask, batch_generator(self.options.seed, epoch, step))
+        options = self.options
+        for step, rows in epoch_batches(len(self.train), options.batch_size, options.seed, epoch, start):
+            input_ids, attention_mask = pad([self.train[row] for row in rows], self.pad_id)
+            yield self._masked(input_ids, attention_mask, batch_generator(options.seed, epoch, step))
 
     def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
         """Cross-entropy summed over the masked positions, their number, and how many were guessed right."""

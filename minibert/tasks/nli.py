@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.config import NLIOptions
-from minibert.data.batching import Batch, batches_per_epoch, epoch_order, pad
+from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokens import TokenStore, tokenise
 from minibert.device import describe, pick_device
@@ -47,10 +47,9 @@ class NLITask:
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
-        size = self.options.batch_size
-        order = epoch_order(len(self.train_labels), self.options.seed, epoch)
-        for step in range(start, self.steps_per_epoch):
-            yield self._batch(self.train, self.train_labels, order[step * size : (step + 1) * size])
+        options = self.options
+        for _, rows in epoch_batches(len(self.train_labels), options.batch_size, options.seed, epoch, start):
+            yield self._batch(self.train, self.train_labels, rows)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, their number, and how many were classified right."""

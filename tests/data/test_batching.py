@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_order, pad
+from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, epoch_order, pad
 
 
 def test_padding_by_hand() -> None:
@@ -42,6 +42,15 @@ def test_each_batch_has_randomness_of_its_own() -> None:
 @pytest.mark.parametrize(("count", "size", "batches"), [(10, 5, 2), (11, 5, 3), (1, 5, 1)])
 def test_batches_per_epoch(count: int, size: int, batches: int) -> None:
     assert batches_per_epoch(count, size) == batches
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
+def test_the_rest_of_an_epoch_is_the_tail_of_the_whole(start: int) -> None:
+    whole = [(step, rows.tolist()) for step, rows in epoch_batches(10, 3, seed=5, epoch=2, start=0)]
+    assert [step for step, _ in whole] == [0, 1, 2, 3]
+    assert [row for _, rows in whole for row in rows] == epoch_order(10, 5, 2).tolist()
+    assert [len(rows) for _, rows in whole] == [3, 3, 3, 1]
+    assert [(step, rows.tolist()) for step, rows in epoch_batches(10, 3, 5, 2, start)] == whole[start:]
 
 
 def test_a_batch_moves_as_a_whole() -> None:
