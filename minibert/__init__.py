@@ -1,7 +1,27 @@
 """minibert: a BERT small enough to read in an evening.
 
-Read the package in this order: config, model/ (embeddings, attention, encoder, mlm, siamese), data/, training/,
-tasks/, pretrained, evaluation.
+Read the package in this order: config, model/ (embeddings, attention, encoder, mlm, pooling, siamese), data/,
+training/, tasks/, pretrained/, inference, evaluation.
+
+Example:
+    >>> import minibert
+    >>> model = minibert.from_pretrained("models/sbert_nli_small")  # doctest: +SKIP
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minibert.inference import TrainedModel
+
 __version__ = "0.1.0"
+__all__ = ["from_pretrained"]
+
+
+def from_pretrained(name: str | Path) -> TrainedModel:
+    """Load a BERT from a folder or the Hugging Face Hub; see `minibert.pretrained.loading.from_pretrained`."""
+    from minibert.pretrained import from_pretrained as load  # torch loads only now: `--help` does not need it
+
+    return load(name)

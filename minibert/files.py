@@ -46,6 +46,27 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
+    """The JSON object or list in a file.
+
+    Args:
+        path: the file.
+        advice: what to do if there is none.
+        kind: dict for an object, list for a list.
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"no {path.name} in {path.parent}: {advice}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, kind):
+        raise UserError(f"{path} is not a JSON {'object' if kind is dict else 'list'}")
+    return values
+
+
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill an empty folder, then move its files into `folder`, over any of the same name.
 

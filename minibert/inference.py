@@ -1,42 +1,51 @@
-"""Using a trained model: sentences in, probabilities and vectors out."""
+"""Using a trained model: sentences in; vectors, probabilities and guesses out.
+
+    model = minibert.from_pretrained("models/sbert_nli_small")
+    model.encode(["A man is playing a guitar."])
+
+No answer depends on what else is asked in the same call: padding is invisible to the model, and sentences are put into
+batches by their length only to have less of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import nn
+from tqdm import tqdm
 
 from minibert.data.batching import pad
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import tokenise
+from minibert.errors import UserError
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.pooling import POOLINGS
 from minibert.model.siamese import SiameseClassifier
 
+LONG = 1_000  # sentences from which on a progress bar is shown, if there is a terminal to show it on
 
-@dataclass(frozen=True)
-class NLIModel:
-    """A classifier with all that is needed to use it: what a folder of train_nli.py holds.
+
+class Guess(TypedDict):
+    """A word for a [MASK], in the words of transformers' own pipeline.
 
     Attributes:
-        classifier: the network.
-        tokenizer: its vocabulary.
-        max_length: tokens kept of each sentence, in training and so in use.
-        hypothesis_only: the control: it was trained on emptied premises, and is evaluated on them.
+        score: its probability.
+        token, token_str: its id, and as text.
+        sequence: the whole text with the word in its place.
     """
 
-    classifier: SiameseClassifier
-    tokenizer: WordPieceTokenizer
-    max_length: int
-    hypothesis_only: bool = False
-
-    def pair_inputs(self, premises: Sequence[str], hypotheses: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(2B, T) ids and mask: the premises, then the hypotheses."""
-        if self.hypothesis_only:
-            premises = [""] * len(premises)
-        ids = self.tokenizer.encode([*premises, *hypotheses], self.max_length)
-        return pad(ids, self.tokenizer.pad_id)
+    score: float
+    token: int
+    token_str: str
+    sequence: str
 
 
 @dataclass(frozen=True)
@@ -57,28 +66,150 @@ class Predictions:
         return self.probabilities.argmax(axis=1).astype(np.int64)
 
 
-def predict(model: NLIModel, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
-    """Classify pairs; the batch size does not change the answers.
+@dataclass(frozen=True)
+class TrainedModel:
+    """An encoder with all that is needed to use it: what a folder holds, and what `minibert.from_pretrained` returns.
 
-    The model is put into evaluation mode for the purpose and back into the mode it was in.
-
-    Raises:
-        ValueError: the lists differ in length, or are empty.
+    Attributes:
+        encoder: the network; called with ids and mask it gives the last hidden states.
+        tokenizer: its vocabulary.
+        max_length: tokens kept of each sentence.
+        pooling: how a sentence becomes one vector, one of `minibert.model.pooling.POOLINGS`.
+        normalize: whether the folder wants its vectors scaled to length 1.
+        masked_lm: the same encoder with its MLM head, if the folder has one; `fill_mask` needs it.
+        classifier: the same encoder with its classifier, if the folder has one; `predict` needs it.
+        hypothesis_only: the control: it was trained on emptied premises, and predicts from emptied premises.
+        ignored: names of weights and settings in the folder that were not used.
     """
-    if len(premises) != len(hypotheses) or not premises:
-        raise ValueError(f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one")
-    network = model.classifier
-    device = next(network.parameters()).device
+
+    encoder: Bert
+    tokenizer: WordPieceTokenizer
+    max_length: int
+    pooling: str = "mean"
+    normalize: bool = False
+    masked_lm: MaskedLanguageModel | None = None
+    classifier: SiameseClassifier | None = None
+    hypothesis_only: bool = False
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return next(self.encoder.parameters()).device
+
+    def to(self, device: torch.device | str) -> TrainedModel:
+        """Move all parts to another device, in place; returns the model itself."""
+        for network in (self.encoder, self.masked_lm, self.classifier):
+            if network is not None:
+                network.to(device)
+        return self
+
+    def encode(
+        self, sentences: Sequence[str], batch_size: int = 32, normalize: bool | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a sentence, in the order given.
+
+        Args:
+            sentences: any number of texts; each is cut to `max_length` tokens.
+            batch_size: sentences in a pass through the network; does not change the vectors.
+            normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
+                folder says (its modules.json).
+        Returns:
+            (sentences, D).
+        Raises:
+            TypeError: `sentences` is one string, whose letters would be taken for sentences.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("encode wants a list of sentences: for one sentence, [sentence]")
+        texts = tokenise(sentences, self.tokenizer, self.max_length)
+        order = np.argsort(-np.diff(texts.starts), kind="stable")  # the longest first: if memory is short, at once
+        vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
+        starts = range(0, len(texts), batch_size)
+        with evaluating(self.encoder):
+            for start in tqdm(starts, desc="encoding", unit="batch", disable=None if len(texts) >= LONG else True):
+                rows = order[start : start + batch_size]
+                input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
+                mask = mask.to(self.device)
+                hidden = self.encoder(input_ids.to(self.device), mask)  # (B, T, D)
+                pooled = POOLINGS[self.pooling](hidden, mask)  # (B, D)
+                if self.normalize if normalize is None else normalize:
+                    pooled = F.normalize(pooled, dim=-1)
+                vectors[rows] = pooled.float().cpu().numpy()
+        return vectors
+
+    def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
+        """How likely each premise entails its hypothesis, leaves it open, or contradicts it.
+
+        Args:
+            premises, hypotheses: as many of the one as of the other.
+            batch_size: sentences in a pass through the network; does not change the answers.
+        Raises:
+            UserError: the model has no classifier, or the lists differ in length or are empty.
+        """
+        if self.classifier is None:
+            raise UserError("this model has no classifier: train_nli.py writes a folder with one")
+        if isinstance(premises, str) or isinstance(hypotheses, str):
+            raise TypeError("predict wants lists of sentences: for one pair, [premise], [hypothesis]")
+        if len(premises) != len(hypotheses) or len(premises) == 0:
+            raise UserError(
+                f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one"
+            )
+        seen = [""] * len(premises) if self.hypothesis_only else premises
+        embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)
+        with evaluating(self.classifier):
+            u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
+            probabilities = self.classifier.classify(u, v).softmax(dim=-1)
+        return Predictions(probabilities.cpu().numpy(), embeddings)
+
+    def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
+        """The likeliest words for a [MASK], the best first.
+
+        The answers are those of transformers' `pipeline("fill-mask")`, to the form: with several [MASK] in the text,
+        each has a list of its own, and the others stay in its sequences.
+
+        Args:
+            text: with at least one [MASK].
+            top_k: how many words for each.
+        Raises:
+            UserError: the model has no MLM head, the text no [MASK] or more tokens than the model reads, or the
+                vocabulary fewer than `top_k` words.
+        """
+        if self.masked_lm is None:
+            raise UserError("this model has no MLM head: train_mlm.py writes a folder with one")
+        ids = np.array(self.tokenizer.encode([text], max_length=None)[0])  # (T,)
+        places = np.flatnonzero(ids == self.tokenizer.mask_id)  # (M,)
+        if not len(places):
+            raise UserError("there is no [MASK] in the text: write one where a word is to be guessed")
+        if len(ids) > self.encoder.config.max_position_embeddings:
+            raise UserError(
+                f"the text has {len(ids):,} tokens: the model reads {self.encoder.config.max_position_embeddings}"
+            )
+        if not 1 <= top_k <= self.tokenizer.vocab_size:
+            raise UserError(f"top_k {top_k}: it has to be from 1 to {self.tokenizer.vocab_size:,}")
+        with evaluating(self.masked_lm):
+            input_ids, positions = (torch.from_numpy(array).to(self.device) for array in (ids, places))
+            logits = self.masked_lm(input_ids.unsqueeze(0), positions=positions)  # (M, V)
+            scores, tokens = logits.softmax(dim=-1).topk(top_k)  # (M, k) each
+        answers = [
+            [self._guess(ids, place, token, score, alone=len(places) == 1) for score, token in zip(*row, strict=True)]
+            for place, *row in zip(places.tolist(), scores.tolist(), tokens.tolist(), strict=True)
+        ]
+        return answers[0] if len(places) == 1 else answers
+
+    def _guess(self, ids: NDArray[np.int64], place: int, token: int, score: float, alone: bool) -> Guess:
+        filled = ids.copy()
+        filled[place] = token
+        sequence = self.tokenizer.decode(filled.tolist(), skip_special=alone)
+        return Guess(score=score, token=token, token_str=self.tokenizer.decode([token]), sequence=sequence)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients inside; after it, the network is in the mode it was in."""
     was_training = network.training
     network.eval()
-    probabilities, sides = [], []
-    with torch.no_grad():
-        for start in range(0, len(premises), batch_size):
-            rows = slice(start, start + batch_size)
-            input_ids, mask = (part.to(device) for part in model.pair_inputs(premises[rows], hypotheses[rows]))
-            u, v = network.embed(input_ids, mask).chunk(2)  # (B, D) each
-            probabilities.append(network.classify(u, v).softmax(dim=-1).cpu())
-            sides.append((u.cpu(), v.cpu()))
-    network.train(was_training)
-    embeddings = torch.cat([u for u, _ in sides] + [v for _, v in sides])
-    return Predictions(torch.cat(probabilities).numpy(), embeddings.numpy())
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

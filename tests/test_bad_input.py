@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.inference import NLIModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
@@ -40,7 +39,7 @@ def fails(script: str, *arguments: object) -> str:
 def folders(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> Path:
     """An encoder, a classifier, articles and pairs, all tiny and all good."""
     save_mlm(tmp_path / "mlm", MaskedLanguageModel(config), tokenizer)
-    save_classifier(tmp_path / "nli", NLIModel(SiameseClassifier(Bert(config)), tokenizer, 10))
+    save_classifier(tmp_path / "nli", SiameseClassifier(Bert(config)), tokenizer, 10, hypothesis_only=False)
     rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
     (tmp_path / "pairs").mkdir()
     for split in ("train", "validation", "test"):
@@ -69,12 +68,12 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--resume"), "no checkpoint to resume from"),
         ("train_mlm.py", (*MLM, "--output", "articles.txt"), "is a file, not a folder"),
         ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
-        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no config.json in nowhere"),
+        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no folder nowhere, and the Hugging Face Hub gave no model"),
         ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
         ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),
         ("train_nli.py", (*NLI, "--data", "pairs/train.jsonl"), "named as a train file, but the validation split"),
-        ("evaluate.py", (*EVALUATE, "--model", "mlm"), "no classifier.json in mlm: write one with train_nli.py"),
-        ("evaluate.py", (*EVALUATE, "--model", "articles.txt"), "classifier.json in articles.txt"),
+        ("evaluate.py", (*EVALUATE, "--model", "mlm"), "mlm has no classifier: write one with train_nli.py"),
+        ("evaluate.py", (*EVALUATE, "--model", "articles.txt"), "articles.txt is neither a folder nor a zip"),
         ("evaluate.py", (*EVALUATE, "--data", "hub"), "pass --data the path of a local copy, or --data toy"),
         ("evaluate.py", (*EVALUATE, "--premise", "a"), "give both, or neither"),
         ("evaluate.py", (*EVALUATE, "--premise", "a", "--hypothesis", " "), "--hypothesis is empty"),

@@ -19,10 +19,10 @@ ALLOWED = {
     "device": {"errors"},
     "cli": {"errors"},
     "model": {"config"},
-    "data": {"config", "errors"},
+    "data": {"config", "errors", "files"},
     "training": {"config", "errors", "files", "plots"},
     "plots": {"config", "files"},
-    "inference": {"data", "model"},
+    "inference": {"data", "errors", "model"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
     "tasks": {
@@ -32,7 +32,7 @@ ALLOWED = {
     "train_mlm": {"cli", "config", "tasks"},
     "train_nli": {"cli", "config", "tasks"},
     "evaluate": {"cli", "config", "tasks"},
-    "__init__": set(),
+    "__init__": {"inference", "pretrained"},
 }  # fmt: skip
 
 

@@ -1,12 +1,19 @@
-"""Proves that an answer does not depend on its neighbours in the batch, and that the model's mode is left as it was."""
+"""Proves that an answer does not depend on its neighbours in the call, and that the model's mode is left as it was."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from tqdm import tqdm
 
+from minibert import inference
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.inference import NLIModel, predict
-from minibert.model.encoder import Bert
+from minibert.errors import UserError
+from minibert.inference import TrainedModel
+from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
@@ -14,42 +21,163 @@ HYPOTHESES = ["a cat", "the dog sat on the mat and the log", "x", "", "\x00 \u20
 
 
 @pytest.fixture
-def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> NLIModel:
-    return NLIModel(SiameseClassifier(Bert(config)), tokenizer, 10)
+def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
+    masked_lm = MaskedLanguageModel(config)
+    for parameter in masked_lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return TrainedModel(
+        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
+    )
 
 
-def test_batch_size_does_not_change_the_answers(model: NLIModel) -> None:
-    whole = predict(model, PREMISES, HYPOTHESES)
+def alone(model: TrainedModel, sentence: str) -> np.ndarray:
+    """The definition: this sentence's token vectors, by itself and unpadded, averaged."""
+    model.encoder.eval()
+    ids = torch.tensor(model.tokenizer.encode([sentence], model.max_length))
+    with torch.no_grad():
+        return model.encoder(ids)[0].mean(dim=0).numpy()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 64])
+def test_a_vector_is_that_of_its_sentence_alone(model: TrainedModel, size: int) -> None:
+    sentences = [*PREMISES, *HYPOTHESES] * 2
+    vectors = model.encode(sentences, batch_size=size)
+    assert vectors.shape == (20, 24)
+    assert vectors.dtype == np.float32
+    for vector, sentence in zip(vectors, sentences, strict=True):
+        np.testing.assert_allclose(vector, alone(model, sentence), atol=1e-6)
+
+
+def test_vectors_are_scaled_when_asked_or_when_the_folder_says_so(model: TrainedModel) -> None:
+    plain = model.encode(PREMISES)
+    unit = plain / np.linalg.norm(plain, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.encode(PREMISES, normalize=True), unit, atol=1e-6)
+    scaling = TrainedModel(model.encoder, model.tokenizer, 10, normalize=True)
+    np.testing.assert_allclose(scaling.encode(PREMISES), unit, atol=1e-6)
+    np.testing.assert_array_equal(scaling.encode(PREMISES, normalize=False), plain)
+
+
+def test_the_pooling_is_the_folders(model: TrainedModel) -> None:
+    ids = torch.tensor(model.tokenizer.encode(PREMISES[:1], 10))
+    hidden = model.encoder.eval()(ids)[0].detach()
+    for pooling, expected in (("cls", hidden[0]), ("max", hidden.amax(dim=0))):
+        pooled = TrainedModel(model.encoder, model.tokenizer, 10, pooling=pooling).encode(PREMISES)
+        np.testing.assert_allclose(pooled[0], expected.numpy(), atol=1e-6)
+
+
+def test_nothing_to_encode(model: TrainedModel) -> None:
+    assert model.encode([]).shape == (0, 24)
+
+
+def test_long_lists_have_a_progress_bar_on_a_terminal(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+
+    def note(*arguments: Any, **settings: Any) -> tqdm:
+        bars.append(settings["disable"])
+        return tqdm(*arguments, **settings)
+
+    monkeypatch.setattr(inference, "tqdm", note)
+    model.encode(PREMISES)
+    model.encode(["the cat"] * inference.LONG, batch_size=500)
+    assert bars == [True, None]  # never; unless stderr is no terminal
+
+
+def test_batch_size_does_not_change_the_answers(model: TrainedModel) -> None:
+    whole = model.predict(PREMISES, HYPOTHESES)
     for size in (1, 2, 3):
-        part = predict(model, PREMISES, HYPOTHESES, batch_size=size)
+        part = model.predict(PREMISES, HYPOTHESES, batch_size=size)
         np.testing.assert_allclose(part.probabilities, whole.probabilities, atol=1e-6)
         np.testing.assert_allclose(part.embeddings, whole.embeddings, atol=1e-5)
 
 
-def test_answers_follow_their_pairs(model: NLIModel) -> None:
+def test_answers_follow_their_pairs(model: TrainedModel) -> None:
     order = [3, 0, 4, 2, 1]
-    moved = predict(model, [PREMISES[i] for i in order], [HYPOTHESES[i] for i in order])
-    whole = predict(model, PREMISES, HYPOTHESES)
+    moved = model.predict([PREMISES[i] for i in order], [HYPOTHESES[i] for i in order])
+    whole = model.predict(PREMISES, HYPOTHESES)
     np.testing.assert_allclose(moved.probabilities, whole.probabilities[order], atol=1e-6)
     np.testing.assert_allclose(moved.embeddings[:5], whole.embeddings[:5][order], atol=1e-5)
     np.testing.assert_allclose(moved.embeddings[5:], whole.embeddings[5:][order], atol=1e-5)
 
 
-def test_probabilities_are_a_distribution(model: NLIModel) -> None:
-    probabilities = predict(model, PREMISES, HYPOTHESES).probabilities
-    assert probabilities.shape == (5, 3)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+def test_probabilities_are_the_formula_written_out(model: TrainedModel) -> None:
+    assert model.classifier is not None
+    predictions = model.predict(PREMISES, HYPOTHESES)
+    weight, bias = (tensor.detach().numpy() for tensor in model.classifier.classifier.parameters())
+    for pair, probabilities in enumerate(predictions.probabilities):
+        u, v = alone(model, PREMISES[pair]), alone(model, HYPOTHESES[pair])
+        odds = np.exp(weight @ np.concatenate([u, v, abs(u - v)]) + bias)
+        np.testing.assert_allclose(probabilities, odds / odds.sum(), atol=1e-6)
+        np.testing.assert_allclose(predictions.embeddings[[pair, pair + 5]], [u, v], atol=1e-6)
+    assert (predictions.labels == predictions.probabilities.argmax(axis=1)).all()
+
+
+def test_the_classifier_sees_vectors_as_trained_whatever_the_folder_says_of_their_length(model: TrainedModel) -> None:
+    scaling = TrainedModel(model.encoder, model.tokenizer, 10, normalize=True, classifier=model.classifier)
+    expected = model.predict(PREMISES, HYPOTHESES).probabilities
+    np.testing.assert_array_equal(scaling.predict(PREMISES, HYPOTHESES).probabilities, expected)
+
+
+ASKS: list[Callable[[TrainedModel], Any]] = [
+    lambda model: model.predict(PREMISES, HYPOTHESES).probabilities.tolist(),
+    lambda model: model.encode(PREMISES).tolist(),
+    lambda model: model.fill_mask("the [MASK] sat"),
+]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_left_as_it_was_and_dropout_is_off(model: NLIModel, training: bool) -> None:
-    model.classifier.train(training)
-    first, again = (predict(model, PREMISES, HYPOTHESES).probabilities for _ in range(2))
-    assert (first == again).all()
-    assert model.classifier.training is training
+@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask"])
+def test_the_mode_is_left_as_it_was_and_dropout_is_off(
+    model: TrainedModel, training: bool, ask: Callable[[TrainedModel], Any]
+) -> None:
+    assert model.masked_lm is not None
+    assert model.classifier is not None
+    networks = (model.masked_lm, model.classifier)
+    for network in networks:
+        network.train(training)
+    assert ask(model) == ask(model)
+    assert all(module.training is training for network in networks for module in network.modules())
 
 
-def test_lists_that_do_not_fit_are_refused(model: NLIModel) -> None:
+def test_guesses_are_the_softmax_at_the_mask(model: TrainedModel) -> None:
+    assert model.masked_lm is not None
+    text = "the [MASK] sat on the mat."
+    ids = torch.tensor(model.tokenizer.encode([text], 19))
+    probabilities = model.masked_lm.eval()(ids)[0, 2].softmax(dim=-1)
+    guesses = model.fill_mask(text, top_k=61)
+    assert sorted(guess["token"] for guess in guesses) == list(range(61))  # type: ignore[call-overload]
+    for guess in guesses:
+        assert isinstance(guess, dict)
+        assert guess["score"] == pytest.approx(probabilities[guess["token"]].item(), rel=1e-5)
+    scores = [guess["score"] for guess in guesses]  # type: ignore[call-overload]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_questions_that_make_no_sense(model: TrainedModel) -> None:
     for premises in (["a"], list[str]()):
-        with pytest.raises(ValueError, match="need as many"):
-            predict(model, premises, [])
+        with pytest.raises(UserError, match="need as many"):
+            model.predict(premises, [])
+    with pytest.raises(TypeError, match="list of sentences"):
+        model.encode("the cat")
+    with pytest.raises(TypeError, match="lists of sentences"):
+        model.predict("the cat", "the dog")
+    with pytest.raises(UserError, match=r"no \[MASK\] in the text"):
+        model.fill_mask("the cat")
+    with pytest.raises(UserError, match="23 tokens: the model reads 19"):
+        model.fill_mask("[MASK] " + "cat " * 20)
+    for top_k in (0, 62):
+        with pytest.raises(UserError, match="from 1 to 61"):
+            model.fill_mask("[MASK]", top_k)
+    bare = TrainedModel(model.encoder, model.tokenizer, 10)
+    with pytest.raises(UserError, match=r"no MLM head: train_mlm\.py"):
+        bare.fill_mask("[MASK]")
+    with pytest.raises(UserError, match=r"no classifier: train_nli\.py"):
+        bare.predict(PREMISES, HYPOTHESES)
+
+
+def test_all_parts_move_together(model: TrainedModel) -> None:
+    assert model.to("meta") is model
+    assert model.device.type == "meta"
+    assert model.masked_lm is not None
+    assert model.classifier is not None
+    for network in (model.masked_lm, model.classifier):
+        assert {parameter.device.type for parameter in network.parameters()} == {"meta"}

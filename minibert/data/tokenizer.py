@@ -21,8 +21,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from minibert.errors import UserError
+from minibert.files import read_json, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+SETTINGS = "tokenizer_config.json"
 
 # How many characters a learned vocabulary spells words with; BERT's own training kept as many.
 ALPHABET = 1_000
@@ -51,11 +54,13 @@ class WordPieceTokenizer:
         )
 
     @classmethod
-    def from_vocabulary(cls, tokens: Sequence[str]) -> WordPieceTokenizer:
+    def from_vocabulary(cls, tokens: Sequence[str], lowercase: bool | None = None) -> WordPieceTokenizer:
         """BERT's tokenizer over a list of tokens, whose places are their ids.
 
-        Cased or uncased is read off the list: one that has capital letters in ordinary tokens keeps case and accents.
-
+        Args:
+            tokens: the special ones among them.
+            lowercase: whether to drop case and accents; None reads it off the list: one that has capital letters in
+                ordinary tokens keeps them.
         Raises:
             UserError: a token stands twice in the list, or a special token is missing.
         """
@@ -64,9 +69,10 @@ class WordPieceTokenizer:
             raise UserError(
                 f"the vocabulary names {len(tokens) - len(vocabulary)} tokens twice: its ids would be ambiguous"
             )
-        cased = any(token != token.lower() for token in tokens if not token.startswith("["))
+        if lowercase is None:
+            lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
         backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-        tokenizer = cls(_as_bert(backend, lowercase=not cased))
+        tokenizer = cls(_as_bert(backend, lowercase=lowercase))
         backend.add_special_tokens(list(SPECIAL_TOKENS))
         # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
         backend.post_processor = processors.TemplateProcessing(
@@ -110,7 +116,8 @@ class WordPieceTokenizer:
             if path.is_file() and path.suffix == ".json":
                 return cls(Tokenizer.from_file(str(path)))
             if path.is_file():
-                return cls.from_vocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+                tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+                return cls.from_vocabulary(tokens, _asked_lowercase(path.with_name(SETTINGS)))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except Exception as error:  # the library raises bare Exception for a file it can't read
@@ -129,14 +136,20 @@ class WordPieceTokenizer:
                 "pass --vocab the path of a vocab.txt, or --vocab train to learn one from the data"
             ) from error
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them."""
+    def save(self, folder: Path, max_length: int) -> None:
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them.
+
+        Args:
+            folder: where to.
+            max_length: the longest sequence that the model reads, for tools that cut texts themselves.
+        """
         self.backend.save(str(folder / "tokenizer.json"))
         tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
         (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
         normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
         settings = {
             "tokenizer_class": "BertTokenizer",
+            "model_max_length": max_length,
             "do_lower_case": bool(normalizer.get("lowercase", False)),
             "strip_accents": normalizer.get("strip_accents"),
             "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
@@ -146,28 +159,39 @@ class WordPieceTokenizer:
             "sep_token": SEP,
             "mask_token": MASK,
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / SETTINGS, settings)
 
-    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Text to ids: [CLS], at most `max_length` - 2 pieces, [SEP].
+    def encode(self, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
+        """Text to ids: [CLS], at most `max_length` - 2 pieces, [SEP]; None keeps all pieces.
 
         Raises:
             ValueError: `max_length` leaves no room for a single piece.
         """
-        if max_length < 3:
+        if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
+        pieces = None if max_length is None else max_length - 2
         encodings = self.backend.encode_batch_fast([_valid_unicode(text) for text in texts], add_special_tokens=False)
-        return [[self.cls_id, *encoding.ids[: max_length - 2], self.sep_id] for encoding in encodings]
+        return [[self.cls_id, *encoding.ids[:pieces], self.sep_id] for encoding in encodings]
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces themselves, for a person to read."""
         return [self.backend.id_to_token(index) or UNK for index in ids]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
+        """Ids back to text: pieces joined, spaces before punctuation dropped."""
+        return self.backend.decode(list(ids), skip_special_tokens=skip_special)
 
     def special(self) -> Tensor:
         """(V,) bool, True at the five special tokens: what masking must neither choose nor draw."""
         table = torch.zeros(self.vocab_size, dtype=torch.bool)
         table[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = True
         return table
+
+
+def _asked_lowercase(settings: Path) -> bool | None:
+    """What the tokenizer_config.json beside a vocab.txt says of case, if it is there and says anything."""
+    asked = read_json(settings, "").get("do_lower_case") if settings.is_file() else None
+    return asked if isinstance(asked, bool) else None
 
 
 def _special_id(backend: Tokenizer, token: str) -> int:

@@ -13,30 +13,7 @@ from torch import Tensor, nn
 
 from minibert.config import LABELS
 from minibert.model.encoder import Bert, initialise
-
-
-def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Average each sentence's token vectors, leaving padding out.
-
-    Args:
-        hidden: (B, T, D) float.
-        attention_mask: (B, T) bool, True = a real token.
-    Returns:
-        (B, D), the dtype of `hidden`.
-    Raises:
-        ValueError: the shapes do not fit together, or a row has no real token (on an accelerator, where looking would
-            make every step wait, such a row comes out as NaN).
-    Source: Reimers & Gurevych 2019, section 3 (MEAN).
-
-    A row without a real token has no mean. The notebook clamps its count to 1e-9 and returns a zero vector, which looks
-    like a sentence and isn't one. Through the tokenizer it can't happen: [CLS] and [SEP] are always there.
-    """
-    if hidden.shape[:2] != attention_mask.shape:
-        raise ValueError(f"hidden {tuple(hidden.shape)} does not fit attention_mask {tuple(attention_mask.shape)}")
-    if attention_mask.device.type == "cpu" and not attention_mask.any(dim=1).all():
-        raise ValueError("a row of attention_mask has no real token, so there is nothing to average")
-    weights = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (B, T, 1)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)  # (B, D)
+from minibert.model.pooling import masked_mean
 
 
 def pair_features(u: Tensor, v: Tensor) -> Tensor:

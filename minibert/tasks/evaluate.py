@@ -13,9 +13,8 @@ from minibert.device import pick_device
 from minibert.errors import UserError
 from minibert.evaluation import figures, report_text
 from minibert.files import write_json
-from minibert.inference import predict
 from minibert.plots import plot_confusion
-from minibert.pretrained import load_classifier
+from minibert.pretrained import from_pretrained
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -26,20 +25,21 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     device = pick_device(options.device)
     path = Path(options.model)
-    model = load_classifier(path)
-    model.classifier.to(device)
+    model = from_pretrained(path).to(device)
+    if model.classifier is None:
+        raise UserError(f"{path} has no classifier: write one with train_nli.py")
 
     if options.premise is not None and options.hypothesis is not None:
         for side in ("premise", "hypothesis"):
             if not getattr(options, side).strip():
                 raise UserError(f"--{side} is empty: give it a sentence")
-        probabilities = predict(model, [options.premise], [options.hypothesis]).probabilities[0]
+        probabilities = model.predict([options.premise], [options.hypothesis]).probabilities[0]
         for label, probability in zip(LABELS, probabilities, strict=True):
             print(f"{label:<13} {probability:.4f}")
         return
 
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
-    predictions = predict(model, pairs.premises, pairs.hypotheses, options.batch_size)
+    predictions = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
     result = figures(pairs.labels, predictions, options.seed)
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""

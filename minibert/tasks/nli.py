@@ -17,10 +17,10 @@ from torch import Tensor
 from minibert.config import NLIOptions
 from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
+from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
 from minibert.device import describe, pick_device
 from minibert.errors import UserError
-from minibert.inference import NLIModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.training.progress import heading
@@ -31,16 +31,24 @@ class NLITask:
     """Pair classification as the loop wants it.
 
     Args:
-        model: the network with its tokenizer; what the saved folder will hold.
+        model: the one that is trained.
+        tokenizer: of its encoder.
         train, validation: the pairs.
-        options: batch size and seed.
+        options: batch size, seed, length of a sentence, and whether premises are emptied.
     """
 
     score = "validation_accuracy"
 
-    def __init__(self, model: NLIModel, train: Pairs, validation: Pairs, options: NLIOptions) -> None:
-        self.model, self.network, self.options = model, model.classifier, options
-        self.device = next(self.network.parameters()).device
+    def __init__(
+        self,
+        model: SiameseClassifier,
+        tokenizer: WordPieceTokenizer,
+        train: Pairs,
+        validation: Pairs,
+        options: NLIOptions,
+    ) -> None:
+        self.model, self.tokenizer, self.options = model, tokenizer, options
+        self.device = next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
         self.steps_per_epoch = batches_per_epoch(len(train), options.batch_size)
@@ -53,7 +61,7 @@ class NLITask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, their number, and how many were classified right."""
-        logits = self.network(batch.input_ids, batch.attention_mask)  # (B, 3)
+        logits = self.model(batch.input_ids, batch.attention_mask)  # (B, 3)
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
         return F.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels), {"accuracy": correct}
 
@@ -71,15 +79,15 @@ class NLITask:
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
         """Premises and hypotheses as ids."""
-        premises = [""] * len(pairs) if self.model.hypothesis_only else pairs.premises
+        premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
         first, second = (
-            tokenise(side, self.model.tokenizer, self.model.max_length) for side in (premises, pairs.hypotheses)
+            tokenise(side, self.tokenizer, self.options.max_length) for side in (premises, pairs.hypotheses)
         )
         return first, second
 
     def _batch(self, sides: tuple[TokenStore, TokenStore], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
-        input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.model.tokenizer.pad_id)
+        input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
         return Batch(input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()))
 
 
@@ -94,41 +102,42 @@ def finetune(options: NLIOptions) -> None:
     device = pick_device(options.device, options.threads)
     options = replace(options, device=str(device))
     torch.manual_seed(options.seed)
-    model = make_classifier(options, device)
+    model, tokenizer = make_classifier(options)
+    model.to(device)
     train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
     validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
     if options.hypothesis_only:
         heading("control", "the premises are emptied: what is reached now is reached without inference")
 
-    task = NLITask(model, train, validation, options)
-    parameters = sum(parameter.numel() for parameter in model.classifier.parameters())
+    task = NLITask(model, tokenizer, train, validation, options)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
     steps = total_steps(task, options)
-    heading("model", f"{options.encoder}, {parameters / 1e6:.1f} M parameters with the classifier")
+    heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
     heading("training", f"{steps:,} steps of {options.batch_size} pairs on {describe(device)}")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
     start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
 
     def save(folder: Path) -> None:
-        save_classifier(folder, model)
+        save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)
         if options.zip:
             heading("zipped", str(zip_classifier(folder)))
 
-    run_training(model.classifier, task, options, start, save)
+    run_training(model, task, options, start, save)
 
 
-def make_classifier(options: NLIOptions, device: torch.device) -> NLIModel:
-    """The pretrained encoder with a classifier that has learned nothing yet.
+def make_classifier(options: NLIOptions) -> tuple[SiameseClassifier, WordPieceTokenizer]:
+    """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer.
 
     Raises:
         UserError: there is no such encoder, or it reads fewer tokens than `--max-length`.
     """
-    encoder, tokenizer = load_encoder(Path(options.encoder))
+    encoder, tokenizer, unused = load_encoder(options.encoder)
     positions = encoder.config.max_position_embeddings
     if options.max_length > positions:
         raise UserError(
             f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
         )
-    network = SiameseClassifier(encoder, options.dropout).to(device)
-    return NLIModel(network, tokenizer, options.max_length, options.hypothesis_only)
+    heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
+    return SiameseClassifier(encoder, options.dropout), tokenizer

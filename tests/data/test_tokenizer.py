@@ -58,11 +58,12 @@ def test_longest_piece_first(tokenizer: WordPieceTokenizer) -> None:
 
 def test_a_saved_folder_is_the_references_and_ours(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
     tokenizer.encode(TEXTS, 6)  # a cut must not leak into the files
-    tokenizer.save(tmp_path)
+    tokenizer.save(tmp_path, 19)
     saved = json.loads((tmp_path / "tokenizer.json").read_text())
     assert saved["truncation"] is None
     assert saved["padding"] is None
     theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.model_max_length == 19
     expected = tokenizer.encode([*ODD, *TEXTS], 500)
     assert theirs([*ODD, *TEXTS])["input_ids"] == expected
     for name in ("", "tokenizer.json", "vocab.txt"):
@@ -82,6 +83,27 @@ def test_settings_of_a_foreign_file_do_not_leak_in(tokenizer: WordPieceTokenizer
 def test_capitals_in_the_vocabulary_mean_cased() -> None:
     tokenizer = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, "Cat", "cat", "café"])
     assert tokenizer.tokens(tokenizer.encode(["Cat cat café"], 9)[0])[1:-1] == ["Cat", "cat", "café"]
+
+
+@pytest.mark.parametrize(("lowercase", "pieces"), [(False, ["Cat", "[UNK]"]), (True, ["cat", "cafe"])])
+def test_a_setting_beside_the_vocabulary_says_whether_it_is_cased(
+    tmp_path: Path, lowercase: bool, pieces: list[str]
+) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "Cat", "cat", "cafe"]))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lowercase}))
+    tokenizer = WordPieceTokenizer.load(str(tmp_path))
+    assert tokenizer.tokens(tokenizer.encode(["Cat café"], 9)[0])[1:-1] == pieces
+
+
+def test_nothing_is_cut_without_a_length(tokenizer: WordPieceTokenizer) -> None:
+    assert len(tokenizer.encode(["cat " * 900], None)[0]) == 902
+
+
+def test_ids_become_text_again(tokenizer: WordPieceTokenizer) -> None:
+    ids = tokenizer.encode(["The CATS sat, sleeping."], 20)[0]
+    assert tokenizer.decode(ids, skip_special=True) == "the cats sat, sleeping."
+    assert tokenizer.decode(ids) == "[CLS] the cats sat, sleeping. [SEP]"
+    assert tokenizer.decode([4]) == "[MASK]"
 
 
 def test_training_is_repeatable_and_covers_its_text() -> None:

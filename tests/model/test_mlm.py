@@ -7,7 +7,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from minibert.config import IGNORED, ModelConfig
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.pretrained import import_weights, mlm_names
+from minibert.pretrained.names import import_weights, mlm_names
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.inference import NLIModel, predict
+from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.siamese import SiameseClassifier
 from minibert.tasks.nli import NLITask
@@ -22,8 +22,13 @@ PAIRS = Pairs(
 
 def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> NLITask:
     options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})  # type: ignore[arg-type]
-    network = SiameseClassifier(Bert(config)).eval()
-    return NLITask(NLIModel(network, tokenizer, 8, options.hypothesis_only), PAIRS, PAIRS, options)
+    return NLITask(SiameseClassifier(Bert(config)).eval(), tokenizer, PAIRS, PAIRS, options)
+
+
+def trained(task: NLITask) -> TrainedModel:
+    """The task's network, as a folder would give it back."""
+    control = task.options.hypothesis_only
+    return TrainedModel(task.model.encoder, task.tokenizer, 8, classifier=task.model, hypothesis_only=control)
 
 
 def test_an_epoch_has_every_pair_once_with_its_label(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
@@ -51,11 +56,11 @@ def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceToke
         for row, index in enumerate(order):
             encoded = tokenizer.encode([texts[index]], 8)[0]
             ids[row, : len(encoded)] = torch.tensor(encoded)
-        hidden = task.network.encoder(ids, ids != 0)
+        hidden = task.model.encoder(ids, ids != 0)
         mask = (ids != 0).unsqueeze(-1).float()
         sides.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
     u, v = sides
-    logits = task.network.classifier(torch.cat([u, v, torch.abs(u - v)], dim=1))
+    logits = task.model.classifier(torch.cat([u, v, torch.abs(u - v)], dim=1))
     labels = torch.from_numpy(PAIRS.labels[order])
     torch.testing.assert_close(total / count, F.cross_entropy(logits, labels))
     assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
@@ -66,7 +71,7 @@ def test_validation_is_what_predict_says(config: ModelConfig, tokenizer: WordPie
         task = make(config, tokenizer, **changes)
         with torch.no_grad():
             figures = task.validate()
-        predictions = predict(task.model, PAIRS.premises, PAIRS.hypotheses)
+        predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
         assert figures["validation_accuracy"] == pytest.approx((predictions.labels == PAIRS.labels).mean())
         likelihood = predictions.probabilities[np.arange(5), PAIRS.labels]
         assert figures["validation_loss"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
@@ -78,5 +83,5 @@ def test_the_control_sees_no_premise(config: ModelConfig, tokenizer: WordPieceTo
         half = len(batch.labels)
         assert (batch.attention_mask[:half].sum(dim=1) == 2).all()  # [CLS] and [SEP]
         assert (batch.attention_mask[half:].sum(dim=1) > 2).all()
-    shuffled = predict(task.model, PAIRS.premises[::-1], PAIRS.hypotheses)
-    assert (shuffled.probabilities == predict(task.model, PAIRS.premises, PAIRS.hypotheses).probabilities).all()
+    shuffled = trained(task).predict(PAIRS.premises[::-1], PAIRS.hypotheses)
+    assert (shuffled.probabilities == trained(task).predict(PAIRS.premises, PAIRS.hypotheses).probabilities).all()

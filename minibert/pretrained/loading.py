@@ -1,0 +1,177 @@
+"""In: a folder, a zip of one, or a name on the Hub, as a model ready to use."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from minibert.config import LABELS, ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.files import read_json
+from minibert.inference import TrainedModel
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained.names import encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.pretrained.saving import FEATURES, MODEL_FILES
+from minibert.pretrained.settings import blaming, read_config, read_sentence_settings
+
+WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
+
+# Tokenizers may have a few tokens fewer than the model has rows: some round the matrix up to a multiple of 64 or 128.
+MOST_SPARE_ROWS = 127
+
+# What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
+HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
+
+
+def from_pretrained(name: str | Path) -> TrainedModel:
+    """Load a BERT, with whatever heads it has that minibert knows.
+
+    Args:
+        name: a folder in Hugging Face's layout, a zip of one, or a name on the Hugging Face Hub. Folders of
+            train_mlm.py, train_nli.py, `transformers` and `sentence-transformers` all have this layout.
+    Returns:
+        the model, on the CPU and in evaluation mode. `ignored` names what is in the folder and was not used; one line
+        of the log "minibert" says so, too.
+    Raises:
+        UserError: there is nothing of that name, something is missing or damaged, or it asks for what minibert does not
+            do.
+    """
+    with _opened(name) as folder:
+        config, ignored = read_config(folder)
+        tensors = _read_weights(folder)
+        masked_lm = None
+        with blaming(folder):
+            if has_mlm_head(tensors):
+                masked_lm = MaskedLanguageModel(config)
+                encoder = masked_lm.bert
+                ignored += import_weights(masked_lm, tensors, mlm_names(config))
+            else:
+                encoder = Bert(config)
+                ignored += import_weights(encoder, tensors, encoder_names(config))
+        tokenizer = _read_tokenizer(folder, config)
+        settings = dataclasses.asdict(read_sentence_settings(folder, config.max_position_embeddings))
+        settings |= _read_classifier(folder, encoder)
+    if ignored:
+        logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
+    model = TrainedModel(encoder, tokenizer, masked_lm=masked_lm, ignored=tuple(ignored), **settings)
+    for network in (model.encoder, model.masked_lm, model.classifier):
+        if network is not None:
+            network.eval()
+    return model
+
+
+def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
+    """Read the encoder alone, to train it further, its tokenizer, and the names of what else there is.
+
+    Args and Raises: see `from_pretrained`.
+    """
+    with _opened(name) as folder:
+        config, ignored = read_config(folder)
+        encoder = Bert(config)
+        tensors = _read_weights(folder)
+        with blaming(folder):
+            ignored += import_weights(encoder, tensors, encoder_names(config))
+        return encoder, _read_tokenizer(folder, config), ignored
+
+
+@contextmanager
+def _opened(name: str | Path) -> Iterator[Path]:
+    """The folder that a name stands for."""
+    path = Path(name)
+    if path.is_dir():
+        yield path
+    elif path.is_file() and zipfile.is_zipfile(path):
+        with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(path) as archive:
+            for file in set(MODEL_FILES) & set(archive.namelist()):  # no other entry is written anywhere
+                archive.extract(file, temporary)
+            with blaming(path):
+                yield Path(temporary)
+    elif path.exists():
+        raise UserError(f"{path} is neither a folder nor a zip of one")
+    else:
+        yield _from_hub(str(name))
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
+        raise UserError(
+            f"no folder {name}, and the Hugging Face Hub gave no model of that name: pass a folder written by"
+            " train_mlm.py or train_nli.py, or any BERT's"
+        ) from error
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of a folder, from one file or from the shards that an index names."""
+    if (folder / WEIGHTS).exists() or not (folder / SHARDS).exists():
+        return _read_tensors(folder / WEIGHTS)
+    index = read_json(folder / SHARDS, "").get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
+        raise UserError(f"{folder / SHARDS} has no weight_map of names to files")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(index.values())):
+        if Path(file).name != file:
+            raise UserError(f"{folder / SHARDS} points outside its folder: {file!r}")
+        tensors |= _read_tensors(folder / file)
+    lost = sorted(index.keys() - tensors.keys())
+    if lost:
+        raise UserError(f"{folder}: {len(lost)} weights are missing from their shards, {lost[0]} the first")
+    return tensors
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        pickle = path.with_name("pytorch_model.bin")
+        hint = f": {pickle.name} is a pickle, which can run code and is never read" if pickle.exists() else ""
+        raise UserError(f"no weights at {path}{hint}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or not a safetensors file: {str(error).splitlines()[0]}") from error
+
+
+def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
+    tokenizer = WordPieceTokenizer.load(str(folder))
+    if not config.vocab_size - MOST_SPARE_ROWS <= tokenizer.vocab_size <= config.vocab_size:
+        raise UserError(
+            f"{folder}: the vocabulary has {tokenizer.vocab_size:,} tokens, but the model {config.vocab_size:,}:"
+            " they are not of one training"
+        )
+    return tokenizer
+
+
+def _read_classifier(folder: Path, encoder: Bert) -> dict[str, Any]:
+    """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
+    file = folder / CLASSIFIER
+    if not file.exists():
+        return {}
+    settings = read_json(file, "")
+    for name, fine in (("labels", list(LABELS)), ("features", FEATURES)):
+        if settings.get(name) != fine:
+            raise UserError(f"{file} has the {name} {settings.get(name)}, not {fine}")
+    length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
+    positions = encoder.config.max_position_embeddings
+    if type(length) is not int or not 3 <= length <= positions:
+        raise UserError(f"{file} has the max_length {length!r}, not a number from 3 to {positions}")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
+        raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
+    network = SiameseClassifier(encoder, dropout)
+    weights = folder / "classifier.safetensors"
+    with blaming(weights):
+        import_weights(network.classifier, _read_tensors(weights), {"weight": ("weight",), "bias": ("bias",)})
+    return {"classifier": network, "max_length": length, "hypothesis_only": control}

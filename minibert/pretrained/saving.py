@@ -1,0 +1,96 @@
+"""Out: a trained model as a folder that needs nothing outside itself."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minibert.config import LABELS, ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.files import write_file, write_folder, write_json
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.pretrained.settings import config_values
+
+FEATURES = ["u", "v", "|u - v|"]
+
+MODEL_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
+    "classifier.safetensors", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+)  # fmt: skip
+
+
+def save_mlm(folder: Path, model: MaskedLanguageModel, tokenizer: WordPieceTokenizer) -> None:
+    """Write what `transformers.BertForMaskedLM` and `AutoTokenizer` read.
+
+    Raises:
+        UserError: the folder can't be written; nothing in it has changed then.
+    """
+    weights = export_weights(model, mlm_names(model.config))
+    tensors = {name if name.startswith("cls.") else f"bert.{name}": tensor for name, tensor in weights.items()}
+    write_folder(folder, lambda staging: _write_model(staging, tensors, model.config, "BertForMaskedLM", tokenizer))
+
+
+def save_classifier(
+    folder: Path, model: SiameseClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
+) -> None:
+    """Write what `SentenceTransformer` reads, with the classifier beside it.
+
+    Args:
+        folder: where to.
+        model: the encoder and the classifier.
+        tokenizer: of the encoder.
+        max_length: tokens kept of each sentence, in training and so in use.
+        hypothesis_only: whether it is the control, which is used on emptied premises.
+    Raises:
+        UserError: the folder can't be written; nothing in it has changed then.
+    """
+    config = model.encoder.config
+    settings = {
+        "labels": list(LABELS),
+        "features": FEATURES,
+        "max_length": max_length,
+        "dropout": model.dropout.p,
+        "hypothesis_only": hypothesis_only,
+    }
+    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+
+    def write(staging: Path) -> None:
+        _write_model(staging, export_weights(model.encoder, encoder_names(config)), config, "BertModel", tokenizer)
+        head = {name: tensor.contiguous().cpu() for name, tensor in model.classifier.state_dict().items()}
+        save_file(head, staging / "classifier.safetensors")
+        write_json(staging / "classifier.json", settings)
+        write_json(staging / "modules.json", modules)
+        write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+        write_json(staging / "1_Pooling" / "config.json", pooling)
+
+    write_folder(folder, write)
+
+
+def zip_classifier(folder: Path) -> Path:
+    """Put a classifier's files into FOLDER.zip, without the run's own records; returns its path."""
+    target = folder.with_name(folder.name + ".zip")
+
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in MODEL_FILES:
+                archive.write(folder / name, name)
+
+    write_file(target, write)
+    return target
+
+
+def _write_model(
+    folder: Path, tensors: dict[str, Tensor], config: ModelConfig, architecture: str, tokenizer: WordPieceTokenizer
+) -> None:
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", config_values(config, architecture))
+    tokenizer.save(folder, config.max_position_embeddings)

@@ -1,0 +1,188 @@
+"""The settings of a folder: what its JSON files ask for, and the refusal of all that minibert does not do.
+
+A setting is used, or has to have the one value that is fine, or changes no answer. A name that is none of these is
+reported as unused. docs/format.md has them all in tables, which tests/pretrained/test_settings.py holds to this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minibert.config import ModelConfig
+from minibert.errors import UserError
+from minibert.files import read_json
+from minibert.model.pooling import POOLINGS
+
+# Of config.json: what has to be so, because minibert does nothing else. The same is written into our own folders.
+ONLY: dict[str, Any] = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+}
+
+# The same for names that have long been gone from BERT's configuration, or that no plain BERT has.
+ONLY_IF_PRESENT: dict[str, Any] = {
+    "is_encoder_decoder": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+    "auto_map": None,
+}
+
+# Networks whose weights are an encoder's, with or without the heads that minibert reads or can do without.
+ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction")
+
+# What changes no answer of an encoder, and why.
+HARMLESS = {
+    "_name_or_path": "where the folder came from",
+    "transformers_version": "who wrote the folder",
+    "dtype": "the precision of the file; minibert computes in float32",
+    "torch_dtype": "the same, in older folders",
+    "use_cache": "for decoders",
+    "bos_token_id": "for decoders",
+    "eos_token_id": "for decoders",
+    "classifier_dropout": "of a classification head, which is not loaded",
+    "id2label": "of a classification head, which is not loaded",
+    "label2id": "of a classification head, which is not loaded",
+    "problem_type": "of a classification head, which is not loaded",
+    "chunk_size_feed_forward": "saves memory, gives the same numbers",
+    "gradient_checkpointing": "saves memory, gives the same numbers",
+    "output_attentions": "what transformers returns beside the last hidden states",
+    "output_hidden_states": "what transformers returns beside the last hidden states",
+    "return_dict": "how transformers returns it",
+}
+
+CONFIG, MODULES = "config.json", "modules.json"
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
+    """The shape that a folder's config.json describes, and the names in it that mean nothing to minibert.
+
+    Raises:
+        UserError: no such folder or file, a value that makes no sense, or one that asks for what minibert does not do.
+    """
+    file = folder / CONFIG
+    values = read_json(file, "pass a folder written by train_mlm.py, or any BERT's")
+    if "model_type" not in values:
+        raise UserError(f"{file} has no model_type: it is not a model's configuration")
+    _check_only(file, values, ONLY | ONLY_IF_PRESENT)
+    for architecture in values.get("architectures") or []:
+        if architecture not in ARCHITECTURES:
+            raise UserError(f"{file} is a {architecture}'s: minibert knows only {', '.join(ARCHITECTURES)}")
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    with blaming(file):
+        config = ModelConfig(**{name: value for name, value in values.items() if name in known})
+    others = values.keys() - known - ONLY.keys() - ONLY_IF_PRESENT.keys() - HARMLESS.keys() - {"architectures"}
+    return config, sorted(others)
+
+
+def config_values(config: ModelConfig, architecture: str) -> dict[str, Any]:
+    """The contents of config.json, as `transformers` reads it."""
+    return {"architectures": [architecture], **ONLY, **dataclasses.asdict(config), "dtype": "float32"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceSettings:
+    """How a folder makes one vector of a sentence, in the words of sentence-transformers.
+
+    Attributes:
+        max_length: tokens kept of each sentence.
+        pooling: one of `POOLINGS`.
+        normalize: whether vectors are scaled to length 1.
+    """
+
+    max_length: int
+    pooling: str = "mean"
+    normalize: bool = False
+
+
+def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
+    """What modules.json and its neighbours say; without them the mean, as sentence-transformers has it.
+
+    Args:
+        folder: the model's.
+        positions: the longest sequence that the encoder reads.
+    Raises:
+        UserError: a file is damaged, or asks for what minibert does not do.
+    """
+    length = _max_length(folder, positions)
+    if not (folder / MODULES).exists():
+        return SentenceSettings(length)
+    settings = _optional(folder / "config_sentence_transformers.json")
+    _check_only(folder / "config_sentence_transformers.json", settings, {"default_prompt_name": None})
+    modules = _modules(folder)
+    kinds = [kind for kind, _ in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0][1]:
+        raise UserError(
+            f"{folder / MODULES} asks for {' + '.join(path or kind for kind, path in modules)}: minibert knows only a"
+            " Transformer in the folder itself, Pooling, and Normalize"
+        )
+    return SentenceSettings(length, _pooling(folder / modules[1][1] / CONFIG), len(kinds) == 3)
+
+
+def _max_length(folder: Path, positions: int) -> int:
+    sentence = folder / "sentence_bert_config.json"
+    _check_only(sentence, _optional(sentence), {"do_lower_case": False})
+    asked = _optional(sentence).get("max_seq_length")
+    if asked is None:
+        asked = _optional(folder / "tokenizer_config.json").get("model_max_length")
+    if asked is None:
+        return positions
+    if not isinstance(asked, int | float) or asked < 3:
+        raise UserError(f"{folder} asks for sentences of {asked!r} tokens: [CLS], one token and [SEP] need 3")
+    return int(min(asked, positions))
+
+
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """The kind and the subfolder of each step from text to vector."""
+    file = folder / MODULES
+    modules = read_json(file, "", list)
+    try:
+        steps = [(module["type"].rsplit(".", 1)[-1], module["path"]) for module in modules]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not a list of modules with type and path") from error
+    for _, path in steps:
+        if not isinstance(path, str) or Path(path).name != path:
+            raise UserError(f"{file} points outside its folder: {path!r}")
+    return steps
+
+
+def _pooling(file: Path) -> str:
+    """One of `POOLINGS`, from today's `pooling_mode` or from yesterday's row of yes and no."""
+    values = read_json(file, "modules.json asks for it")
+    _check_only(file, values, {"include_prompt": True})
+    flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
+    short = {f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}": mode for mode in POOLINGS}
+    asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
+    modes = [asked] if isinstance(asked, str) else list(asked)
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UserError(f"{file} asks for the pooling {' + '.join(modes)}: minibert knows only {', '.join(POOLINGS)}")
+    return modes[0]
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """What is in a file that need not be there."""
+    return read_json(path, "") if path.exists() else {}
+
+
+def _check_only(file: Path, values: Mapping[str, Any], only: Mapping[str, Any]) -> None:
+    for name, fine in only.items():
+        if values.get(name, fine) != fine:
+            raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only {fine!r}")
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Say in which file an error is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except TypeError as error:
+        raise UserError(f"{path}: a value has the wrong type: {error}") from error

@@ -1,0 +1,291 @@
+"""Proves that folders are whole and honest: they reload to the same outputs, here and elsewhere, or say why not."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertForMaskedLM, BertModel
+
+import minibert
+from minibert.config import LABELS, ModelConfig
+from minibert.data.batching import pad
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.inference import TrainedModel
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained import from_pretrained, load_encoder, save_classifier, save_mlm, zip_classifier
+from tests.conftest import TEXTS
+
+
+@pytest.fixture
+def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[MaskedLanguageModel, Path]:
+    model = MaskedLanguageModel(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_mlm(tmp_path / "mlm", model, tokenizer)
+    return model, tmp_path / "mlm"
+
+
+@pytest.fixture
+def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[TrainedModel, Path]:
+    network = SiameseClassifier(Bert(config), dropout=0.3)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_classifier(tmp_path / "nli", network, tokenizer, 10, hypothesis_only=False)
+    return TrainedModel(network.encoder, tokenizer, 10, classifier=network), tmp_path / "nli"
+
+
+def load_mlm(folder: Path) -> tuple[MaskedLanguageModel, WordPieceTokenizer]:
+    model = from_pretrained(folder)
+    assert model.masked_lm is not None
+    assert model.encoder is model.masked_lm.bert
+    assert not model.masked_lm.training
+    return model.masked_lm, model.tokenizer
+
+
+def edit(file: Path, **changes: Any) -> None:
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, **changes}))
+
+
+def test_a_masked_language_model_comes_back(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+    model, folder = mlm
+    loaded, tokenizer = load_mlm(folder)
+    ids, mask = pad(tokenizer.encode(TEXTS, 19), 0)
+    torch.testing.assert_close(loaded.eval()(ids, mask), model(ids, mask), rtol=0, atol=0)
+    assert loaded.config == model.config
+    encoder, _, unused = load_encoder(folder)
+    assert len(unused) == 5
+    assert all(name.startswith("cls.predictions.") for name in unused)
+    torch.testing.assert_close(encoder.eval()(ids, mask), model.bert(ids, mask), rtol=0, atol=0)
+
+
+def test_transformers_reads_it_with_nothing_missing_or_unexpected(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+    model, folder = mlm
+    reference, report = BertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    batch = AutoTokenizer.from_pretrained(folder)(
+        TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=19
+    )
+    mask = batch["attention_mask"].bool()
+    expected = reference.eval()(**batch).logits
+    torch.testing.assert_close(model(batch["input_ids"], mask)[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_what_transformers_writes_is_read(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+    model, folder = mlm
+    BertForMaskedLM.from_pretrained(folder).save_pretrained(tmp_path / "theirs")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "theirs")
+    loaded, tokenizer = load_mlm(tmp_path / "theirs")
+    ids, mask = pad(tokenizer.encode(TEXTS, 19), 0)
+    torch.testing.assert_close(loaded.eval()(ids, mask), model(ids, mask), rtol=0, atol=0)
+    BertModel.from_pretrained(folder).save_pretrained(tmp_path / "bare")  # no bert. prefix, a pooler, no head
+    shutil.copy(folder / "vocab.txt", tmp_path / "bare")
+    bare = from_pretrained(tmp_path / "bare")
+    torch.testing.assert_close(bare.encoder(ids, mask), model.bert(ids, mask), rtol=0, atol=0)
+    assert bare.ignored == ("pooler.dense.bias", "pooler.dense.weight")
+    assert bare.masked_lm is None
+
+
+def test_old_spelling_of_the_norms_is_read(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+    model, folder = mlm
+    tensors = load_file(folder / "model.safetensors")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    renamed = {}
+    for name, tensor in tensors.items():
+        for new, spelling in old.items():
+            name = name.replace(new, spelling)  # noqa: PLW2901
+        renamed[name] = tensor
+    save_file(renamed, folder / "model.safetensors")
+    loaded, _ = load_mlm(folder)
+    for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_tied_weights_are_saved_once_and_stay_tied(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+    _, folder = mlm
+    assert not [name for name in load_file(folder / "model.safetensors") if "decoder" in name]
+    loaded, _ = load_mlm(folder)
+    before = loaded.eval()(torch.tensor([[5]]))[0, 0, 50].item()
+    with torch.no_grad():
+        loaded.bert.embeddings.token.weight[50] += 1
+    assert loaded(torch.tensor([[5]]))[0, 0, 50].item() != before
+
+
+def test_a_classifier_comes_back_from_folder_copy_and_zip(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+    model, folder = nli
+    expected = model.predict(TEXTS, TEXTS[::-1])
+    archive = zip_classifier(folder)
+    assert archive == folder.with_name("nli.zip")
+    moved = shutil.move(folder, tmp_path / "elsewhere" / "moved")
+    for path in (Path(moved), archive):
+        loaded = from_pretrained(path)
+        again = loaded.predict(TEXTS, TEXTS[::-1])
+        np.testing.assert_array_equal(again.probabilities, expected.probabilities)
+        np.testing.assert_array_equal(again.embeddings, expected.embeddings)
+        assert loaded.classifier is not None
+        assert (loaded.max_length, loaded.hypothesis_only, loaded.classifier.dropout.p) == (10, False, 0.3)
+        assert loaded.encoder is loaded.classifier.encoder
+        assert not loaded.classifier.training
+
+
+def test_the_control_is_remembered(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+    model, _ = nli
+    assert model.classifier is not None
+    save_classifier(tmp_path / "control", model.classifier, model.tokenizer, 10, hypothesis_only=True)
+    assert from_pretrained(tmp_path / "control").hypothesis_only
+
+
+def test_a_zip_writes_nothing_but_the_files_of_a_model(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+    archive = zip_classifier(nli[1])
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("../outside.txt", "x")
+        file.writestr("/tmp/outside.txt", "x")
+        file.writestr("extra.py", "x")
+    from_pretrained(archive)
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_labels_in_another_order_are_refused(nli: tuple[TrainedModel, Path]) -> None:
+    _, folder = nli
+    assert json.loads((folder / "classifier.json").read_text())["labels"] == list(LABELS)
+    edit(folder / "classifier.json", labels=["contradiction", "neutral", "entailment"])
+    with pytest.raises(UserError, match="has the labels"):
+        from_pretrained(folder)
+
+
+def test_files_that_are_missing_or_damaged(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+    folder = mlm[1]
+    with pytest.raises(UserError, match=r"no folder .*nowhere, and the Hugging Face Hub gave no model"):
+        load_encoder(tmp_path / "nowhere")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
+        from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no weights at [^:]*$"):
+        from_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle, .* never read"):
+        from_pretrained(folder)
+
+
+def test_a_file_that_is_no_folder_and_no_zip(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"x")
+    with pytest.raises(UserError, match="neither a folder nor a zip"):
+        from_pretrained(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_length": 2}, "max_length 2, not a number from 3 to 19"),
+        ({"max_length": 20}, "max_length 20"),
+        ({"max_length": "10"}, "max_length '10'"),
+        ({"dropout": 1}, "dropout outside"),
+        ({"hypothesis_only": 0}, "hypothesis_only that is not true or false"),
+        ({"features": ["u", "v"]}, "has the features"),
+    ],
+)
+def test_a_classifier_with_senseless_settings_is_refused(
+    nli: tuple[TrainedModel, Path], change: dict[str, Any], message: str
+) -> None:
+    edit(nli[1] / "classifier.json", **change)
+    with pytest.raises(UserError, match=message):
+        from_pretrained(nli[1])
+
+
+def test_shards_are_put_together(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+    model, folder = mlm
+    sharded = tmp_path / "sharded"
+    BertForMaskedLM.from_pretrained(folder).save_pretrained(sharded, max_shard_size="20KB")
+    shutil.copy(folder / "tokenizer.json", sharded)
+    assert len(list(sharded.glob("model-*.safetensors"))) > 1
+    assert not (sharded / "model.safetensors").exists()
+    loaded, _ = load_mlm(sharded)
+    for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
+    edit(sharded / "model.safetensors.index.json", weight_map={**index, "bert.extra": next(iter(index.values()))})
+    with pytest.raises(UserError, match=r"1 weights are missing from their shards, bert\.extra"):
+        from_pretrained(sharded)
+    edit(sharded / "model.safetensors.index.json", weight_map={**index, "bert.extra": "../mlm/model.safetensors"})
+    with pytest.raises(UserError, match="points outside its folder"):
+        from_pretrained(sharded)
+    edit(sharded / "model.safetensors.index.json", weight_map=[1])
+    with pytest.raises(UserError, match="no weight_map"):
+        from_pretrained(sharded)
+    edit(sharded / "model.safetensors.index.json", weight_map=index)
+    next(sharded.glob("model-00002*")).unlink()
+    with pytest.raises(UserError, match=r"no weights at .*model-00002"):
+        from_pretrained(sharded)
+
+
+def test_a_name_on_the_hub_is_read_from_its_cache(nli: tuple[TrainedModel, Path]) -> None:
+    """A cache as the Hub's client keeps it, so that what is tested is the client itself and not a stand-in for it."""
+    model, folder = nli
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = Path(HF_HUB_CACHE) / "models--someone--tiny"  # in the tests' own HF_HOME
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    loaded = minibert.from_pretrained("someone/tiny")
+    np.testing.assert_array_equal(loaded.encode(TEXTS), model.encode(TEXTS))
+    with pytest.raises(UserError, match="no folder someone/else, and the Hugging Face Hub gave no model of that name"):
+        minibert.from_pretrained("someone/else")
+
+
+def test_what_is_not_used_is_named_in_the_log(
+    mlm: tuple[MaskedLanguageModel, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = mlm[1]
+    assert from_pretrained(folder).ignored == ()
+    assert not caplog.records
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "bert.pooler.dense.bias": torch.zeros(24)}, folder / "model.safetensors")
+    edit(folder / "config.json", directionality="bidi")
+    assert from_pretrained(folder).ignored == ("directionality", "pooler.dense.bias")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder} has more than is used here: directionality, pooler.dense.bias"
+    ]
+
+
+def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+    folder = mlm[1]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
+    with pytest.raises(UserError, match="the vocabulary has 305 tokens, but the model 61"):
+        load_mlm(folder)
+
+
+def test_a_failed_save_leaves_the_old_folder_whole(
+    mlm: tuple[MaskedLanguageModel, Path], tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = mlm
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(WordPieceTokenizer, "save", full)
+    with torch.no_grad():
+        model.head.bias.add_(1)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_mlm(folder, model, tokenizer)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_files_have_the_permissions_of_any_new_file(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+    """safetensors makes its files private; a model is to be shared."""
+    (tmp_path / "plain").touch()
+    files = [zip_classifier(nli[1]), *(path for path in nli[1].rglob("*") if path.is_file())]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}

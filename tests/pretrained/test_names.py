@@ -1,0 +1,112 @@
+"""Proves that weights find their place under any spelling, and that a wrong set of them is an error that names one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForPreTraining
+
+from minibert.config import ModelConfig
+from minibert.errors import UserError
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.pretrained.names import encoder_names, export_weights, has_mlm_head, import_weights, mlm_names
+from minibert.pretrained.settings import config_values
+
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture
+def theirs(config: ModelConfig) -> Weights:
+    """Every weight that a BERT can have: pooler, next-sentence prediction and a decoder saved beside the embeddings."""
+    model = BertForPreTraining(BertConfig(**config_values(config, "BertForPreTraining")))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return dict(model.state_dict())
+
+
+def old(weights: Weights) -> Weights:
+    return {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in weights.items()
+    }
+
+
+def bare(weights: Weights) -> Weights:
+    return {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
+
+
+def without_heads(weights: Weights) -> Weights:
+    return {name: tensor for name, tensor in weights.items() if name.startswith("bert.") and "pooler" not in name}
+
+
+def with_positions(weights: Weights) -> Weights:
+    return {**weights, "bert.embeddings.position_ids": torch.arange(19).unsqueeze(0)}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [dict, old, bare, without_heads, with_positions, lambda weights: old(bare(without_heads(weights)))],
+    ids=["new", "gamma and beta", "no prefix", "no heads", "position ids", "old, bare, headless"],
+)
+def test_every_spelling_fills_the_encoder_with_the_same_weights(
+    config: ModelConfig, theirs: Weights, spelling: Callable[[Weights], Weights]
+) -> None:
+    encoder = Bert(config)
+    weights = spelling(theirs)
+    unused = import_weights(encoder, weights, encoder_names(config))
+    for name, tensor in export_weights(encoder, encoder_names(config)).items():
+        assert torch.equal(tensor, theirs[f"bert.{name}"]), name
+    assert len(unused) == len(weights) - len(without_heads(theirs))
+
+
+def test_the_head_is_found_and_filled(config: ModelConfig, theirs: Weights) -> None:
+    model = MaskedLanguageModel(config)
+    assert has_mlm_head(theirs)
+    assert has_mlm_head({"cls.predictions.transform.LayerNorm.gamma": torch.zeros(1)})
+    assert not has_mlm_head(without_heads(theirs))
+    unused = import_weights(model, theirs, mlm_names(config))
+    for name, tensor in export_weights(model, mlm_names(config)).items():
+        assert torch.equal(tensor, theirs.get(name, theirs.get(f"bert.{name}"))), name  # type: ignore[arg-type]
+    assert unused == [
+        "cls.predictions.decoder.bias", "cls.predictions.decoder.weight", "cls.seq_relationship.bias",
+        "cls.seq_relationship.weight", "pooler.dense.bias", "pooler.dense.weight",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(config: ModelConfig, theirs: Weights, dtype: torch.dtype) -> None:
+    encoder = Bert(config)
+    import_weights(encoder, {name: tensor.to(dtype) for name, tensor in theirs.items()}, encoder_names(config))
+    expected = theirs["bert.embeddings.word_embeddings.weight"].to(dtype).float()
+    assert encoder.embeddings.token.weight.dtype == torch.float32
+    assert torch.equal(encoder.embeddings.token.weight, expected)
+
+
+KEY = "bert.encoder.layer.1.attention.self.key.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({KEY: None}, r"1 of 37 weights are missing, encoder\.layer\.1\.attention\.self\.key\.bias the first"),
+        ({KEY: torch.zeros(25)}, r"key\.bias is \(25,\), but by the configuration \(24,\)"),
+        ({KEY: torch.zeros(24, 1)}, r"key\.bias is \(24, 1\)"),
+        ({KEY: torch.zeros(())}, r"key\.bias is \(\)"),
+        ({KEY: torch.zeros(24, dtype=torch.int8)}, "key.bias holds int8, not floating-point"),
+        ({"bert.encoder.layer.2.output.dense.bias": torch.zeros(24)}, r"no network .* encoder\.layer\.2\.output"),
+        ({"classifier.weight": torch.zeros(3, 24)}, r"1 weights belong to no network .* classifier\.weight the first"),
+        ({"cls.predictions.decoder.weight": torch.zeros(61, 24)}, "minibert knows only tied decoders"),
+        ({KEY.removeprefix("bert."): torch.zeros(24)}, "is there twice"),
+    ],
+)
+def test_a_wrong_set_of_weights_is_refused_and_changes_nothing(
+    config: ModelConfig, theirs: Weights, change: dict[str, Tensor | None], message: str
+) -> None:
+    encoder = Bert(config)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    weights = {name: tensor for name, tensor in (theirs | change).items() if tensor is not None}
+    with pytest.raises(UserError, match=message):
+        import_weights(encoder, weights, encoder_names(config))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
