@@ -1,0 +1,106 @@
+"""Proves that a released model gives here the numbers it gives in transformers and sentence-transformers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, BertModel
+
+import minibert
+from minibert.inference import TrainedModel
+from tests.parity.conftest import near
+from tests.parity.text import PARAGRAPHS, SENTENCES, WORLD
+
+# Mixed on purpose: from nothing at all to more than the model reads, and one odd line among the ordinary ones.
+CHOICE = np.random.default_rng(0).permutation(len(SENTENCES))[:400]
+MIXED = [*(SENTENCES[index] for index in CHOICE), *sorted(PARAGRAPHS, key=len)[-4:], *WORLD]
+
+
+@pytest.fixture(scope="module")
+def model(minilm: Path) -> TrainedModel:
+    return minibert.from_pretrained(minilm)
+
+
+@pytest.fixture(scope="module")
+def expected(minilm: Path) -> np.ndarray:
+    return SentenceTransformer(str(minilm), device="cpu").encode(MIXED)
+
+
+def test_what_is_ignored_is_named(model: TrainedModel) -> None:
+    assert model.ignored == ("embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight")
+
+
+def test_last_hidden_states(minilm: Path, model: TrainedModel) -> None:
+    reference = BertModel.from_pretrained(minilm).eval()
+    tokenizer = AutoTokenizer.from_pretrained(minilm)
+    worst = 0.0
+    for start in range(0, len(MIXED), 16):
+        batch = tokenizer(MIXED[start : start + 16], padding=True, truncation=True, max_length=512, return_tensors="pt")
+        mask = batch["attention_mask"].bool()
+        with torch.no_grad():
+            theirs, ours = reference(**batch).last_hidden_state, model.encoder(batch["input_ids"], mask)
+        worst = max(worst, (ours - theirs)[mask].abs().max().item())
+    near(f"last hidden states of {len(MIXED)} sentences", worst, 1e-5)
+
+
+def test_segments_reach_the_same_numbers(minilm: Path, model: TrainedModel) -> None:
+    """Two sentences in one sequence, the second as segment 1."""
+    batch = AutoTokenizer.from_pretrained(minilm)(SENTENCES[100], SENTENCES[200], return_tensors="pt")
+    assert batch["token_type_ids"].any()
+    with torch.no_grad():
+        theirs = BertModel.from_pretrained(minilm).eval()(**batch).last_hidden_state
+        ours = model.encoder(batch["input_ids"], batch["attention_mask"].bool(), batch["token_type_ids"])
+    near("last hidden states of two segments", (ours - theirs).abs().max().item(), 1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 32, 128])
+def test_sentence_embeddings_at_any_batch_size(model: TrainedModel, expected: np.ndarray, size: int) -> None:
+    vectors = model.encode(MIXED, batch_size=size)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    near(f"sentence embeddings at batch size {size}", abs(vectors - expected).max(), 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["cls", "max"])
+def test_other_poolings(minilm: Path, tmp_path: Path, mode: str) -> None:
+    """A folder written by sentence-transformers itself, without the normalisation."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    SentenceTransformer(modules=[Transformer(str(minilm)), Pooling(384, pooling_mode=mode)], device="cpu").save(
+        str(tmp_path)
+    )
+    theirs = SentenceTransformer(str(tmp_path), device="cpu").encode(SENTENCES[:50])
+    ours = minibert.from_pretrained(tmp_path).encode(SENTENCES[:50])
+    near(f"sentence embeddings by {mode}", abs(ours - theirs).max(), 1e-5)
+
+
+@pytest.mark.parametrize("spelling", ["bert. prefix", "gamma and beta", "no pooler", "shards", "half precision"])
+def test_the_same_weights_in_other_clothes(minilm: Path, model: TrainedModel, tmp_path: Path, spelling: str) -> None:
+    for name in ("config.json", "tokenizer.json", "modules.json"):
+        (tmp_path / name).write_bytes((minilm / name).read_bytes())
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_bytes((minilm / "1_Pooling" / "config.json").read_bytes())
+    weights = load_file(minilm / "model.safetensors")
+    if spelling == "bert. prefix":
+        weights = {f"bert.{name}": tensor for name, tensor in weights.items()}
+    elif spelling == "gamma and beta":
+        weights = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in weights.items()
+        }
+    elif spelling == "no pooler":
+        weights = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    elif spelling == "half precision":
+        weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    if spelling == "shards":
+        BertModel.from_pretrained(minilm).save_pretrained(tmp_path, max_shard_size="20MB")
+        assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    else:
+        save_file(weights, tmp_path / "model.safetensors")
+    difference = abs(minibert.from_pretrained(tmp_path).encode(SENTENCES[:20]) - model.encode(SENTENCES[:20])).max()
+    if spelling == "half precision":
+        assert 0 < difference < 1e-2
+    else:
+        assert difference == 0

@@ -1,0 +1,171 @@
+"""Proves that training is the notebook's: from the same weights and batches, the same losses and weights, step by step.
+
+The reference is the notebook's own loop over transformers' models: every sequence padded to the maximum, each side of a
+pair encoded by itself, logits at all positions, torch's plain AdamW. minibert's is the one its scripts run: batches as
+long as their longest sequence, both sides at once, logits at masked positions only, the fused AdamW. Dropout is 0, for
+random numbers can't be the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import BertForMaskedLM, BertModel, BertTokenizerFast, get_linear_schedule_with_warmup
+
+from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
+from minibert.data.batching import Batch, epoch_batches
+from minibert.data.sources import load_pairs
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import tokenise
+from minibert.model.attention import SelfAttention
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained import save_classifier, save_mlm
+from minibert.pretrained.loading import load_encoder
+from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.tasks.mlm import MLMTask
+from minibert.tasks.nli import NLITask
+from minibert.training.run import run_training
+from tests.parity.conftest import near
+from tests.parity.text import ARTICLES
+
+STEPS = 50
+NOTEBOOK = ModelConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+
+
+def losses(folder: Path) -> list[float]:
+    """What a run has written down, one loss a step."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if record["kind"] == "train"]
+
+
+def compare_weights(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> None:
+    worst = max((tensor - theirs[name]).abs().max().item() for name, tensor in ours.items())
+    near(f"{what}, weights after {STEPS} steps", worst, bound)
+
+
+def padded(batch: Batch, length: int) -> dict[str, Tensor]:
+    """A masked batch as the notebook's collator gives it: padded to the maximum, -100 where nothing is asked."""
+    assert batch.positions is not None
+    labels = torch.full((batch.input_ids.numel(),), IGNORED)
+    labels[batch.positions] = batch.labels
+    parts = {
+        "input_ids": (batch.input_ids, 0),
+        "attention_mask": (batch.attention_mask.long(), 0),
+        "labels": (labels.view_as(batch.input_ids), IGNORED),
+    }
+    more = length - batch.input_ids.shape[1]
+    return {name: nn.functional.pad(tensor, (0, more), value=fill) for name, (tensor, fill) in parts.items()}
+
+
+def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, tmp_path: Path) -> None:
+    options = MLMOptions(output=str(tmp_path / "run"), dropout=0, max_steps=STEPS, log_every=1, save_every=0)
+    model = MaskedLanguageModel(NOTEBOOK)
+    save_mlm(tmp_path / "start", model, vocabulary)
+    store = tokenise(ARTICLES, vocabulary, options.max_length)
+    task = MLMTask(model, store, tokenise(ARTICLES[:2], vocabulary, options.max_length), vocabulary, options)
+
+    reference = BertForMaskedLM.from_pretrained(tmp_path / "start").train()
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    warmup = int(STEPS * options.warmup_ratio)
+    scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=STEPS)
+    expected = []
+    for _, batch in zip(range(STEPS), task.batches(0, 0), strict=False):
+        loss = reference(**padded(batch, options.max_length)).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), options.clip)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+
+    run_training(model, task, options, {}, lambda folder: save_mlm(folder, model, vocabulary))
+    differences = np.abs(np.subtract(losses(tmp_path / "run"), expected))
+    assert len(differences) == STEPS
+    assert expected[-1] < expected[0] - 1  # something has been learned
+    near("masked language modelling, loss at any of 50 steps", differences.max(), 1e-4)
+    compare_weights("masked language modelling", export_weights(model, mlm_names(NOTEBOOK)), bare(reference), 1e-5)
+
+
+def bare(reference: nn.Module) -> dict[str, Tensor]:
+    return {name.removeprefix("bert."): tensor for name, tensor in reference.state_dict().items()}
+
+
+class Siamese(nn.Module):
+    """The notebook's classifier over transformers' BertModel."""
+
+    def __init__(self, folder: Path, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = BertModel.from_pretrained(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        self.fc = nn.Linear(head.in_features, head.out_features)
+        self.fc.load_state_dict(head.state_dict())
+
+    def vector(self, side: Mapping[str, Tensor]) -> Tensor:
+        hidden = self.encoder(**side).last_hidden_state
+        mask = side["attention_mask"].unsqueeze(-1).type_as(hidden)
+        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
+
+    def forward(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
+        u, v = self.vector(a), self.vector(b)
+        return self.fc(torch.cat([u, v, torch.abs(u - v)], dim=1))
+
+
+def compare_siamese(what: str, model: SiameseClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
+    options = NLIOptions(output=str(folder / "run"), dropout=0, max_steps=STEPS, log_every=1, save_every=0)
+    pairs = load_pairs("toy", "train", max_pairs=STEPS * options.batch_size, seed=1)
+    task = NLITask(model, vocabulary, pairs, load_pairs("toy", "validation", max_pairs=10, seed=1), options)
+    save_classifier(folder / "start", model, vocabulary, options.max_length, hypothesis_only=False)
+
+    reference = Siamese(folder / "start", model.classifier).train()
+    optimizer = torch.optim.AdamW(reference.parameters(), lr=options.learning_rate)
+    tokenizer = BertTokenizerFast.from_pretrained(folder / "start")
+
+    def sides(rows: np.ndarray) -> Iterator[Mapping[str, Tensor]]:
+        for texts in (pairs.premises, pairs.hypotheses):
+            yield tokenizer(
+                [texts[row] for row in rows],
+                truncation=True, max_length=options.max_length, padding="max_length", return_tensors="pt",
+            )  # fmt: skip
+
+    before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
+    expected = []
+    for _, rows in epoch_batches(len(pairs), options.batch_size, options.seed, epoch=0, start=0):
+        loss = nn.functional.cross_entropy(reference(*sides(rows)), torch.from_numpy(pairs.labels[rows]))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), options.clip)
+        optimizer.step()
+        expected.append(loss.item())
+
+    moved = max((tensor - before[name]).abs().max().item() for name, tensor in reference.state_dict().items())
+    assert moved > 5e-4  # something has been learned, and fifty times what the weights may differ by
+
+    run_training(model, task, options, {}, lambda _: None)
+    differences = np.abs(np.subtract(losses(folder / "run"), expected))
+    assert len(differences) == STEPS
+    near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)
+    ours = export_weights(model.encoder, encoder_names(model.encoder.config))
+    compare_weights(what, ours, reference.encoder.state_dict(), 1e-5)
+    compare_weights(f"{what}, classifier", model.classifier.state_dict(), reference.fc.state_dict(), 1e-5)
+
+
+def test_50_steps_of_the_notebooks_siamese_training(vocabulary: WordPieceTokenizer, tmp_path: Path) -> None:
+    compare_siamese("Siamese training", SiameseClassifier(Bert(NOTEBOOK), dropout=0), vocabulary, tmp_path)
+
+
+def test_50_steps_of_siamese_training_from_released_weights(
+    minilm: Path, vocabulary: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    encoder, _, _ = load_encoder(minilm)
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, SelfAttention):
+            module.dropout = 0.0
+    compare_siamese("Siamese training of MiniLM", SiameseClassifier(encoder, dropout=0), vocabulary, tmp_path)
