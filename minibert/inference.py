@@ -117,10 +117,13 @@ class TrainedModel:
         Returns:
             (sentences, D).
         Raises:
-            TypeError: `sentences` is one string, whose letters would be taken for sentences.
+            TypeError: `sentences` is one string, whose letters would be taken for sentences, or one of them is none.
+            UserError: `batch_size` is not at least 1.
         """
         if isinstance(sentences, str):
             raise TypeError("encode wants a list of sentences: for one sentence, [sentence]")
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size}: it has to be at least 1")
         texts = tokenise(sentences, self.tokenizer, self.max_length)
         order = np.argsort(-np.diff(texts.starts), kind="stable")  # the longest first: if memory is short, at once
         vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
@@ -144,7 +147,7 @@ class TrainedModel:
             premises, hypotheses: as many of the one as of the other.
             batch_size: sentences in a pass through the network; does not change the answers.
         Raises:
-            UserError: the model has no classifier, or the lists differ in length or are empty.
+            TypeError, UserError: as in `encode`; the model has no classifier; the lists differ in length or are empty.
         """
         if self.classifier is None:
             raise UserError("this model has no classifier: train_nli.py writes a folder with one")

@@ -160,6 +160,10 @@ def test_questions_that_make_no_sense(model: TrainedModel) -> None:
         model.encode("the cat")
     with pytest.raises(TypeError, match="lists of sentences"):
         model.predict("the cat", "the dog")
+    with pytest.raises(TypeError, match="a text has to be a string, not None"):
+        model.encode(["the cat", None])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="batch_size 0"):
+        model.encode(["the cat"], batch_size=0)
     with pytest.raises(UserError, match=r"no \[MASK\] in the text"):
         model.fill_mask("the cat")
     with pytest.raises(UserError, match="23 tokens: the model reads 19"):

@@ -165,6 +165,7 @@ class WordPieceTokenizer:
         """Text to ids: [CLS], at most `max_length` - 2 pieces, [SEP]; None keeps all pieces.
 
         Raises:
+            TypeError: a text is not a string.
             ValueError: `max_length` leaves no room for a single piece.
         """
         if max_length is not None and max_length < 3:
@@ -219,7 +220,13 @@ def _characters(backend: Tokenizer, texts: Sequence[str]) -> list[str]:
 
 
 def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates, which no UTF-8 text can hold, by U+FFFD, which BERT's cleaning drops."""
+    """Replace lone surrogates, which no UTF-8 text can hold, by U+FFFD, which BERT's cleaning drops.
+
+    Raises:
+        TypeError: it is not a string.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a text has to be a string, not {text!r:.40}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -107,6 +106,8 @@ def _opened(name: str | Path) -> Iterator[Path]:
 
 
 def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # a folder does not need it
+
     try:
         return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
     except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
