@@ -8,16 +8,16 @@ from torch import Tensor
 
 from minibert.model.pooling import POOLINGS, first_token, masked_max, masked_mean
 
-HIDDEN = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]], [[5.0, -5.0], [7.0, -9.0], [0.0, -1.0]]])
+HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, -6.0], [100.0, 100.0]], [[5.0, -5.0], [7.0, -9.0], [0.0, -1.0]]])
 MASK = torch.tensor([[True, True, False], [True, True, True]])
 
 
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
-        (masked_mean, [[2.0, 4.0], [4.0, -5.0]]),
-        (masked_max, [[3.0, 6.0], [7.0, -1.0]]),
-        (first_token, [[1.0, 2.0], [5.0, -5.0]]),
+        (masked_mean, [[2.0, -4.0], [4.0, -5.0]]),
+        (masked_max, [[3.0, -2.0], [7.0, -1.0]]),
+        (first_token, [[1.0, -2.0], [5.0, -5.0]]),
     ],
 )
 def test_by_hand(pooling: Callable[[Tensor, Tensor], Tensor], expected: list[list[float]]) -> None:
