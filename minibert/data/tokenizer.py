@@ -27,6 +27,9 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 
 SETTINGS = "tokenizer_config.json"
 
+# How much of a text is looked at first for each piece that is wanted. English Wikipedia has five characters a piece.
+CHARACTERS_PER_PIECE = 6
+
 # How many characters a learned vocabulary spells words with; BERT's own training kept as many.
 ALPHABET = 1_000
 
@@ -170,9 +173,31 @@ class WordPieceTokenizer:
         """
         if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
-        pieces = None if max_length is None else max_length - 2
-        encodings = self.backend.encode_batch_fast([_valid_unicode(text) for text in texts], add_special_tokens=False)
-        return [[self.cls_id, *encoding.ids[:pieces], self.sep_id] for encoding in encodings]
+        texts = [_valid_unicode(text) for text in texts]
+        if max_length is None:
+            return [[self.cls_id, *ids, self.sep_id] for ids in self._pieces(texts)]
+        return [[self.cls_id, *ids[: max_length - 2], self.sep_id] for ids in self._first_pieces(texts, max_length - 2)]
+
+    def _pieces(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _first_pieces(self, texts: list[str], count: int) -> list[list[int]]:
+        """At least the first `count` pieces of each text, if it has as many.
+
+        They are in a long text's first characters, so only these are cut into pieces, up to a space, where no piece
+        goes on. The texts in which they were too few are looked at again, twice as far.
+        """
+        result: list[list[int]] = [[]] * len(texts)
+        rows, characters = list(range(len(texts))), CHARACTERS_PER_PIECE * count
+        while rows:
+            heads = [_head(texts[row], characters) for row in rows]
+            short = []
+            for row, head, ids in zip(rows, heads, self._pieces(heads), strict=True):
+                result[row] = ids
+                if len(ids) < count and len(head) < len(texts[row]):
+                    short.append(row)
+            rows, characters = short, 2 * characters
+        return result
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces themselves, for a person to read."""
@@ -217,6 +242,12 @@ def _characters(backend: Tokenizer, texts: Sequence[str]) -> list[str]:
     alphabet = sorted(character for character in common[:ALPHABET] if not character.isspace())
     inside = [character for character in alphabet if len(backend.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1]
     return [*alphabet, *(f"##{character}" for character in inside)]
+
+
+def _head(text: str, characters: int) -> str:
+    """A text up to its last space within so many characters; all of it if it is no longer, or has no space there."""
+    end = text.rfind(" ", 0, characters) if len(text) > characters else -1
+    return text[:end] if end > 0 else text
 
 
 def _valid_unicode(text: str) -> str:

@@ -12,10 +12,14 @@ Source: Vaswani et al. 2017, section 3.2; Devlin et al. 2019, section 3.
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.config import ModelConfig
+from minibert.model.dropout import dropout
+from minibert.model.packing import Packing
 
 
 class SelfAttention(nn.Module):
@@ -29,23 +33,41 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
         """Mix the tokens of each sequence.
 
         Args:
-            hidden: (B, T, D) float.
+            hidden: (B, T, D) float, or (N, D) with `packing`.
             attention_mask: (B, T) bool, True = a real token; None = all are real, which keeps the fastest kernels
                 available. A row without any real token has nothing to attend to and gives no meaningful output.
+            packing: where the N tokens stand, if only they are given.
         Returns:
-            (B, T, D) float.
+            the shape of `hidden`.
         """
-        B, T, D = hidden.shape
-        qkv = self.qkv(hidden).view(B, T, 3, self.num_heads, self.head_size)
+        qkv = self.qkv(hidden)
+        if packing is not None:
+            qkv = packing.unpack(qkv)
+        B, T, _ = qkv.shape
+        qkv = qkv.view(B, T, 3, self.num_heads, self.head_size)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
         # Padding is hidden as a key; what a padded position itself computes is never looked at by anyone.
         keys_allowed = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
-        context = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=keys_allowed, dropout_p=self.dropout if self.training else 0.0
-        )  # (B, H, T, K)
-        context = context.transpose(1, 2).reshape(B, T, D)  # the heads side by side again
+        context = attend(query, key, value, keys_allowed, self.dropout if self.training else 0.0)  # (B, H, T, K)
+        context = context.transpose(1, 2).reshape(B, T, -1)  # the heads side by side again
+        if packing is not None:
+            context = packing.pack(context)
         return self.output(context)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:
+    """softmax(Q K^T / sqrt(K)) V.
+
+    torch's kernels do all of it at once, but for one case: with dropout on a CPU torch takes the steps one by one, and
+    then they are better taken here, where random numbers are cheap.
+    """
+    if dropout_p == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_p)
+    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, T, T)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    return dropout(scores.softmax(dim=-1), dropout_p) @ value

@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from minibert.config import ModelConfig
+from minibert.model.dropout import Dropout
 
 
 class Embeddings(nn.Module):
@@ -28,7 +29,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.segment = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Look up and sum.

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.model.attention import SelfAttention
+from minibert.model.dropout import Dropout
 from minibert.model.embeddings import Embeddings
+from minibert.model.packing import Packing
 
 
 class FeedForward(nn.Module):
@@ -40,11 +42,11 @@ class EncoderBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D); the mask as in `SelfAttention`."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask)))
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (N, D) -> (N, D); mask and packing as in `SelfAttention`."""
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, packing)))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
 
@@ -82,9 +84,12 @@ class Bert(nn.Module):
             ValueError: T is longer than the position table.
         """
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
+        packing = Packing.of(attention_mask)
+        if packing is not None:
+            hidden = packing.pack(hidden)  # (N, D)
         for block in self.blocks:
-            hidden = block(hidden, attention_mask)  # (B, T, D)
-        return hidden
+            hidden = block(hidden, attention_mask, packing)  # the same shape
+        return hidden if packing is None else packing.unpack(hidden)  # (B, T, D)
 
 
 def initialise(model: nn.Module, std: float) -> None:

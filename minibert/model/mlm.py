@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.model.encoder import Bert, initialise
+from minibert.model.vocabulary_loss import vocabulary_loss
 
 
 class MLMHead(nn.Module):
@@ -37,7 +38,11 @@ class MLMHead(nn.Module):
         Returns:
             (..., V) logits.
         """
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), token_embedding, self.bias)
+        return F.linear(self.transform(hidden), token_embedding, self.bias)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., D): all of the head but the vocabulary matrix."""
+        return self.norm(F.gelu(self.dense(hidden)))
 
 
 class MaskedLanguageModel(nn.Module):
@@ -68,3 +73,16 @@ class MaskedLanguageModel(nn.Module):
         if positions is not None:
             hidden = hidden.flatten(0, 1)[positions]  # (M, D)
         return self.head(hidden, self.bert.embeddings.token.weight)
+
+    def loss(
+        self, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy at the given positions, in nats summed over them, and how many were guessed right.
+
+        Args:
+            input_ids, attention_mask: as for `Bert`.
+            positions: (M,) indices into the B * T flattened positions.
+            labels: (M,) what stood there.
+        """
+        hidden = self.bert(input_ids, attention_mask).flatten(0, 1)[positions]  # (M, D)
+        return vocabulary_loss(self.head.transform(hidden), self.bert.embeddings.token.weight, self.head.bias, labels)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import LABELS
+from minibert.model.dropout import Dropout
 from minibert.model.encoder import Bert, initialise
 from minibert.model.pooling import masked_mean
 
@@ -27,7 +28,7 @@ class SiameseClassifier(nn.Module):
     def __init__(self, encoder: Bert, dropout: float = 0.1) -> None:
         super().__init__()
         self.encoder = encoder
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(3 * encoder.config.hidden_size, len(LABELS))
         initialise(self.classifier, encoder.config.initializer_range)
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from minibert.config import IGNORED, MLMOptions
@@ -69,9 +68,10 @@ class MLMTask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
         """Cross-entropy summed over the masked positions, their number, and how many were guessed right."""
-        logits = self.model(batch.input_ids, batch.attention_mask, positions=batch.positions)  # (M, V)
-        correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
-        return F.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels), {"accuracy": correct}
+        if batch.positions is None:
+            raise ValueError("the batch does not say which positions are to be predicted")
+        loss, correct = self.model.loss(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
+        return loss, len(batch.labels), {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
         """Loss in nats, accuracy and pseudo-perplexity at the masked positions of the held-out articles.

@@ -159,7 +159,7 @@ class Trainer:
         self.model.train()
         window = Window()
         for batch in self.task.batches(place.epoch, place.batch):
-            self._step(batch, window)
+            self.step(batch, window)
             place.step += 1
             place.batch += 1
             self.progress.advance()
@@ -179,17 +179,28 @@ class Trainer:
         place.epoch, place.batch = place.epoch + 1, 0
         self._checkpoint()
 
-    def _step(self, batch: Batch, window: Window) -> None:
+    def step(self, batch: Batch, window: Window) -> None:
         """One update of the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * self.schedule(self.place.step)
         device = next(self.model.parameters()).device
         loss, count, extras = self.task.loss(batch.to(device))
         (loss / max(count, 1)).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+        self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         window.add(loss, count, batch.tokens, extras)
+
+    def _clip(self) -> None:
+        """Scale the gradients down to a norm of `options.clip`, if theirs is greater.
+
+        As `clip_grad_norm_` does; but where looking at the norm costs no waiting, gradients that are small enough are
+        not multiplied by 1, which takes as long as a fifth of the optimiser's step.
+        """
+        parameters = list(self.model.parameters())
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
+        if norm.device.type != "cpu" or not norm <= self.options.clip:
+            nn.utils.clip_grads_with_norm_(parameters, self.options.clip, norm)
 
     def _log(self, window: Window) -> Window:
         """Show the window's means and begin a new one.

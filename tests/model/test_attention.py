@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from minibert.config import ModelConfig
-from minibert.model.attention import SelfAttention
+from minibert.model.attention import SelfAttention, attend
 
 
 def by_hand(attention: SelfAttention, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -87,3 +87,24 @@ def test_dropout_of_probabilities_acts_in_training_only() -> None:
     assert (kept - kept.round()).abs().max() < 1e-3
     assert abs(out.mean().item() - 1) < 0.02
     assert out.std().item() == pytest.approx(math.sqrt(20 * 0.6 * 0.4) / 20 / 0.6, rel=0.1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_path_with_dropout_is_the_path_without_when_nothing_is_dropped(masked: bool) -> None:
+    """A rate below half of 1/65,536 drops nothing, but takes the steps one by one."""
+    query, key, value = torch.randn(3, 2, 3, 5, 8)
+    allowed = (torch.arange(5) < torch.tensor([3, 5]).unsqueeze(1))[:, None, None, :] if masked else None
+    torch.testing.assert_close(attend(query, key, value, allowed, 1e-6), attend(query, key, value, allowed, 0.0))
+
+
+def test_dropped_probabilities_are_the_formulas() -> None:
+    """What survives is softmax(Q K^T / sqrt(K)), element by element, divided by 1 - p; padding stays at zero."""
+    query, key = torch.randn(2, 2, 3, 5, 5)
+    allowed = (torch.arange(5) < torch.tensor([3, 5]).unsqueeze(1))[:, None, None, :]
+    probabilities = attend(query, key, torch.eye(5).expand(2, 3, 5, 5), allowed, 0.5)  # V = I shows them
+    scores = torch.einsum("bhqk,bhsk->bhqs", query, key) / math.sqrt(5)
+    whole = scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
+    kept = probabilities != 0
+    torch.testing.assert_close(probabilities[kept], 2 * whole[kept], rtol=1e-3, atol=1e-5)
+    assert 0.3 < kept[whole > 0].float().mean().item() < 0.7
+    assert not kept[0, :, :, 3:].any()

@@ -54,6 +54,16 @@ def test_logits_at_chosen_positions_are_those_of_all_positions(config: ModelConf
     torch.testing.assert_close(model(ids, positions=positions), expected)
 
 
+def test_the_loss_is_cross_entropy_of_the_logits(config: ModelConfig) -> None:
+    model = MaskedLanguageModel(config).eval()
+    ids, mask = torch.randint(61, (3, 8)), torch.arange(8) < torch.tensor([8, 3, 5]).unsqueeze(1)
+    positions, labels = torch.tensor([0, 5, 8, 20]), torch.tensor([7, 8, 9, 10])
+    loss, correct = model.loss(ids, mask, positions, labels)
+    logits = model(ids, mask).flatten(0, 1)[positions]
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, reduction="sum"))
+    assert correct == (logits.argmax(dim=-1) == labels).sum()
+
+
 def test_the_decoder_is_the_token_embedding(config: ModelConfig) -> None:
     """One tensor: it is listed once, it moves the logits directly, and both uses give it gradient."""
     model = MaskedLanguageModel(config).eval()

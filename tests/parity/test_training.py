@@ -9,14 +9,15 @@ random numbers can't be the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertModel, BertTokenizerFast, get_linear_schedule_with_warmup
+from transformers import BertForMaskedLM, BertTokenizerFast, get_linear_schedule_with_warmup
 
+from benchmarks.notebook import Siamese, mlm_step, nli_step
 from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
 from minibert.data.batching import Batch, epoch_batches
 from minibert.data.sources import load_pairs
@@ -77,13 +78,7 @@ def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, t
     scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=STEPS)
     expected = []
     for _, batch in zip(range(STEPS), task.batches(0, 0), strict=False):
-        loss = reference(**padded(batch, options.max_length)).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(reference.parameters(), options.clip)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        expected.append(loss.item())
+        expected.append(mlm_step(reference, padded(batch, options.max_length), optimizer, scheduler, options.clip))
 
     run_training(model, task, options, {}, lambda folder: save_mlm(folder, model, vocabulary))
     differences = np.abs(np.subtract(losses(tmp_path / "run"), expected))
@@ -97,51 +92,31 @@ def bare(reference: nn.Module) -> dict[str, Tensor]:
     return {name.removeprefix("bert."): tensor for name, tensor in reference.state_dict().items()}
 
 
-class Siamese(nn.Module):
-    """The notebook's classifier over transformers' BertModel."""
-
-    def __init__(self, folder: Path, head: nn.Linear) -> None:
-        super().__init__()
-        self.encoder = BertModel.from_pretrained(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        self.fc = nn.Linear(head.in_features, head.out_features)
-        self.fc.load_state_dict(head.state_dict())
-
-    def vector(self, side: Mapping[str, Tensor]) -> Tensor:
-        hidden = self.encoder(**side).last_hidden_state
-        mask = side["attention_mask"].unsqueeze(-1).type_as(hidden)
-        return (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1e-9)
-
-    def forward(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensor:
-        u, v = self.vector(a), self.vector(b)
-        return self.fc(torch.cat([u, v, torch.abs(u - v)], dim=1))
-
-
 def compare_siamese(what: str, model: SiameseClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
     options = NLIOptions(output=str(folder / "run"), dropout=0, max_steps=STEPS, log_every=1, save_every=0)
     pairs = load_pairs("toy", "train", max_pairs=STEPS * options.batch_size, seed=1)
     task = NLITask(model, vocabulary, pairs, load_pairs("toy", "validation", max_pairs=10, seed=1), options)
     save_classifier(folder / "start", model, vocabulary, options.max_length, hypothesis_only=False)
 
-    reference = Siamese(folder / "start", model.classifier).train()
+    reference = Siamese(folder / "start", dropout=0.0).train()
+    reference.fc.load_state_dict(model.classifier.state_dict())
     optimizer = torch.optim.AdamW(reference.parameters(), lr=options.learning_rate)
     tokenizer = BertTokenizerFast.from_pretrained(folder / "start")
 
-    def sides(rows: np.ndarray) -> Iterator[Mapping[str, Tensor]]:
-        for texts in (pairs.premises, pairs.hypotheses):
-            yield tokenizer(
+    def padded_pairs(rows: np.ndarray) -> dict[str, Tensor]:
+        batch = {"labels": torch.from_numpy(pairs.labels[rows])}
+        for side, texts in (("a", pairs.premises), ("b", pairs.hypotheses)):
+            encoded = tokenizer(
                 [texts[row] for row in rows],
                 truncation=True, max_length=options.max_length, padding="max_length", return_tensors="pt",
             )  # fmt: skip
+            batch |= {f"{side}_{name}": tensor for name, tensor in encoded.items()}
+        return batch
 
     before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     expected = []
     for _, rows in epoch_batches(len(pairs), options.batch_size, options.seed, epoch=0, start=0):
-        loss = nn.functional.cross_entropy(reference(*sides(rows)), torch.from_numpy(pairs.labels[rows]))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(reference.parameters(), options.clip)
-        optimizer.step()
-        expected.append(loss.item())
+        expected.append(nli_step(reference, padded_pairs(rows), optimizer, options.clip))
 
     moved = max((tensor - before[name]).abs().max().item() for name, tensor in reference.state_dict().items())
     assert moved > 5e-4  # something has been learned, and fifty times what the weights may differ by

@@ -1,0 +1,1 @@
+"""minibert beside its peers: speed, on the same text."""

@@ -1,0 +1,89 @@
+"""Cross-entropy over a large vocabulary, a slice of the vocabulary at a time.
+
+The MLM head's last matrix product and its loss go over V = 30,522 columns. As separate steps, each of them writes and
+reads (M, V) numbers that no cache holds: logits, log-softmax, the gradients of both. Here a slice of the columns is
+worked on while it is in the cache. The numbers are those of `F.linear` and `F.cross_entropy`, which
+tests/model/test_vocabulary_loss.py holds, gradients too.
+
+Source: Milakov & Gimelshein 2018, section 3 (softmax in one pass, with a running maximum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COLUMNS = 2_048  # in a slice: with 300 rows, 2.4 MB
+
+
+def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")`, and how often it is guessed right.
+
+    Args:
+        hidden: (M, D) float.
+        weight: (V, D) float.
+        bias: (V,) float.
+        labels: (M,) int64 in [0, V).
+    Returns:
+        the loss in nats summed over M; the number of labels whose logit is the highest of their row.
+    """
+    if hidden.device.type != "cpu":  # there a kernel's launch costs more than a slice saves, and memory is fast
+        logits = F.linear(hidden, weight, bias)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        return loss, (logits.detach().argmax(dim=-1) == labels).sum()
+    loss, correct = _VocabularyLoss.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
+    return loss, correct
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
+        total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
+        at_label = torch.zeros_like(highest)  # (M,) the logit of the label
+        slices = []
+        for columns in _slices(len(weight)):
+            logits = torch.addmm(bias[columns], hidden, weight[columns].t())  # (M, up to COLUMNS)
+            higher = torch.maximum(highest, logits.amax(dim=1))
+            total = total * (highest - higher).exp() + (logits - higher.unsqueeze(1)).exp_().sum(dim=1)
+            highest = higher
+            rows, places = _labels_in(columns, labels)
+            at_label[rows] = logits[rows, places]
+            slices.append(logits)
+        log_total = highest + total.log()
+        ctx.save_for_backward(hidden, weight, labels, log_total, *slices)
+        correct = (at_label == highest).sum()
+        ctx.mark_non_differentiable(correct)
+        return (log_total - at_label).sum(), correct
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        hidden, weight, labels, log_total, *slices = ctx.saved_tensors
+        scaled = hidden * scale
+        of_hidden, of_weight, of_bias = (
+            torch.zeros_like(hidden),
+            torch.empty_like(weight),
+            hidden.new_empty(len(weight)),
+        )
+        for columns, logits in zip(_slices(len(weight)), slices, strict=True):
+            error = (logits - log_total.unsqueeze(1)).exp_()  # (M, C): the probabilities, less 1 at the label
+            error[_labels_in(columns, labels)] -= 1
+            torch.mm(error.t(), scaled, out=of_weight[columns])
+            torch.sum(error, dim=0, out=of_bias[columns])
+            of_hidden.addmm_(error, weight[columns])
+        return of_hidden * scale, of_weight, of_bias * scale, None
+
+
+def _slices(size: int) -> Iterator[slice]:
+    for start in range(0, size, COLUMNS):
+        yield slice(start, min(start + COLUMNS, size))
+
+
+def _labels_in(columns: slice, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose label is in a slice, and its place there."""
+    rows = ((labels >= columns.start) & (labels < columns.stop)).nonzero().squeeze(1)
+    return rows, labels[rows] - columns.start

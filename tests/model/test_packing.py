@@ -1,0 +1,56 @@
+"""Proves that leaving padding out changes nothing: not values, not gradients, in no part of the network."""
+
+import pytest
+import torch
+
+from minibert.config import ModelConfig
+from minibert.model.encoder import Bert
+from minibert.model.packing import Packing
+
+MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 1, 0]]).bool()  # a hole in the last row
+
+
+def test_by_hand() -> None:
+    packing = Packing.of(MASK)
+    assert packing is not None
+    assert packing.places.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 12, 14]
+    x = torch.arange(32.0).view(4, 4, 2) + 1
+    packed = packing.pack(x)
+    assert packed.tolist() == [x[b, t].tolist() for b in range(4) for t in range(4) if MASK[b, t]]
+    assert torch.equal(packing.unpack(packed), x * MASK.unsqueeze(-1))
+
+
+def test_there_is_none_where_there_is_nothing_to_leave_out() -> None:
+    assert Packing.of(None) is None
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)) is None
+    assert Packing.of(MASK.to("meta")) is None  # an accelerator is not asked
+
+
+def test_gradients_return_to_their_places() -> None:
+    packing = Packing.of(MASK)
+    assert packing is not None
+    x = torch.randn(4, 4, 2, requires_grad=True)
+    weight = torch.randn(4, 4, 2)
+    (packing.unpack(packing.pack(x)) * weight).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, weight * MASK.unsqueeze(-1))
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK[:3], MASK[2:3]])
+def test_the_encoder_gives_what_it_gives_in_a_rectangle(config: ModelConfig, mask: torch.Tensor) -> None:
+    """Values at real tokens, and gradients of all weights, with packing and, block by block, without."""
+    model = Bert(config).eval()
+    ids = torch.randint(5, 61, mask.shape)
+    packed = model(ids, mask)
+    hidden = model.embeddings(ids)
+    for block in model.blocks:
+        hidden = block(hidden, mask)
+    torch.testing.assert_close(packed[mask], hidden[mask])
+    assert (packed[~mask] == 0).all()
+    weight = torch.randn_like(hidden[mask])
+    gradients = [
+        torch.autograd.grad((out[mask] * weight).sum(), list(model.parameters()), allow_unused=True)
+        for out in (packed, hidden)
+    ]
+    for (name, _), ours, expected in zip(model.named_parameters(), *gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5, msg=name)
