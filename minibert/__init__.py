@@ -2,10 +2,6 @@
 
 Read the package in this order: config, model/ (embeddings, attention, encoder, mlm, pooling, siamese), data/,
 training/, tasks/, pretrained/, inference, evaluation.
-
-Example:
-    >>> import minibert
-    >>> model = minibert.from_pretrained("models/sbert_nli_small")  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -124,6 +124,8 @@ class TrainedModel:
             raise TypeError("encode wants a list of sentences: for one sentence, [sentence]")
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: it has to be at least 1")
+        if normalize is None:
+            normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
         order = np.argsort(-np.diff(texts.starts), kind="stable")  # the longest first: if memory is short, at once
         vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
@@ -135,7 +137,7 @@ class TrainedModel:
                 mask = mask.to(self.device)
                 hidden = self.encoder(input_ids.to(self.device), mask)  # (B, T, D)
                 pooled = POOLINGS[self.pooling](hidden, mask)  # (B, D)
-                if self.normalize if normalize is None else normalize:
+                if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()
         return vectors

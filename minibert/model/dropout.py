@@ -27,7 +27,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, p)  # one kernel there, with random numbers of its own
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 bits each
     sixteen = draws.view(torch.int16)[: x.numel()].view(x.shape)
     kept = (sixteen >= dropped - LEVELS // 2).to(x.dtype)

@@ -25,7 +25,7 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.names import encoder_names, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.saving import FEATURES, MODEL_FILES
-from minibert.pretrained.settings import blaming, read_config, read_sentence_settings
+from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
 
@@ -126,8 +126,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{folder / SHARDS} has no weight_map of names to files")
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(index.values())):
-        if Path(file).name != file:
-            raise UserError(f"{folder / SHARDS} points outside its folder: {file!r}")
+        check_inside(folder / SHARDS, file)
         tensors |= _read_tensors(folder / file)
     lost = sorted(index.keys() - tensors.keys())
     if lost:

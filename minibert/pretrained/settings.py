@@ -114,8 +114,8 @@ def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
     length = _max_length(folder, positions)
     if not (folder / MODULES).exists():
         return SentenceSettings(length)
-    settings = _optional(folder / "config_sentence_transformers.json")
-    _check_only(folder / "config_sentence_transformers.json", settings, {"default_prompt_name": None})
+    file = folder / "config_sentence_transformers.json"
+    _check_only(file, _optional(file), {"default_prompt_name": None})
     modules = _modules(folder)
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0][1]:
@@ -127,9 +127,10 @@ def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
 
 
 def _max_length(folder: Path, positions: int) -> int:
-    sentence = folder / "sentence_bert_config.json"
-    _check_only(sentence, _optional(sentence), {"do_lower_case": False})
-    asked = _optional(sentence).get("max_seq_length")
+    file = folder / "sentence_bert_config.json"
+    settings = _optional(file)
+    _check_only(file, settings, {"do_lower_case": False})
+    asked = settings.get("max_seq_length")
     if asked is None:
         asked = _optional(folder / "tokenizer_config.json").get("model_max_length")
     if asked is None:
@@ -148,8 +149,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is not a list of modules with type and path") from error
     for _, path in steps:
-        if not isinstance(path, str) or Path(path).name != path:
-            raise UserError(f"{file} points outside its folder: {path!r}")
+        check_inside(file, path)
     return steps
 
 
@@ -175,6 +175,12 @@ def _check_only(file: Path, values: Mapping[str, Any], only: Mapping[str, Any]) 
     for name, fine in only.items():
         if values.get(name, fine) != fine:
             raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only {fine!r}")
+
+
+def check_inside(file: Path, name: object) -> None:
+    """Refuse what a file names, unless it is something beside the file itself, or its folder ("")."""
+    if not isinstance(name, str) or Path(name).name != name:
+        raise UserError(f"{file} points outside its folder: {name!r}")
 
 
 @contextmanager

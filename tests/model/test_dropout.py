@@ -62,6 +62,10 @@ def test_gradients_go_where_values_went() -> None:
     assert set((x.grad == 0).unique().tolist()) == {False, True}
 
 
+def test_a_rate_just_below_one_is_no_division_by_zero() -> None:
+    assert dropout(torch.ones(1_000), 0.999999).isfinite().all()
+
+
 def test_the_layer_acts_in_training_only() -> None:
     layer, x = Dropout(0.5), torch.randn(100)
     assert torch.equal(layer.eval()(x), x)
