@@ -33,7 +33,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         """Mix the tokens of each sequence.
 
         Args:
@@ -41,8 +47,10 @@ class SelfAttention(nn.Module):
             attention_mask: (B, T) bool, True = a real token; None = all are real, which keeps the fastest kernels
                 available. A row without any real token has nothing to attend to and gives no meaningful output.
             packing: where the N tokens stand, if only they are given.
+            wanted: (M,) the only tokens whose output is asked for, as rows of `hidden` with all but its last dimension
+                flattened; None = all.
         Returns:
-            the shape of `hidden`.
+            the shape of `hidden`, or (M, D) with `wanted`.
         """
         qkv = self.qkv(hidden)
         if packing is not None:
@@ -56,6 +64,8 @@ class SelfAttention(nn.Module):
         context = context.transpose(1, 2).reshape(B, T, -1)  # the heads side by side again
         if packing is not None:
             context = packing.pack(context)
+        if wanted is not None:
+            context = context.flatten(0, -2).index_select(0, wanted)  # (M, D)
         return self.output(context)
 
 

@@ -44,9 +44,18 @@ class EncoderBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None, packing: Packing | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D), or (N, D) -> (N, D); mask and packing as in `SelfAttention`."""
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, packing)))
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D), or (N, D) -> (N, D), or to (M, D); the other arguments as in `SelfAttention`."""
+        attended = self.attention(hidden, attention_mask, packing, wanted)
+        if wanted is not None:
+            hidden = hidden.flatten(0, -2).index_select(0, wanted)  # (M, D)
+        hidden = self.attention_norm(hidden + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
 
@@ -70,7 +79,11 @@ class Bert(nn.Module):
         initialise(self, config.initializer_range)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Encode token ids.
 
@@ -78,17 +91,24 @@ class Bert(nn.Module):
             input_ids: (B, T) integers in [0, V), T at most the number of positions.
             attention_mask: (B, T) bool, True = a real token; None = all are real.
             token_type_ids: (B, T) integers; None is all zeros.
+            positions: (M,) the only ones of the B * T flattened positions that are wanted, none of them padding. Below
+                the last block every token is needed as context; in it, the others are left out.
         Returns:
-            (B, T, D), a vector for each token in its context. Vectors at padded positions mean nothing.
+            (B, T, D), a vector for each token in its context, or (M, D) with `positions`. Vectors at padded positions
+            mean nothing.
         Raises:
-            ValueError: T is longer than the position table.
+            ValueError: T is longer than the position table, or (on a CPU) one of `positions` is padding.
         """
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
         packing = Packing.of(attention_mask)
         if packing is not None:
             hidden = packing.pack(hidden)  # (N, D)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             hidden = block(hidden, attention_mask, packing)  # the same shape
+        if positions is not None:
+            wanted = positions if packing is None else packing.rows(positions)
+            return self.blocks[-1](hidden, attention_mask, packing, wanted)  # (M, D)
+        hidden = self.blocks[-1](hidden, attention_mask, packing)
         return hidden if packing is None else packing.unpack(hidden)  # (B, T, D)
 
 

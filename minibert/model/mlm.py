@@ -2,7 +2,8 @@
 
 The head turns a token's vector into a score for each word of the vocabulary. Its last matrix is the token embedding
 itself ("tied"), so a word's input vector and its output vector are one and the same. The vocabulary matrix is the
-largest product in a small BERT, and only about 15 % of positions are predicted, so scores are computed at those alone.
+largest product in a small BERT, and only about 15 % of positions are predicted, so scores, and the last block's outputs
+that they are made of, are computed at those alone.
 
 Source: Devlin et al. 2019, section 3.1 "Task #1" and appendix A.1; Press & Wolf 2017 (tying).
 """
@@ -65,13 +66,11 @@ class MaskedLanguageModel(nn.Module):
 
         Args:
             input_ids, attention_mask, token_type_ids: as for `Bert`.
-            positions: (M,) indices into the B * T flattened positions; None is all of them.
+            positions: (M,) indices into the B * T flattened positions, none of them padding; None is all of them.
         Returns:
             (M, V) logits, or (B, T, V) without `positions`.
         """
-        hidden = self.bert(input_ids, attention_mask, token_type_ids)  # (B, T, D)
-        if positions is not None:
-            hidden = hidden.flatten(0, 1)[positions]  # (M, D)
+        hidden = self.bert(input_ids, attention_mask, token_type_ids, positions)  # (B, T, D) or (M, D)
         return self.head(hidden, self.bert.embeddings.token.weight)
 
     def loss(
@@ -81,8 +80,8 @@ class MaskedLanguageModel(nn.Module):
 
         Args:
             input_ids, attention_mask: as for `Bert`.
-            positions: (M,) indices into the B * T flattened positions.
+            positions: (M,) indices into the B * T flattened positions, none of them padding.
             labels: (M,) what stood there.
         """
-        hidden = self.bert(input_ids, attention_mask).flatten(0, 1)[positions]  # (M, D)
+        hidden = self.bert(input_ids, attention_mask, positions=positions)  # (M, D)
         return vocabulary_loss(self.head.transform(hidden), self.bert.embeddings.token.weight, self.head.bias, labels)

@@ -42,6 +42,17 @@ class Packing:
         """(B, T, C) to (N, C)."""
         return padded.flatten(0, 1).index_select(0, self.places)
 
+    def rows(self, positions: Tensor) -> Tensor:
+        """Where in (N, C) some of the B * T flattened positions are found: (M,) to (M,).
+
+        Raises:
+            ValueError: one of them is padding, of which nothing is computed.
+        """
+        rows = torch.searchsorted(self.places, positions).clamp_(max=len(self.places) - 1)
+        if not torch.equal(self.places[rows], positions):
+            raise ValueError("a wanted position is padding: nothing is computed there")
+        return rows
+
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, C) to (B, T, C), with zeros at padding."""
         B, T = self.shape

@@ -40,42 +40,46 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
 
 
 class _VocabularyLoss(torch.autograd.Function):
+    """What backward needs is kept as E = exp(logits - reference), (M, C) a slice, the reference being of a row.
+
+    The gradient of the logits is their probability, E times a factor of the row, less 1 at the label. Neither is written
+    out: the factors are multiplied into the smaller matrix of each product, and the labels are M rows to be taken off.
+    """
+
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
-        slices = []
+        exponentials, references = [], []
         for columns in _slices(len(weight)):
-            logits = torch.addmm(bias[columns], hidden, weight[columns].t())  # (M, up to COLUMNS)
-            higher = torch.maximum(highest, logits.amax(dim=1))
-            total = total * (highest - higher).exp() + (logits - higher.unsqueeze(1)).exp_().sum(dim=1)
-            highest = higher
+            logits = torch.addmm(bias[columns], hidden, weight[columns].t())  # (M, C), C up to COLUMNS
             rows, places = _labels_in(columns, labels)
             at_label[rows] = logits[rows, places]
-            slices.append(logits)
+            higher = torch.maximum(highest, logits.amax(dim=1))
+            exponential = logits.sub_(higher.unsqueeze(1)).exp_()
+            total = total * (highest - higher).exp() + exponential.sum(dim=1)
+            highest = higher
+            exponentials.append(exponential)
+            references.append(higher)
         log_total = highest + total.log()
-        ctx.save_for_backward(hidden, weight, labels, log_total, *slices)
+        factors = (torch.stack(references) - log_total).exp()  # (slices, M): E times these are probabilities
+        ctx.save_for_backward(hidden, weight, labels, factors, *exponentials)
         correct = (at_label == highest).sum()
         ctx.mark_non_differentiable(correct)
         return (log_total - at_label).sum(), correct
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        hidden, weight, labels, log_total, *slices = ctx.saved_tensors
-        scaled = hidden * scale
-        of_hidden, of_weight, of_bias = (
-            torch.zeros_like(hidden),
-            torch.empty_like(weight),
-            hidden.new_empty(len(weight)),
-        )
-        for columns, logits in zip(_slices(len(weight)), slices, strict=True):
-            error = (logits - log_total.unsqueeze(1)).exp_()  # (M, C): the probabilities, less 1 at the label
-            error[_labels_in(columns, labels)] -= 1
-            torch.mm(error.t(), scaled, out=of_weight[columns])
-            torch.sum(error, dim=0, out=of_bias[columns])
-            of_hidden.addmm_(error, weight[columns])
-        return of_hidden * scale, of_weight, of_bias * scale, None
+        hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
+        of_hidden, of_weight, of_bias = -weight[labels], torch.empty_like(weight), weight.new_empty(len(weight))
+        for columns, factor, exponential in zip(_slices(len(weight)), factors, exponentials, strict=True):
+            torch.mm(exponential.t(), hidden * (scale * factor).unsqueeze(1), out=of_weight[columns])
+            torch.mv(exponential.t(), scale * factor, out=of_bias[columns])
+            of_hidden.addcmul_(exponential @ weight[columns], factor.unsqueeze(1))
+        of_weight.index_add_(0, labels, hidden * -scale)
+        of_bias.index_add_(0, labels, -scale.expand(len(labels)))
+        return of_hidden * scale, of_weight, of_bias, None
 
 
 def _slices(size: int) -> Iterator[slice]:
