@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from minibert.data.batching import pad
+from minibert.data.batching import batches_of_like_length, pad
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
@@ -30,6 +30,8 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.pooling import POOLINGS
 from minibert.model.siamese import SiameseClassifier
 
+# On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
+TOKENS_IN_PASS = 2_048
 LONG = 1_000  # sentences from which on a progress bar is shown, if there is a terminal to show it on
 
 
@@ -127,12 +129,12 @@ class TrainedModel:
         if normalize is None:
             normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
-        order = np.argsort(-np.diff(texts.starts), kind="stable")  # the longest first: if memory is short, at once
+        lengths = np.diff(texts.starts)
         vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
-        starts = range(0, len(texts), batch_size)
-        with evaluating(self.encoder):
-            for start in tqdm(starts, desc="encoding", unit="batch", disable=None if len(texts) >= LONG else True):
-                rows = order[start : start + batch_size]
+        tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
+        bar = tqdm(total=len(texts), desc="encoding", unit="text", disable=None if len(texts) >= LONG else True)
+        with evaluating(self.encoder), bar:
+            for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
                 hidden = self.encoder(input_ids.to(self.device), mask)  # (B, T, D)
@@ -140,6 +142,7 @@ class TrainedModel:
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()
+                bar.update(len(rows))
         return vectors
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:

@@ -92,3 +92,25 @@ def epoch_batches(
     order = epoch_order(count, seed, epoch)
     for step in range(start, batches_per_epoch(count, batch_size)):
         yield step, order[step * batch_size : (step + 1) * batch_size]
+
+
+def batches_of_like_length(
+    lengths: NDArray[np.int64], batch_size: int, tokens: int | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Put sequences of like length together, so that there is little padding; the longest come first.
+
+    (If memory is too short for a batch, it is so at once.)
+
+    Args:
+        lengths: (N,) of each sequence.
+        batch_size: the most sequences in a batch.
+        tokens: the most places in a batch, padding included, though one sequence may be longer; None = no limit.
+    Returns:
+        for each batch, which sequences are in it.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = batch_size if tokens is None else min(batch_size, max(1, tokens // int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size

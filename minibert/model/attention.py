@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -77,7 +78,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     """
     if dropout_p == 0 or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_p)
-    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(-2, -1)  # (B, H, T, T)
+    B, H, T, K = query.shape
+    hidden_keys = query.new_zeros(B, 1, 1, T)
     if allowed is not None:
-        scores = scores.masked_fill(~allowed, float("-inf"))
-    return dropout(scores.softmax(dim=-1), dropout_p) @ value
+        hidden_keys = hidden_keys.masked_fill(~allowed, float("-inf"))
+    hidden_keys = hidden_keys.expand(B, H, 1, T).flatten(0, 1)  # (B * H, 1, T), added to the scores of every query
+    query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # (B * H, T, K)
+    scores = torch.baddbmm(hidden_keys, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
+    return (dropout(scores.softmax(dim=-1), dropout_p) @ value).unflatten(0, (B, H))  # (B, H, T, K)
