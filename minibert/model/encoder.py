@@ -103,6 +103,8 @@ class Bert(nn.Module):
         packing = Packing.of(attention_mask)
         if packing is not None:
             hidden = packing.pack(hidden)  # (N, D)
+        elif hidden.device.type == "cpu":
+            attention_mask = None  # there is no padding to hide, and attention is fastest without a mask
         for block in self.blocks[:-1]:
             hidden = block(hidden, attention_mask, packing)  # the same shape
         if positions is not None:
