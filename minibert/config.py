@@ -99,7 +99,8 @@ class TrainingOptions:
     threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
     epochs: int = option(3, "passes over the training data")
     max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
-    batch_size: int = option(16, "examples in a step")
+    batch_size: int = option(16, "examples in a batch; a step has one of each rank, times --accumulate")
+    accumulate: int = option(1, "batches of each rank whose gradients are added up before a step")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay, on all parameters as in the notebook")
     clip: float = option(1.0, "largest gradient norm")
     log_every: int = option(100, "steps between two lines of progress")
@@ -124,7 +125,7 @@ class TrainingOptions:
 
 
 _AT_LEAST_ONE = {
-    "epochs", "batch_size", "log_every", "vocab_size", "held_out", "hidden_size", "num_hidden_layers",
+    "epochs", "batch_size", "accumulate", "log_every", "vocab_size", "held_out", "hidden_size", "num_hidden_layers",
     "num_attention_heads", "intermediate_size",
 }  # fmt: skip
 _AT_LEAST_ZERO = {
