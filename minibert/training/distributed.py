@@ -121,7 +121,7 @@ def once(error: UserError | Interrupted) -> UserError | Interrupted | SystemExit
 
 def distribute(loss: nn.Module) -> nn.Module:
     """The same module, whose gradients are averaged over ranks as they are computed, if there are several."""
-    return loss if world_size() == 1 else DistributedDataParallel(loss, broadcast_buffers=False)
+    return loss if world_size() == 1 else DistributedDataParallel(loss)
 
 
 def hold_gradients(loss: nn.Module) -> AbstractContextManager[None]:

@@ -66,7 +66,7 @@ class Task(Protocol):
         """Loss summed over the predictions of a batch or a part of one, and further sums by name."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out data, equal on all ranks. The loop sets evaluation mode before and training mode after."""
+        """Figures on held-out data, equal on all ranks. The loop sets evaluation mode before, training mode after."""
 
 
 class Loss(nn.Module):
