@@ -24,6 +24,9 @@ LABELS = ("entailment", "neutral", "contradiction")
 # What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
 SCHEDULES = ("constant", "linear")
 
+# The numbers that training computes with (minibert.device).
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
 
@@ -97,6 +100,8 @@ class TrainingOptions:
     seed: int = option(42, "seed of every random choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
+    precision: str = option("auto", "auto is bfloat16 on a GPU that has it, float32 elsewhere", choices=PRECISIONS)
+    compile: bool = option(False, "compile the encoder's blocks with torch.compile before training")
     epochs: int = option(3, "passes over the training data")
     max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
     batch_size: int = option(16, "examples in a batch; a step has one of each rank, times --accumulate")

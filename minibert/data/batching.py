@@ -72,12 +72,19 @@ class Batch:
             tokens=int(attention_mask.sum()),
         )
 
+    @property
+    def padded(self) -> bool:
+        """Whether there is padding: known without asking the device."""
+        return self.tokens < self.input_ids.numel()
+
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """The same batch on another device; CUDA copies it while the host goes on, which takes pinned memory."""
         if device.type == "cpu":
             return self
         tensors: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 

@@ -19,7 +19,7 @@ from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import describe, pick_device
+from minibert.device import compile_blocks, describe, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
@@ -72,7 +72,9 @@ class MLMTask:
         """Cross-entropy summed over the masked positions, and how many were guessed right."""
         if batch.positions is None:
             raise ValueError("the batch does not say which positions are to be predicted")
-        loss, correct = self.model.loss(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
+        # Without a mask, CUDA's flash kernel can be used; with one it can't, and another does the work.
+        mask = batch.attention_mask if batch.padded else None
+        loss, correct = self.model.loss(batch.input_ids, mask, batch.positions, batch.labels)
         return loss, {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
@@ -138,11 +140,13 @@ def pretrain(options: MLMOptions) -> None:
     with together():
         check_output(options)
         device = pick_device(options.device, options.threads, local_rank())
-        options = replace(options, device=str(device))
+        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
         tokenizer, train, held_out = read_articles(options)
 
         torch.manual_seed(options.seed)
         model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+        if options.compile:
+            compile_blocks(model.bert.blocks, device)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
 

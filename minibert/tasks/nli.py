@@ -19,7 +19,7 @@ from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import describe, pick_device
+from minibert.device import compile_blocks, describe, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
@@ -62,7 +62,7 @@ class NLITask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, and how many were classified right."""
-        logits = self.model(batch.input_ids, batch.attention_mask)  # (B, 3)
+        logits = self.model(batch.input_ids, batch.attention_mask).float()  # (B, 3), whatever the precision before
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
         return F.cross_entropy(logits, batch.labels, reduction="sum"), {"accuracy": correct}
 
@@ -108,10 +108,12 @@ def finetune(options: NLIOptions) -> None:
     with together():
         check_output(options)
         device = pick_device(options.device, options.threads, local_rank())
-        options = replace(options, device=str(device))
+        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
         torch.manual_seed(options.seed)
         model, tokenizer = make_classifier(options)
         model.to(device)
+        if options.compile:
+            compile_blocks(model.encoder.blocks, device)
         train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
         validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
         heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -243,7 +243,8 @@ class Trainer:
         for index in range(accumulate := self.options.accumulate):
             part = batch.part(rank() * accumulate + index, accumulate * world_size()).to(device)
             with nullcontext() if index == accumulate - 1 else hold_gradients(self.loss):
-                loss, sums = self.loss(part)
+                with self._precision(device):
+                    loss, sums = self.loss(part)
                 (loss / count).backward()
             losses.append(loss.detach())
             extras.append(sums)
@@ -251,6 +252,12 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         window.add(batch, losses, extras)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+        """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
+        if self.options.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
 
     def _clip(self) -> None:
         """Scale the gradients down to a norm of `options.clip`, if theirs is greater.
@@ -293,7 +300,7 @@ class Trainer:
     def _validate(self) -> None:
         """Figures on held-out data, and the best epoch kept."""
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._precision(next(self.model.parameters()).device):
             figures = self.task.validate()
         self.model.train()
         place = self.place

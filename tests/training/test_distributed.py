@@ -10,6 +10,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -80,7 +81,7 @@ class Forks:
     def __init__(self, folder: Path) -> None:
         self.folder, self.jobs = folder, 0
         self.context = multiprocessing.get_context("forkserver")
-        heavy = ["torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+        heavy = ["minibert.tasks.mlm", "minibert.tasks.nli", "torch._dynamo", "matplotlib.backends.backend_agg"]
         self.context.set_forkserver_preload([__name__, *heavy])
 
     def start(self, script: str, *arguments: str) -> list[Any]:
@@ -116,26 +117,31 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
 
 @pytest.fixture(scope="module")
 def exact(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both trainings in three arrangements of 16 examples a step: at once, accumulated, on two ranks."""
+    """Both trainings in four arrangements of 16 examples a step: at once, accumulated, on two ranks, on two ranks and
+    accumulated."""
     folder = tmp_path_factory.mktemp("exact")
     encoder = str(folder / "encoder")
     torch.set_num_threads(1)
     train_mlm.main([*MLM, *PLAIN, "--max-steps", "1", "--dropout", "0", "--output", encoder])
     kinds = {"mlm": (train_mlm, [*MLM, *EXACT]), "nli": (train_nli, [*NLI, *EXACT, "--encoder", encoder])}
-    job = torchrun("train_mlm.py", *kinds["mlm"][1], *HALF, "--output", str(folder / "mlm-ranks"))
+    real = torchrun("train_mlm.py", *kinds["mlm"][1], *HALF, "--output", str(folder / "mlm-ranks"))
     for kind, (script, arguments) in kinds.items():
         for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
             script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
-    (folder / "mlm.out").write_text(job.communicate(timeout=120)[0])
-    assert job.returncode == 0
+    (folder / "mlm.out").write_text(real.communicate(timeout=120)[0])
+    assert real.returncode == 0
     ranks = forks.run("train_nli", *kinds["nli"][1], *HALF, "--output", str(folder / "nli-ranks"))
     assert ranks.statuses == [0, 0], ranks.err
     assert ranks.out[1] == ranks.err[0] == ranks.err[1] == ""
     (folder / "nli.out").write_text(ranks.out[0])
+    both = ["--batch-size", "4", "--accumulate", "2"]
+    for kind, (_, arguments) in kinds.items():
+        job = forks.run(f"train_{kind}", *arguments, *both, "--output", str(folder / f"{kind}-both"))
+        assert job.statuses == [0, 0], job.err
     return folder
 
 
-@pytest.mark.parametrize("arrangement", ["accumulated", "ranks"])
+@pytest.mark.parametrize("arrangement", ["accumulated", "ranks", "both"])
 @pytest.mark.parametrize("kind", ["mlm", "nli"])
 def test_50_steps_have_the_same_losses_in_all_arrangements(exact: Path, kind: str, arrangement: str) -> None:
     plain, other = exact / f"{kind}-plain", exact / f"{kind}-{arrangement}"
@@ -222,6 +228,7 @@ def runs(forks: Forks) -> Runs:
     os.kill(processes[1].pid, signal.SIGTERM)
     stopped = forks.end(processes)
     saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
+    shutil.copy(folder / "part" / "checkpoints" / saved[-1], folder / "saved.safetensors")
     other_size = refusal([*part, "--resume"])
     resumed = forks.run("train_mlm", *part, "--resume")
 
@@ -260,6 +267,11 @@ def test_a_resumed_run_of_two_ranks_is_the_uninterrupted_one_bit_for_bit(runs: R
     assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items())
     losses = [[record["loss"] for record in records(runs.folder / name, "train")] for name in ("whole", "part")]
     assert losses[0] == losses[1]
+
+
+def test_ranks_drop_out_different_elements(runs: Runs) -> None:
+    states = load_file(runs.folder / "saved.safetensors")
+    assert not torch.equal(states["random.0.cpu"], states["random.1.cpu"])
 
 
 def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:

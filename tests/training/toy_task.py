@@ -32,10 +32,10 @@ class Points:
 
 
 class Line(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(x) @ self.weight
