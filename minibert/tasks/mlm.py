@@ -138,9 +138,9 @@ def pretrain(options: MLMOptions) -> None:
     vocab = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
     options = replace(options, vocab=vocab)
     with together():
-        check_output(options)
         device = pick_device(options.device, options.threads, local_rank())
         options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
+        check_output(options)
         tokenizer, train, held_out = read_articles(options)
 
         torch.manual_seed(options.seed)

@@ -106,9 +106,9 @@ def finetune(options: NLIOptions) -> None:
         Interrupted: a signal came, and the run's place is saved.
     """
     with together():
-        check_output(options)
         device = pick_device(options.device, options.threads, local_rank())
         options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
+        check_output(options)
         torch.manual_seed(options.seed)
         model, tokenizer = make_classifier(options)
         model.to(device)
