@@ -43,7 +43,7 @@ def check_output(options: TrainingOptions) -> None:
 
     Raises:
         UserError: there is a finished model or an unfinished run in it and no option says what to do, there is nothing
-            to resume, or the options contradict those of the run to be resumed.
+            to resume, or the options or the number of ranks contradict those of the run to be resumed.
     """
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
@@ -58,8 +58,8 @@ def check_output(options: TrainingOptions) -> None:
         _check_same_options(before["options"], options)
         if before["ranks"] != world_size():
             raise UserError(
-                f"{world_size()} ranks contradict the run to be resumed, which has {before['ranks']}:"
-                f" start it with torchrun, {before['ranks']} processes in all"
+                f"ranks: {world_size()} contradicts the run to be resumed, which has {before['ranks']}:"
+                " start as many processes as before (torchrun --nproc-per-node)"
             )
     elif unfinished and not options.overwrite:
         raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")

@@ -275,7 +275,7 @@ def test_ranks_drop_out_different_elements(runs: Runs) -> None:
 
 
 def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:
-    assert "1 ranks contradict the run to be resumed, which has 2" in runs.other_size
+    assert "ranks: 1 contradicts the run to be resumed, which has 2" in runs.other_size
 
 
 @pytest.mark.parametrize(
