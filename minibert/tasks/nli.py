@@ -62,7 +62,7 @@ class NLITask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, and how many were classified right."""
-        logits = self.model(batch.input_ids, batch.attention_mask).float()  # (B, 3), whatever the precision before
+        logits = self.model(batch.input_ids, batch.attention_mask)  # (B, 3)
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
         return F.cross_entropy(logits, batch.labels, reduction="sum"), {"accuracy": correct}
 
