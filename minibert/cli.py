@@ -11,10 +11,12 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, TypeVar
 
-from minibert.errors import Interrupted, UserError
+from minibert.errors import Interrupted, UserError, os_error_text
 
 Options = TypeVar("Options")
 
@@ -43,7 +45,21 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, descr
         else:
             settings |= {"type": _plain(types_of[field.name]), "choices": field.metadata["choices"]}
             parser.add_argument(flag, metavar=None if settings["choices"] else _metavar(settings["type"]), **settings)
-    return options(**vars(parser.parse_args(arguments)))
+    with _said_once():
+        return options(**vars(parser.parse_args(arguments)))
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Of the processes that torchrun starts with one command line, the first says what is wrong with it."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            yield
+        except UserError as error:
+            sys.exit(error.status)
 
 
 def _plain(annotation: Any) -> Callable[[str], Any]:
@@ -65,16 +81,16 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        _leave(f"error: {' '.join(str(error).split())}", 2)
+        _leave(f"error: {' '.join(str(error).split())}", error.status)
     except Interrupted as stop:
-        _leave(str(stop), 128 + stop.signal)
+        _leave(str(stop), stop.status)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except BrokenPipeError:  # `evaluate.py | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        _leave(f"error: {error.filename or 'a file'}: {error.strerror or error}", 2)
+    except OSError as error:
+        _leave(f"error: {os_error_text(error)}", UserError.status)
 
 
 def _leave(line: str, status: int) -> None:

@@ -24,6 +24,9 @@ LABELS = ("entailment", "neutral", "contradiction")
 # What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
 SCHEDULES = ("constant", "linear")
 
+# The numbers that training computes with (minibert.device).
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
 
@@ -97,9 +100,12 @@ class TrainingOptions:
     seed: int = option(42, "seed of every random choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
+    precision: str = option("auto", "auto is bfloat16 on a GPU that has it, float32 elsewhere", choices=PRECISIONS)
+    compile: bool = option(False, "compile the encoder's blocks with torch.compile before training")
     epochs: int = option(3, "passes over the training data")
     max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
-    batch_size: int = option(16, "examples in a step")
+    batch_size: int = option(16, "examples in a batch; a step has one of each rank, times --accumulate")
+    accumulate: int = option(1, "batches of each rank whose gradients are added up before a step")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay, on all parameters as in the notebook")
     clip: float = option(1.0, "largest gradient norm")
     log_every: int = option(100, "steps between two lines of progress")
@@ -124,7 +130,7 @@ class TrainingOptions:
 
 
 _AT_LEAST_ONE = {
-    "epochs", "batch_size", "log_every", "vocab_size", "held_out", "hidden_size", "num_hidden_layers",
+    "epochs", "batch_size", "accumulate", "log_every", "vocab_size", "held_out", "hidden_size", "num_hidden_layers",
     "num_attention_heads", "intermediate_size",
 }  # fmt: skip
 _AT_LEAST_ZERO = {

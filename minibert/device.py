@@ -1,18 +1,25 @@
-"""Where the arithmetic is done."""
+"""Where the arithmetic is done, in which numbers, and by whose kernels.
+
+Nothing here that is for CUDA has been run on it: what it gains is unmeasured.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import nn
 
 from minibert.errors import UserError
 
 
-def pick_device(name: str, threads: int = 0) -> torch.device:
+def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> torch.device:
     """The device of `--device`; auto is CUDA, then Apple's MPS, then the CPU.
 
     Args:
         name: auto, or any device name of torch's.
         threads: CPU threads; 0 leaves torch's own choice.
+        local_rank: which of the machine's processes this is, if several train together: cuda is its own GPU then.
     Raises:
         UserError: torch knows no such device, or this machine has none.
     """
@@ -20,16 +27,70 @@ def pick_device(name: str, threads: int = 0) -> torch.device:
         torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if local_rank is not None and name.startswith("cuda:"):
+        raise UserError(f"--device {name} is one GPU for all ranks: give cuda, and each takes its own")
+    if local_rank is not None and name == "cuda":
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # NCCL uses the current one
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps") from error
     return device
 
 
-def describe(device: torch.device) -> str:
-    """The device as a run's summary names it."""
+def pick_precision(name: str, device: torch.device) -> str:
+    """What `--precision` means on a device: float32 or bfloat16.
+
+    In bfloat16, matrix products have 8 bits of precision and are summed in float32; weights, norms, losses and the
+    optimiser's sums stay in float32 (torch.autocast). In float32, CUDA's matrix products may round what they multiply
+    to TF32, 11 bits.
+
+    Args:
+        name: one of `minibert.config.PRECISIONS`: auto is bfloat16 on CUDA where the hardware has it, else float32.
+        device: where it is computed.
+    Raises:
+        UserError: the device has no bfloat16.
+    Source: Micikevicius et al. 2018, "Mixed precision training", section 3 (with float16).
+    """
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+        torch.set_float32_matmul_precision("high")
+    if name == "auto":
+        has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if has else "float32"
+    if name == "bfloat16":
+        try:
+            torch.autocast(device.type, torch.bfloat16)
+        except RuntimeError as error:
+            raise UserError(f"--precision bfloat16 can't be used on {device}: give float32") from error
+    return name
+
+
+def compile_blocks(blocks: Iterable[nn.Module], device: torch.device) -> None:
+    """Have torch.compile make kernels for modules that are alike, when they are first used; names of weights stay.
+
+    They are compiled for any size of batch, once for all blocks. A small function is compiled first, to find out at the
+    beginning whether that is possible.
+
+    Raises:
+        UserError: it is not; most often there is no C++ compiler.
+    """
+    try:
+        torch.compile(torch.square)(torch.ones(2, device=device))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({reason})") from error
+    for block in blocks:
+        block.compile(dynamic=True)
+
+
+def describe(device: torch.device, ranks: int = 1) -> str:
+    """The device as a run's summary names it, and how many processes have one like it."""
+    name = str(device)
+    if device.type == "cuda":
+        name = f"{device} ({torch.cuda.get_device_name(device)})"
+    elif device.type == "cpu":
+        name = f"{device} ({torch.get_num_threads()} threads)"
+    return name if ranks == 1 else f"{ranks} ranks, the first on {name}"

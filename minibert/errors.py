@@ -7,16 +7,29 @@ exit with status 2; every exception but these two is a bug and keeps its traceba
 
 
 class UserError(ValueError):
-    """Something the user can put right. The message is one line: cause, place, way out."""
+    """Something the user can put right. The message is one line: cause, place, way out.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    status = 2
 
 
 class Interrupted(Exception):
     """A signal asked the run to stop, and it has saved its place.
 
     Attributes:
-        signal: the signal's number; the exit status is 128 more, as shells have it.
+        signal: the signal's number.
+        status: the exit status, 128 more, as shells have it.
     """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+        self.status = 128 + signal
+
+
+def os_error_text(error: OSError) -> str:
+    """A full disk, or a folder that may not be written to, as one line."""
+    return f"{error.filename or 'a file'}: {error.strerror or error}"

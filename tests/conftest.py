@@ -25,6 +25,9 @@ TEXTS = [
 ] * 4
 
 
+torch.set_num_threads(1)  # here too: fixtures of modules come before `_isolated`, and threads change the last digits
+
+
 def _no_network(*_: object, **__: object) -> None:
     raise OSError("tests have no network")
 

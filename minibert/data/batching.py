@@ -26,6 +26,7 @@ class Batch:
         labels: (N,) int64, the N answers to be predicted, none of them to be ignored.
         positions: (N,) int64, where in the B * T flattened positions they belong (masked language modelling only).
         tokens: how many real tokens there are.
+        sequences: how many rows an example has. The first rows of all examples come first, then their second ones.
     """
 
     input_ids: Tensor
@@ -33,13 +34,57 @@ class Batch:
     labels: Tensor
     positions: Tensor | None = None
     tokens: int = 0
+    sequences: int = 1
+
+    @property
+    def count(self) -> int:
+        """N, the number of predictions."""
+        return len(self.labels)
+
+    def part(self, index: int, parts: int) -> Batch:
+        """One of `parts` slices of the examples, as equal as can be, padded to its own longest sequence.
+
+        Each rank of a distributed run makes the whole batch of a step and takes its parts of it, so that neither
+        examples nor masks depend on how many ranks there are. The price is that each rank makes all of it: token ids
+        alone, on the CPU, 6 ms for 1,024 rows of up to 128 tokens. With many hundreds of ranks that would be felt, and
+        masks would have to be drawn for each text by itself. Of fewer examples than parts, some parts have none.
+        """
+        if parts == 1:
+            return self
+        B, T = len(self.input_ids) // self.sequences, self.input_ids.shape[1]
+        first, end = B * index // parts, B * (index + 1) // parts
+        input_ids, attention_mask = (
+            rows.view(self.sequences, B, T)[:, first:end].flatten(0, 1)
+            for rows in (self.input_ids, self.attention_mask)
+        )
+        length = int(attention_mask.any(dim=0).sum())
+        labels, positions = self.labels[first:end], None
+        if self.positions is not None:
+            inside = (self.positions >= first * T) & (self.positions < end * T)
+            row, column = (self.positions[inside] - first * T).div(T, rounding_mode="floor"), self.positions[inside] % T
+            labels, positions = self.labels[inside], row * length + column
+        return replace(
+            self,
+            input_ids=input_ids[:, :length],
+            attention_mask=attention_mask[:, :length],
+            labels=labels,
+            positions=positions,
+            tokens=int(attention_mask.sum()),
+        )
+
+    @property
+    def padded(self) -> bool:
+        """Whether there is padding: known without asking the device."""
+        return self.tokens < self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """The same batch on another device; CUDA copies it while the host goes on, which takes pinned memory."""
         if device.type == "cpu":
             return self
         tensors: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 

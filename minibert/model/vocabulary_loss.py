@@ -47,6 +47,8 @@ class _VocabularyLoss(torch.autograd.Function):
     """
 
     @staticmethod
+    # Also where bfloat16 is the rule: sums over a vocabulary need the precision.
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
@@ -70,6 +72,7 @@ class _VocabularyLoss(torch.autograd.Function):
         return (log_total - at_label).sum(), correct
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
         of_hidden, of_weight, of_bias = -weight[labels], torch.empty_like(weight), weight.new_empty(len(weight))

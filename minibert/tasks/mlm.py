@@ -19,13 +19,14 @@ from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import describe, pick_device
+from minibert.device import compile_blocks, describe, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
+from minibert.training.distributed import gather, local_rank, rank, ranks, together, world_size
 from minibert.training.progress import heading
-from minibert.training.run import check_output, run_training, total_steps
+from minibert.training.run import check_output, examples_per_step, run_training, total_steps
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 
@@ -56,33 +57,36 @@ class MLMTask:
         self.model, self.train, self.options = model, train, options
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
         self.device = next(model.parameters()).device
-        self.steps_per_epoch = batches_per_epoch(len(train), options.batch_size)
+        self.step_size = examples_per_step(options)
+        self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
         self.held_out = list(self._held_out_batches(held_out))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
-        for step, rows in epoch_batches(len(self.train), options.batch_size, options.seed, epoch, start):
+        for step, rows in epoch_batches(len(self.train), self.step_size, options.seed, epoch, start):
             input_ids, attention_mask = pad([self.train[row] for row in rows], self.pad_id)
             yield self._masked(input_ids, attention_mask, batch_generator(options.seed, epoch, step))
 
-    def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
-        """Cross-entropy summed over the masked positions, their number, and how many were guessed right."""
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy summed over the masked positions, and how many were guessed right."""
         if batch.positions is None:
             raise ValueError("the batch does not say which positions are to be predicted")
-        loss, correct = self.model.loss(batch.input_ids, batch.attention_mask, batch.positions, batch.labels)
-        return loss, len(batch.labels), {"accuracy": correct}
+        # Without a mask, CUDA's flash kernel can be used; with one it can't, and another does the work.
+        mask = batch.attention_mask if batch.padded else None
+        loss, correct = self.model.loss(batch.input_ids, mask, batch.positions, batch.labels)
+        return loss, {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
         """Loss in nats, accuracy and pseudo-perplexity at the masked positions of the held-out articles.
 
         Pseudo-perplexity is the exponential of that loss. (Salazar et al. 2020, section 2.3, mask one token at a time,
-        T passes a text; with more tokens hidden at once the figure is higher.)
+        T passes a text; with more tokens hidden at once the figure is higher.) Ranks share the batches.
         """
-        totals = [self.loss(batch.to(self.device)) for batch in self.held_out]
-        count = sum(count for _, count, _ in totals)
-        loss = float(sum(loss for loss, _, _ in totals)) / count
-        accuracy = float(sum(extras["accuracy"] for _, _, extras in totals)) / count
+        totals = [self.loss(batch.to(self.device)) for batch in self.held_out[rank() :: world_size()]]
+        count = sum(batch.count for batch in self.held_out)
+        loss = sum(gather(float(sum(loss for loss, _ in totals)))) / count
+        accuracy = sum(gather(float(sum(extras["accuracy"] for _, extras in totals)))) / count
         return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": math.exp(loss)}
 
     def baseline(self) -> tuple[float, float]:
@@ -122,6 +126,7 @@ def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
     return Batch(input_ids, attention_mask, labels.flatten()[positions], positions, tokens=int(attention_mask.sum()))
 
 
+@ranks()
 def pretrain(options: MLMOptions) -> None:
     """All of train_mlm.py: read, tokenise, train, save.
 
@@ -132,33 +137,39 @@ def pretrain(options: MLMOptions) -> None:
     # The toy world has to work without a network and has few words: it learns its own vocabulary.
     vocab = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
     options = replace(options, vocab=vocab)
-    check_output(options)
-    device = pick_device(options.device, options.threads)
-    options = replace(options, device=str(device))
-    tokenizer, train, held_out = read_articles(options)
+    with together():
+        device = pick_device(options.device, options.threads, local_rank())
+        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
+        check_output(options)
+        tokenizer, train, held_out = read_articles(options)
 
-    torch.manual_seed(options.seed)
-    model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+        torch.manual_seed(options.seed)
+        model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+        if options.compile:
+            compile_blocks(model.bert.blocks, device)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
+
+        task = MLMTask(model, train, held_out, tokenizer, options)
+        unigram_loss, unigram_accuracy = task.baseline()
+        steps = total_steps(task, options)
+        heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")
+        heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
+        start = {
+            "parameters": parameters,
+            "articles": len(train),
+            "tokens": len(train.ids),
+            "unigram_loss": unigram_loss,
+            "unigram_accuracy": unigram_accuracy,
+        }
+    run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
+
+
+def _shape(options: MLMOptions) -> str:
     layers = "1 layer" if options.num_hidden_layers == 1 else f"{options.num_hidden_layers} layers"
-    shape = (
+    return (
         f"{layers} x {options.hidden_size}, {options.num_attention_heads} heads, {options.intermediate_size:,} inside"
     )
-    heading("model", f"{shape}: {parameters / 1e6:.1f} M parameters")
-
-    task = MLMTask(model, train, held_out, tokenizer, options)
-    unigram_loss, unigram_accuracy = task.baseline()
-    steps = total_steps(task, options)
-    heading("training", f"{steps:,} steps of {options.batch_size} articles on {describe(device)}")
-    heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
-    start = {
-        "parameters": parameters,
-        "articles": len(train),
-        "tokens": len(train.ids),
-        "unigram_loss": unigram_loss,
-        "unigram_accuracy": unigram_accuracy,
-    }
-    run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
 
 
 def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore]:

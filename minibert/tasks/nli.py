@@ -19,12 +19,13 @@ from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import describe, pick_device
+from minibert.device import compile_blocks, describe, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
+from minibert.training.distributed import gather, local_rank, rank, ranks, together, world_size
 from minibert.training.progress import heading
-from minibert.training.run import check_output, run_training, total_steps
+from minibert.training.run import check_output, examples_per_step, run_training, total_steps
 
 
 class NLITask:
@@ -51,31 +52,34 @@ class NLITask:
         self.device = next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
-        self.steps_per_epoch = batches_per_epoch(len(train), options.batch_size)
+        self.step_size = examples_per_step(options)
+        self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
-        options = self.options
-        for _, rows in epoch_batches(len(self.train_labels), options.batch_size, options.seed, epoch, start):
+        for _, rows in epoch_batches(len(self.train_labels), self.step_size, self.options.seed, epoch, start):
             yield self._batch(self.train, self.train_labels, rows)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, int, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, their number, and how many were classified right."""
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy summed over the pairs, and how many were classified right."""
         logits = self.model(batch.input_ids, batch.attention_mask)  # (B, 3)
         correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
-        return F.cross_entropy(logits, batch.labels, reduction="sum"), len(batch.labels), {"accuracy": correct}
+        return F.cross_entropy(logits, batch.labels, reduction="sum"), {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
-        """Mean loss and accuracy over the validation pairs."""
+        """Mean loss and accuracy over the validation pairs, whose batches ranks share."""
         count = len(self.validation_labels)
         rows = np.arange(count)
         size = self.options.batch_size
         loss, correct = torch.zeros(2, device=self.device)
-        for start in range(0, count, size):
+        for start in range(rank() * size, count, world_size() * size):
             batch = self._batch(self.validation, self.validation_labels, rows[start : start + size])
-            total, _, extras = self.loss(batch.to(self.device))
+            total, extras = self.loss(batch.to(self.device))
             loss, correct = loss + total, correct + extras["accuracy"]
-        return {"validation_loss": loss.item() / count, "validation_accuracy": correct.item() / count}
+        return {
+            "validation_loss": sum(gather(loss.item())) / count,
+            "validation_accuracy": sum(gather(correct.item())) / count,
+        }
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
         """Premises and hypotheses as ids."""
@@ -88,9 +92,12 @@ class NLITask:
     def _batch(self, sides: tuple[TokenStore, TokenStore], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
         input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
-        return Batch(input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()))
+        return Batch(
+            input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()), sequences=2
+        )
 
 
+@ranks()
 def finetune(options: NLIOptions) -> None:
     """All of train_nli.py: read, tokenise, train, save.
 
@@ -98,26 +105,29 @@ def finetune(options: NLIOptions) -> None:
         UserError: an option, a path or a file is wrong, or the loss stops being a number.
         Interrupted: a signal came, and the run's place is saved.
     """
-    check_output(options)
-    device = pick_device(options.device, options.threads)
-    options = replace(options, device=str(device))
-    torch.manual_seed(options.seed)
-    model, tokenizer = make_classifier(options)
-    model.to(device)
-    train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
-    validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
-    heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
-    if options.hypothesis_only:
-        heading("control", "the premises are emptied: what is reached now is reached without inference")
+    with together():
+        device = pick_device(options.device, options.threads, local_rank())
+        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
+        check_output(options)
+        torch.manual_seed(options.seed)
+        model, tokenizer = make_classifier(options)
+        model.to(device)
+        if options.compile:
+            compile_blocks(model.encoder.blocks, device)
+        train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
+        validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
+        heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+        if options.hypothesis_only:
+            heading("control", "the premises are emptied: what is reached now is reached without inference")
 
-    task = NLITask(model, tokenizer, train, validation, options)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    majority = float(np.bincount(validation.labels).max() / len(validation))
-    steps = total_steps(task, options)
-    heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-    heading("training", f"{steps:,} steps of {options.batch_size} pairs on {describe(device)}")
-    heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
-    start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
+        task = NLITask(model, tokenizer, train, validation, options)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        majority = float(np.bincount(validation.labels).max() / len(validation))
+        steps = total_steps(task, options)
+        heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
+        heading("training", f"{steps:,} steps of {task.step_size} pairs on {describe(device, world_size())}")
+        heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
+        start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
 
     def save(folder: Path) -> None:
         save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)

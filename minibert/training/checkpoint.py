@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from minibert.errors import UserError
 from minibert.files import write_file
+from minibert.training.distributed import gather, rank
 
 KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Write `folder`/step-N.safetensors and drop all but the last two.
+    """Write `folder`/step-N.safetensors and drop all but the last two. All ranks call it and rank 0 writes.
 
     Args:
         folder: the run's folder of checkpoints.
@@ -30,13 +31,16 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     Raises:
         UserError: it can't be written; the older checkpoints are untouched.
     """
+    random = gather(_random_state())
+    if rank():
+        return
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {
         f"optimizer.{index}.{name}": tensor
         for index, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    tensors |= {f"random.{name}": state for name, state in _random_state().items()}
+    tensors |= {f"random.{number}.{name}": state for number, its in enumerate(random) for name, state in its.items()}
     path = folder / f"step-{progress['step']:08d}.safetensors"
     metadata = {"progress": json.dumps(progress)}
     write_file(path, lambda partial: save_file(tensors, partial, metadata=metadata))
@@ -60,7 +64,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not fit the model: {str(error).splitlines()[0]}") from error
-    _set_random_state(_under("random.", tensors))
+    _set_random_state(_under(f"random.{rank()}.", tensors))
     progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
 
@@ -81,7 +85,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def save_best(folder: Path, model: nn.Module) -> None:
-    """Keep the weights of the best epoch so far."""
+    """Keep the weights of the best epoch so far. All ranks call it and rank 0 writes."""
+    if rank():
+        return
     write_file(folder / "best.safetensors", lambda partial: save_file(model.state_dict(), partial))
 
 

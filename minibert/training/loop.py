@@ -2,10 +2,12 @@
 
 It knows a task only as something that gives batches and a loss, so both trainings run through it:
 
-    loss(batch) -> (sum, count, extras)
+    loss(batch) -> (sum, extras)
 
 `sum` is the loss summed over the batch's `count` predictions, `extras` are further sums to be averaged and logged. The
-gradient is that of sum / count.
+gradient of a step is that of sum / count over the whole batch, in however many parts it is computed: `accumulate` parts
+one after another on each rank of a distributed run. A mean of the parts' means would weigh a prediction by how few
+others happen to be in its part.
 
 Nothing here waits for the device at each step: sums stay where they are until a line of progress is due.
 """
@@ -14,8 +16,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 from minibert.config import TrainingOptions
 from minibert.errors import Interrupted, UserError
 from minibert.training.checkpoint import save_best, save_checkpoint
+from minibert.training.distributed import distribute, gather, hold_gradients, largest, once, rank, together, world_size
 from minibert.training.optim import Schedule
 from minibert.training.progress import Progress
 
@@ -35,6 +38,13 @@ class Batch(Protocol):
     """What the loop has to know of a batch."""
 
     tokens: int  # how many real tokens it has, for the rate that is shown
+
+    @property
+    def count(self) -> int:
+        """How many predictions its loss is summed over."""
+
+    def part(self, index: int, parts: int) -> Any:
+        """One of `parts` slices of it, which may have no prediction; the batch itself if `parts` is 1."""
 
     def to(self, device: torch.device) -> Any:
         """The same batch on another device."""
@@ -50,13 +60,30 @@ class Task(Protocol):
         """The validation figure, higher is better, that picks the best epoch; None keeps the last one."""
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """The batches of an epoch from batch `start` on; the same ones at every call."""
+        """The batches of an epoch from batch `start` on, one a step; the same ones at every call and on every rank."""
 
-    def loss(self, batch: Any) -> tuple[Tensor, int, dict[str, Tensor]]:
-        """Loss summed over the predictions, their number, further sums by name."""
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss summed over the predictions of a batch or a part of one, and further sums by name."""
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out data. The loop sets evaluation mode before and training mode after."""
+        """Figures on held-out data, equal on all ranks. The loop sets evaluation mode before, training mode after."""
+
+
+class Loss(nn.Module):
+    """A task's loss as a module, which is what can be distributed over ranks."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch on the model's device; 0 if it predicts nothing.
+
+        That 0 depends on all parameters, so that a rank with nothing to do still has gradients to exchange.
+        """
+        if batch.count:
+            return self.task.loss(batch)
+        return torch.stack([parameter.sum() for parameter in self.model.parameters()]).sum() * 0, {}
 
 
 @dataclass
@@ -81,7 +108,14 @@ class Place:
 
 @dataclass
 class Window:
-    """Sums since the last line of progress, kept on the device."""
+    """Sums since the last line of progress, kept on the device.
+
+    Attributes:
+        losses: each step's sum over its predictions, of this rank's parts.
+        count, tokens: predictions and tokens, of all ranks.
+        extras: further sums by name, of this rank's parts.
+        started: when, on the clock `time.perf_counter`.
+    """
 
     losses: list[Tensor] = field(default_factory=list)
     count: int = 0
@@ -89,13 +123,26 @@ class Window:
     extras: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, loss: Tensor, count: int, tokens: int, extras: Mapping[str, Tensor]) -> None:
-        """Take in one step."""
-        self.losses.append(loss.detach())
-        self.count += count
-        self.tokens += tokens
-        for name, value in extras.items():
-            self.extras[name] = self.extras.get(name, 0) + value.detach()
+    def add(self, batch: Batch, losses: Sequence[Tensor], extras: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take in one step: its whole batch, and what each of this rank's parts of it gave."""
+        self.losses.append(torch.stack([loss.detach() for loss in losses]).sum())
+        self.count += batch.count
+        self.tokens += batch.tokens
+        for sums in extras:
+            for name, value in sums.items():
+                self.extras[name] = self.extras.get(name, 0) + value.detach()
+
+    def of_all_ranks(self) -> Window:
+        """The window with the other ranks' sums added."""
+        if world_size() == 1:
+            return self
+        extras = {name: value.cpu() for name, value in self.extras.items()}
+        total = Window(count=self.count, tokens=self.tokens, started=self.started)
+        for losses, sums in gather((torch.stack(self.losses).cpu(), extras)):
+            total.losses = [a + b for a, b in zip(total.losses, losses, strict=True)] if total.losses else list(losses)
+            for name, value in sums.items():
+                total.extras[name] = total.extras.get(name, 0) + value
+        return total
 
     def means(self) -> dict[str, float]:
         """Averages over all predictions of the window."""
@@ -115,7 +162,7 @@ class Window:
 
 @dataclass
 class Trainer:
-    """Trains a model on a task.
+    """Trains a model on a task. In a distributed run, each rank has one, and what they do is done by all of them.
 
     Attributes:
         model: its parameters are trained in place.
@@ -137,6 +184,9 @@ class Trainer:
     progress: Progress
     place: Place
 
+    def __post_init__(self) -> None:
+        self.loss = distribute(Loss(self.model, self.task))
+
     def run(self) -> Place:
         """Train to the end of the last epoch or to the last step, whichever comes first.
 
@@ -146,14 +196,14 @@ class Trainer:
         """
         last_step = self.progress.total_steps
         try:
-            with _stop_signals() as stop:
+            with _stop_signals() as signals:
                 while self.place.step < last_step or self.place.batch:
-                    self._epoch(last_step, stop)
+                    self._epoch(last_step, signals)
         finally:
             self.progress.close()
         return self.place
 
-    def _epoch(self, last_step: int, stop: list[int]) -> None:
+    def _epoch(self, last_step: int, signals: list[int]) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
         place = self.place
         self.model.train()
@@ -163,14 +213,18 @@ class Trainer:
             place.step += 1
             place.batch += 1
             self.progress.advance()
+            stop = largest(signals[0] if signals else 0)  # a signal need not reach all ranks before the same step
             save = bool(self.options.save_every) and place.step % self.options.save_every == 0
             if save or stop or place.step % self.options.log_every == 0:
                 window = self._log(window)
             if save or stop:
                 self._checkpoint()
             if stop:
-                raise Interrupted(
-                    f"stopped at step {place.step:,}, which is saved: the same command with --resume continues", stop[0]
+                raise once(
+                    Interrupted(
+                        f"stopped at step {place.step:,}, which is saved: the same command with --resume continues",
+                        stop,
+                    )
                 )
             if place.step == last_step:
                 break
@@ -180,16 +234,30 @@ class Trainer:
         self._checkpoint()
 
     def step(self, batch: Batch, window: Window) -> None:
-        """One update of the weights."""
+        """One update of the weights, from this rank's parts of the batch, one after another."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * self.schedule(self.place.step)
         device = next(self.model.parameters()).device
-        loss, count, extras = self.task.loss(batch.to(device))
-        (loss / max(count, 1)).backward()  # type: ignore[no-untyped-call]
+        count = max(batch.count, 1) / world_size()  # gradients are averaged over ranks, and are to be summed
+        losses, extras = [], []
+        for index in range(accumulate := self.options.accumulate):
+            part = batch.part(rank() * accumulate + index, accumulate * world_size()).to(device)
+            with nullcontext() if index == accumulate - 1 else hold_gradients(self.loss):
+                with self._precision(device):
+                    loss, sums = self.loss(part)
+                (loss / count).backward()
+            losses.append(loss.detach())
+            extras.append(sums)
         self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        window.add(loss, count, batch.tokens, extras)
+        window.add(batch, losses, extras)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+        """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
+        if self.options.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
 
     def _clip(self) -> None:
         """Scale the gradients down to a norm of `options.clip`, if theirs is greater.
@@ -210,11 +278,14 @@ class Trainer:
         """
         if not window.count:
             return window
+        window = window.of_all_ranks()
         bad = window.first_bad_step()
         if bad is not None:
-            raise UserError(
-                f"the loss is not a number any more at step {self.place.step - len(window.losses) + bad + 1:,}:"
-                " a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
+            raise once(
+                UserError(
+                    f"the loss is not a number any more at step {self.place.step - len(window.losses) + bad + 1:,}:"
+                    " a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
+                )
             )
         self.progress.train(
             {
@@ -229,7 +300,7 @@ class Trainer:
     def _validate(self) -> None:
         """Figures on held-out data, and the best epoch kept."""
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._precision(next(self.model.parameters()).device):
             figures = self.task.validate()
         self.model.train()
         place = self.place
@@ -237,21 +308,26 @@ class Trainer:
         score = figures[self.task.score] if self.task.score is not None else None
         if score is not None and (place.best_score is None or score > place.best_score):
             place.best_epoch, place.best_score = place.epoch + 1, score
-            save_best(self.checkpoints, self.model)
+            with together():
+                save_best(self.checkpoints, self.model)
 
     def _checkpoint(self) -> None:
         self.place.metrics_bytes = self.progress.metrics.stat().st_size
-        saved = {**asdict(self.place), "options": asdict(self.options)}
-        save_checkpoint(self.checkpoints, self.model, self.optimizer, saved)
+        saved = {**asdict(self.place), "options": asdict(self.options), "ranks": world_size()}
+        with together():
+            save_checkpoint(self.checkpoints, self.model, self.optimizer, saved)
 
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Catch SIGINT and SIGTERM: the list holds the signal once one has come. A second SIGINT interrupts at once."""
+    """Catch SIGINT and SIGTERM: the list holds the signal once one has come. A second SIGINT interrupts at once.
+
+    Not in a distributed run: there Ctrl-C may come twice, from the terminal and from torchrun, which passes it on.
+    """
     received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
+        if received and number == signal.SIGINT and world_size() == 1:
             raise KeyboardInterrupt
         received.append(number)
 

@@ -26,6 +26,7 @@ from minibert.errors import UserError
 from minibert.files import write_json
 from minibert.plots import plot_training
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
+from minibert.training.distributed import rank, together, world_size
 from minibert.training.loop import Place, Task, Trainer
 from minibert.training.optim import adamw, schedule
 from minibert.training.progress import Progress, duration, heading
@@ -34,7 +35,7 @@ WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "me
 PICTURE = "training.png"
 
 # Options that may differ between a run and its continuation, because they don't change what is computed.
-_FREE = frozenset({"device", "threads", "log_every", "save_every", "resume", "overwrite", "zip"})
+_FREE = frozenset({"device", "threads", "compile", "log_every", "save_every", "resume", "overwrite", "zip"})
 
 
 def check_output(options: TrainingOptions) -> None:
@@ -42,7 +43,7 @@ def check_output(options: TrainingOptions) -> None:
 
     Raises:
         UserError: there is a finished model or an unfinished run in it and no option says what to do, there is nothing
-            to resume, or the options contradict those of the run to be resumed.
+            to resume, or the options or the number of ranks contradict those of the run to be resumed.
     """
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
@@ -53,7 +54,13 @@ def check_output(options: TrainingOptions) -> None:
     if options.resume:
         if not unfinished:
             raise UserError(f"{folder} has no checkpoint to resume from" + _finished_hint(folder))
-        _check_same_options(read_progress(unfinished[-1])["options"], options)
+        before = read_progress(unfinished[-1])
+        _check_same_options(before["options"], options)
+        if before["ranks"] != world_size():
+            raise UserError(
+                f"ranks: {world_size()} contradicts the run to be resumed, which has {before['ranks']}:"
+                " start as many processes as before (torchrun --nproc-per-node)"
+            )
     elif unfinished and not options.overwrite:
         raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
     elif (folder / WEIGHTS).exists() and not options.overwrite:
@@ -78,6 +85,11 @@ def total_steps(task: Task, options: TrainingOptions) -> int:
     return min(every, options.max_steps) if options.max_steps else every
 
 
+def examples_per_step(options: TrainingOptions) -> int:
+    """A batch of each rank, times the number that is accumulated."""
+    return options.batch_size * options.accumulate * world_size()
+
+
 def run_training(
     model: nn.Module,
     task: Task,
@@ -87,8 +99,11 @@ def run_training(
 ) -> None:
     """Train in `options.output`, from the beginning or from the last checkpoint, and leave a finished folder there.
 
+    All ranks call it, with equal models; rank 0 alone writes.
+
     Args:
-        model: trained in place; it ends with the weights of the best epoch, or of the last if the task has no score.
+        model: trained in place; it ends (on rank 0) with the weights of the best epoch, or of the last if the task has
+            no score.
         task: what it is trained on.
         options: all the rest.
         start: figures known before the first step, recorded as metrics.jsonl's first line.
@@ -98,12 +113,19 @@ def run_training(
     """
     folder, steps = Path(options.output), total_steps(task, options)
     optimizer = adamw(model, options.learning_rate, options.weight_decay)
-    place = _resume(folder, model, optimizer) if options.resume else _begin(folder, options, {"steps": steps, **start})
+    if rank():
+        torch.manual_seed(options.seed + rank())  # ranks drop out other elements of other examples
+    with together():
+        place = (
+            _resume(folder, model, optimizer) if options.resume else _begin(folder, options, {"steps": steps, **start})
+        )
 
     began = time.monotonic()
     factor = schedule(options.schedule, steps, options.warmup_ratio)
-    progress = Progress(folder / METRICS, steps, place.step)
+    progress = Progress(Path(os.devnull) if rank() else folder / METRICS, steps, place.step)
     Trainer(model, task, optimizer, factor, options, folder / CHECKPOINTS, progress, place).run()
+    if rank():
+        return
     seconds = time.monotonic() - began
     heading("trained", f"for {duration(seconds)}, to step {place.step:,}")
     if task.score is not None:
@@ -119,6 +141,8 @@ def run_training(
 
 def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> Place:
     """A folder without what an earlier run wrote (nothing else is removed), and with this run's first records."""
+    if rank():
+        return Place()
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, METRICS, OPTIONS, PICTURE):
         (folder / name).unlink(missing_ok=True)
@@ -131,8 +155,9 @@ def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> 
 def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
     """The place of the last checkpoint, with model, optimiser and random state put back and later records cut off."""
     saved = load_checkpoint(list_checkpoints(folder / CHECKPOINTS)[-1], model, optimizer)
-    saved.pop("options")
+    del saved["options"], saved["ranks"]
     place = Place(**saved)
-    os.truncate(folder / METRICS, place.metrics_bytes)
+    if rank() == 0:
+        os.truncate(folder / METRICS, place.metrics_bytes)
     heading("resuming", f"after step {place.step:,}")
     return place

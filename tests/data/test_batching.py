@@ -60,3 +60,46 @@ def test_a_batch_moves_as_a_whole() -> None:
     assert moved.positions is not None
     assert moved.positions.device.type == "meta"
     assert moved.tokens == 2
+
+
+def padded_batch() -> Batch:
+    """Five examples of unequal lengths, their labels at positions that the first column of each row names."""
+    rows = [[10, 1], [20, 2, 2, 2], [30, 3, 3], [40, 4, 4, 4, 4, 4], [50, 5]]
+    input_ids, mask = pad(rows, 0)
+    positions = torch.tensor([0, 6, 9, 14, 18, 20, 23, 24])  # T is 6; row 2 has 14 alone
+    return Batch(input_ids, mask, input_ids.flatten()[positions], positions, tokens=int(mask.sum()))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 5, 7])
+def test_parts_are_the_batch_in_order_with_its_labels(parts: int) -> None:
+    """Each row once, no longer than its part needs, and each label still stands where its positions say."""
+    whole = padded_batch()
+    rows, labels = [], []
+    for index in range(parts):
+        part = whole.part(index, parts)
+        assert part.positions is not None
+        assert torch.equal(part.labels, part.input_ids.flatten()[part.positions])
+        assert part.tokens == part.attention_mask.sum()
+        assert part.count == len(part.labels)
+        assert parts == 1 or not len(part.input_ids) or part.attention_mask[:, -1].any()
+        rows += [row[mask].tolist() for row, mask in zip(part.input_ids, part.attention_mask, strict=True)]
+        labels += part.labels.tolist()
+    assert rows == [row[mask].tolist() for row, mask in zip(whole.input_ids, whole.attention_mask, strict=True)]
+    assert labels == whole.labels.tolist()
+
+
+def test_parts_of_pairs_keep_both_sides() -> None:
+    """Three pairs: the premises, then the hypotheses; two parts have one and two of them."""
+    input_ids, mask = pad([[1], [2], [3], [11], [12, 12], [13]], 0)
+    whole = Batch(input_ids, mask, torch.tensor([0, 1, 2]), tokens=7, sequences=2)
+    first, second = whole.part(0, 2), whole.part(1, 2)
+    assert (first.input_ids.tolist(), first.labels.tolist()) == ([[1], [11]], [0])
+    assert second.input_ids.tolist() == [[2, 0], [3, 0], [12, 12], [13, 0]]
+    assert second.labels.tolist() == [1, 2]
+    assert [whole.part(index, 4).count for index in range(4)] == [0, 1, 1, 1]
+
+
+def test_a_batch_knows_whether_it_is_padded() -> None:
+    assert padded_batch().padded
+    input_ids, mask = pad([[1, 2], [3, 4]], 0)
+    assert not Batch(input_ids, mask, torch.tensor([0, 1]), tokens=4).padded

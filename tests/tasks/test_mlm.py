@@ -59,11 +59,11 @@ def test_the_loss_is_the_notebooks_dense_loss(config: ModelConfig, tokenizer: Wo
     """Logits everywhere, cross-entropy with -100 ignored: what the notebook's model computes."""
     task = make(config, tokenizer)
     batch = next(task.batches(0, 0))
-    total, count, extras = task.loss(batch)
+    total, extras = task.loss(batch)
     labels = torch.full((batch.input_ids.numel(),), IGNORED)
     labels[batch.positions] = batch.labels
     logits = task.model(batch.input_ids, batch.attention_mask).flatten(0, 1)
-    torch.testing.assert_close(total / count, F.cross_entropy(logits, labels))
+    torch.testing.assert_close(total / batch.count, F.cross_entropy(logits, labels))
     assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
 
 

@@ -20,10 +20,10 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
-def by_hand(epochs: int, steps: int) -> tuple[list[float], list[int], Line]:
+def by_hand(epochs: int, steps: int, dropout: float = 0.2) -> tuple[list[float], list[int], Line]:
     """The notebook's loop: forward, mean loss, backward, clip, step, schedule."""
     torch.manual_seed(42)
-    task = LineTask(model := Line())
+    task = LineTask(model := Line(dropout))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
     warmup = int(steps * 0.2)
     sums: list[float] = []
@@ -54,6 +54,18 @@ def test_is_the_notebooks_loop(tmp_path: Path, max_steps: int) -> None:
     torch.testing.assert_close(task.model.weight, expected.weight)
     assert all(task.modes)
     assert task.model.training
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_accumulated_is_the_whole_batch_at_once(tmp_path: Path, parts: int) -> None:
+    """Parts of one point each but the last, which is empty if 5 are made of 3 points. The gradient is that of the mean
+    over all points, its norm is clipped once, and what is logged is the same, too."""
+    task = LineTask(Line(dropout=0))
+    train(task, options(tmp_path, accumulate=parts, log_every=1))
+    sums, counts, expected = by_hand(3, 21, dropout=0)
+    torch.testing.assert_close(task.model.weight, expected.weight)
+    logged = [record["loss"] for record in records(tmp_path, "train")]
+    assert logged == pytest.approx([a / b for a, b in zip(sums, counts, strict=True)], rel=1e-5)
 
 
 def test_logged_means_are_over_predictions_and_never_mix_epochs(tmp_path: Path) -> None:

@@ -39,20 +39,22 @@ SCORES = [0.5, 0.8, 0.6]
 
 
 def fail(folder: Path, at: int, **changes: Any) -> None:
-    """A run that stops dead after `at` steps."""
+    """A run that stops dead after `at` losses."""
     with pytest.raises(Stop):
         train(Failing(Line(), at, SCORES), options(folder, **changes))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("at", [3, 4, 7, 8, 13, 14, 20])
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int) -> None:
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int, accumulate: int) -> None:
     """Checkpoints at every third step and at each epoch's end; killed after `at` steps; dropout on."""
+    settings = {"save_every": 3, "accumulate": accumulate}
     whole = LineTask(Line(), SCORES)
-    train(whole, options(tmp_path / "whole", save_every=3))
-    fail(tmp_path / "part", at, save_every=3)
+    train(whole, options(tmp_path / "whole", **settings))
+    fail(tmp_path / "part", at * accumulate, **settings)
     resumed = LineTask(Line(), SCORES)
     resumed.validations = at // 7  # the scores are a list here; a real task computes them
-    train(resumed, options(tmp_path / "part", save_every=3, resume=True))
+    train(resumed, options(tmp_path / "part", **settings, resume=True))
     assert torch.equal(whole.model.weight, resumed.model.weight)
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
 
@@ -95,6 +97,8 @@ def test_options_are_written_and_a_contradiction_is_refused(tmp_path: Path) -> N
     check_output(options(tmp_path, save_every=5, resume=True))  # does not change what is computed
     with pytest.raises(UserError, match=r"--clip 0\.9 contradicts the run to be resumed, which has 0\.7"):
         check_output(options(tmp_path, clip=0.9, resume=True))
+    with pytest.raises(UserError, match=r"--accumulate 2 contradicts the run to be resumed, which has 1"):
+        check_output(options(tmp_path, accumulate=2, resume=True))
 
 
 def test_folders_that_are_refused(tmp_path: Path) -> None:

@@ -18,15 +18,24 @@ class Points:
     y: Tensor
     tokens: int = 1
 
+    @property
+    def count(self) -> int:
+        return len(self.y)
+
+    def part(self, index: int, parts: int) -> "Points":
+        """Unequal on purpose: the first part has one point, the last one all that is left."""
+        end = len(self.y) if index == parts - 1 else index + 1
+        return Points(self.x[index:end], self.y[index:end], self.tokens)
+
     def to(self, device: torch.device) -> "Points":
         return Points(self.x.to(device), self.y.to(device), self.tokens)
 
 
 class Line(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1.0, -1.0]))
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(x) @ self.weight
@@ -56,10 +65,10 @@ class LineTask:
         self.starts.append((epoch, start))
         return (self.batch(epoch, step) for step in range(start, self.steps_per_epoch))
 
-    def loss(self, batch: Points) -> tuple[Tensor, int, dict[str, Tensor]]:
+    def loss(self, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
         self.modes.append(self.model.training)
         error = self.model(batch.x) - batch.y
-        return error.square().sum(), len(batch.y), {"absolute": error.abs().sum()}
+        return error.square().sum(), {"absolute": error.abs().sum()}
 
     def validate(self) -> dict[str, float]:
         assert not self.model.training

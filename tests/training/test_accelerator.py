@@ -1,0 +1,178 @@
+"""Proves of the way to CUDA what can be proved without one.
+
+The device "meta" has shapes and no numbers: whoever asks it for a number, or for a shape that depends on numbers, gets
+an error. A step that runs there makes the host wait for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minibert.config import LABELS, MLMOptions, ModelConfig, NLIOptions
+from minibert.data.sources import Pairs
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import tokenise
+from minibert.device import compile_blocks, pick_precision
+from minibert.errors import UserError
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.tasks.mlm import MLMTask
+from minibert.tasks.nli import NLITask
+from minibert.training.loop import Place, Trainer, Window
+from minibert.training.optim import adamw
+from minibert.training.progress import Progress
+from tests.conftest import TEXTS
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> MLMTask:
+    options = MLMOptions(**{"batch_size": 4, "max_length": 19, **changes})
+    store = tokenise(TEXTS, tokenizer, options.max_length)
+    return MLMTask(MaskedLanguageModel(config).to(device), store, store, tokenizer, options)
+
+
+def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> NLITask:
+    options = NLIOptions(**{"batch_size": 4, "max_length": 8, **changes})
+    pairs = Pairs(TEXTS, TEXTS[::-1], np.arange(len(TEXTS)) % len(LABELS))
+    return NLITask(SiameseClassifier(Bert(config)).to(device), tokenizer, pairs, pairs, options)
+
+
+def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
+    optimizer = adamw(task.model, 1e-3, 0.01)
+    progress = Progress(folder / "metrics.jsonl", 10)
+    return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("make", [mlm, nli])
+def test_a_step_waits_for_no_device(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, make: Callable[..., Any], accumulate: int
+) -> None:
+    task = make(config, tokenizer, META, accumulate=accumulate)
+    window = Window()
+    training = trainer(task, tmp_path)
+    for batch in task.batches(0, 0):
+        training.step(batch, window)
+    assert len(window.losses) == task.steps_per_epoch
+    assert all(loss.device == META for loss in window.losses)
+    with pytest.raises(RuntimeError, match="meta"):  # so a step that asked would have failed
+        window.means()
+
+
+def attention_inputs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `scaled_dot_product_attention` is given from now on."""
+    seen = []
+    attention = F.scaled_dot_product_attention
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
+        seen.append({"query": query, "key": key, "value": value, **more})
+        return attention(query, key, value, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    return seen
+
+
+def test_without_padding_the_flash_kernel_could_be_used(
+    tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its conditions, by torch's list of them: no mask, half precision, (B, H, T, K) with K at most 256 and a multiple
+    of 8, the elements of a vector side by side, all three alike. The notebook's model, texts cut to one length."""
+    seen = attention_inputs(monkeypatch)
+    config = ModelConfig(vocab_size=61, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    task = mlm(config, tokenizer, CPU, max_length=8)
+    batch = next(task.batches(0, 0))
+    with torch.autocast("cpu", torch.bfloat16):
+        task.loss(batch)
+    assert len(seen) == config.num_hidden_layers
+    for inputs in seen:
+        assert inputs["attn_mask"] is None
+        for tensor in (inputs["query"], inputs["key"], inputs["value"]):
+            assert tensor.dtype == torch.bfloat16
+            assert tensor.shape == (4, 4, 8, 64)
+            assert tensor.stride(-1) == 1
+            assert tensor.requires_grad
+
+
+def test_with_padding_there_is_a_mask(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = attention_inputs(monkeypatch)
+    task = mlm(config, tokenizer, META)
+    batch = next(batch for batch in task.batches(0, 0) if not batch.attention_mask.all())
+    task.loss(batch.to(META))
+    assert all(inputs["attn_mask"].shape == (4, 1, 1, batch.input_ids.shape[1]) for inputs in seen)
+
+
+@pytest.mark.parametrize("make", [mlm, nli])
+def test_bfloat16_is_used_where_it_is_asked_for_and_is_close(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, make: Callable[..., Any]
+) -> None:
+    """Weights, their gradients and the loss stay float32; products are not, so the loss is near, and not the same."""
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(1)
+        task = make(config, tokenizer, CPU, precision=precision)
+        task.model.eval()  # no dropout
+        window = Window()
+        trainer(task, tmp_path).step(next(task.batches(0, 0)), window)
+        losses.append(window.losses[0])
+        assert all(parameter.dtype == torch.float32 for parameter in task.model.parameters())
+    assert losses[0].dtype == losses[1].dtype == torch.float32
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.01, atol=0)
+
+
+def test_which_precision_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_precision("auto", CPU) == pick_precision("float32", CPU) == "float32"
+    assert pick_precision("bfloat16", CPU) == "bfloat16"
+    with pytest.raises(UserError, match="--precision bfloat16 can't be used on meta"):
+        pick_precision("bfloat16", META)
+
+    products: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", products.append)
+    for has in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert pick_precision("auto", torch.device("cuda")) == ("bfloat16" if has else "float32")
+    assert products == ["high", "high"]  # TF32, on CUDA alone
+
+
+def test_compiled_blocks_compute_the_same_under_the_same_names(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks by the backend that traces and differentiates without a C++ compiler, which would take a minute."""
+    compiled = []
+    compile_function = torch.compile
+
+    def quickly(function: Any, **more: Any) -> Any:
+        compiled.append(function)
+        return compile_function(function, backend="aot_eager", **more)
+
+    monkeypatch.setattr(torch, "compile", quickly)
+    task = mlm(config, tokenizer, CPU)
+    task.model.eval()
+    batch = next(task.batches(0, 0))
+    names = list(task.model.state_dict())
+    plain, _ = task.loss(batch)
+    compile_blocks(task.model.bert.blocks, CPU)
+    again, _ = task.loss(batch)
+    assert compiled == [torch.square, *(block._call_impl for block in task.model.bert.blocks)]
+    torch.testing.assert_close(again, plain)
+    assert list(task.model.state_dict()) == names
+
+
+def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing is found done
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
+    with pytest.raises(UserError, match="--compile can't be used here: leave it out, or install a C") as error:
+        compile_blocks([], CPU)
+    assert "\n" not in str(error.value)

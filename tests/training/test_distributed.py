@@ -1,0 +1,298 @@
+"""Proves that ranks change no figure, that rank 0 alone speaks and writes, and that no rank is waited for in vain.
+
+One pretraining and a killed rank are run by torchrun itself. The others are pairs of processes forked from one that has
+imported everything already, with torchrun's variables in their environment, which saves seconds for each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+from safetensors.torch import load_file
+
+import train_mlm
+import train_nli
+from minibert.cli import run
+from minibert.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# 145 articles: with 16 in a step, the last step of an epoch has a single one, and a rank or a part that has none.
+MLM = [
+    "--data", "toy", "--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2",
+    "--intermediate-size", "32", "--max-articles", "145", "--held-out", "25", "--vocab-size", "300",
+    "--max-length", "48", "--epochs", "8", "--learning-rate", "3e-3", "--log-every", "1",
+]  # fmt: skip
+NLI = ["--data", "toy", "--max-train", "145", "--max-validation", "50", "--epochs", "8", "--learning-rate", "3e-3",
+       "--log-every", "1"]  # fmt: skip
+EXACT = ["--max-steps", "50", "--dropout", "0"]
+PLAIN, ACCUMULATED, HALF = ["--batch-size", "16"], ["--batch-size", "8", "--accumulate", "2"], ["--batch-size", "8"]
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def torchrun(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*TORCHRUN, str(ROOT / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@dataclass
+class Job:
+    """Two ranks that have ended."""
+
+    statuses: list[int]
+    out: list[str]
+    err: list[str]
+
+
+def as_rank(number: int, port: int, script: str, arguments: list[str], out: Path) -> None:
+    """The main function of a rank that torchrun would have started."""
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    for name, descriptor in (("out", 1), ("err", 2)):
+        os.dup2(os.open(f"{out}.{name}{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    torch.set_num_threads(1)
+    run(lambda: importlib.import_module(script).main(arguments))
+
+
+class Forks:
+    """Starts pairs of ranks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.jobs = folder, 0
+        self.context = multiprocessing.get_context("forkserver")
+        heavy = ["minibert.tasks.mlm", "minibert.tasks.nli", "torch._dynamo", "matplotlib.backends.backend_agg"]
+        self.context.set_forkserver_preload([__name__, *heavy])
+
+    def start(self, script: str, *arguments: str) -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        self.jobs += 1
+        self.out = self.folder / f"job{self.jobs}"
+        processes = [
+            self.context.Process(target=as_rank, args=(number, port, script, list(arguments), self.out))
+            for number in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+        return processes
+
+    def end(self, processes: list[Any]) -> Job:
+        for process in processes:
+            process.join(60)
+            if process.exitcode is None:
+                process.kill()
+        texts = [[Path(f"{self.out}.{name}{number}").read_text() for number in (0, 1)] for name in ("out", "err")]
+        return Job([process.exitcode for process in processes], *texts)
+
+    def run(self, script: str, *arguments: str) -> Job:
+        return self.end(self.start(script, *arguments))
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Forks:
+    return Forks(tmp_path_factory.mktemp("forks"))
+
+
+@pytest.fixture(scope="module")
+def exact(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both trainings in four arrangements of 16 examples a step: at once, accumulated, on two ranks, on two ranks and
+    accumulated."""
+    folder = tmp_path_factory.mktemp("exact")
+    encoder = str(folder / "encoder")
+    torch.set_num_threads(1)
+    train_mlm.main([*MLM, *PLAIN, "--max-steps", "1", "--dropout", "0", "--output", encoder])
+    kinds = {"mlm": (train_mlm, [*MLM, *EXACT]), "nli": (train_nli, [*NLI, *EXACT, "--encoder", encoder])}
+    real = torchrun("train_mlm.py", *kinds["mlm"][1], *HALF, "--output", str(folder / "mlm-ranks"))
+    for kind, (script, arguments) in kinds.items():
+        for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
+            script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
+    (folder / "mlm.out").write_text(real.communicate(timeout=120)[0])
+    assert real.returncode == 0
+    ranks = forks.run("train_nli", *kinds["nli"][1], *HALF, "--output", str(folder / "nli-ranks"))
+    assert ranks.statuses == [0, 0], ranks.err
+    assert ranks.out[1] == ranks.err[0] == ranks.err[1] == ""
+    (folder / "nli.out").write_text(ranks.out[0])
+    both = ["--batch-size", "4", "--accumulate", "2"]
+    for kind, (_, arguments) in kinds.items():
+        job = forks.run(f"train_{kind}", *arguments, *both, "--output", str(folder / f"{kind}-both"))
+        assert job.statuses == [0, 0], job.err
+    return folder
+
+
+@pytest.mark.parametrize("arrangement", ["accumulated", "ranks", "both"])
+@pytest.mark.parametrize("kind", ["mlm", "nli"])
+def test_50_steps_have_the_same_losses_in_all_arrangements(exact: Path, kind: str, arrangement: str) -> None:
+    plain, other = exact / f"{kind}-plain", exact / f"{kind}-{arrangement}"
+    expected, losses = ([record["loss"] for record in records(folder, "train")] for folder in (plain, other))
+    assert len(expected) == 50
+    assert max(expected) - min(expected) > 0.1  # something happens
+    assert losses == pytest.approx(expected, abs=1e-5)
+    for before, after in zip(records(plain, "validation"), records(other, "validation"), strict=True):
+        assert {**after, "kind": 0} == pytest.approx({**before, "kind": 0}, rel=1e-5)
+    for before, after in zip(records(plain, "train"), records(other, "train"), strict=True):
+        assert after["accuracy"] == pytest.approx(before["accuracy"])
+
+
+@pytest.mark.parametrize("kind", ["mlm", "nli"])
+def test_rank_0_alone_speaks_and_writes(exact: Path, kind: str) -> None:
+    """What is printed and what is left is that of a plain run, once."""
+    out = (exact / f"{kind}.out").read_text()
+    assert out.count("step 7/50") == out.count("finished after 10 steps") == out.count("saved  ") == 1
+    assert "50 steps of 16" in out
+    assert "2 ranks" in out
+    names = [{path.name for path in (exact / f"{kind}-{name}").iterdir()} for name in ("plain", "ranks")]
+    assert names[0] == names[1]
+    assert [record["step"] for record in records(exact / f"{kind}-ranks", "train")] == list(range(1, 51))
+
+
+def test_ranks_end_with_the_weights_of_the_plain_run(exact: Path) -> None:
+    for kind in ("mlm", "nli"):
+        plain, ranks = (load_file(exact / f"{kind}-{name}" / "model.safetensors") for name in ("plain", "ranks"))
+        for name, tensor in plain.items():
+            torch.testing.assert_close(ranks[name], tensor, rtol=0, atol=2e-4)
+
+
+def test_one_process_does_without_torch_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is torchrun that has started it."""
+    monkeypatch.setattr(torch.distributed, "init_process_group", None)
+    for number, environment in enumerate(({}, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"})):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        train_mlm.main([*MLM, *PLAIN, "--max-steps", "1", "--output", str(tmp_path / str(number))])
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_a_killed_rank_ends_the_job_and_torchrun_names_it(tmp_path: Path) -> None:
+    job = torchrun("train_mlm.py", *MLM, *HALF, "--epochs", "5000", "--output", str(tmp_path / "run"))
+    wait_for(tmp_path / "run" / "metrics.jsonl", '"step": 20,')
+    os.kill(children(job)[-1], signal.SIGKILL)
+    _, err = job.communicate(timeout=60)  # raises if it hangs
+    assert job.returncode == 1
+    assert "Signal 9 (SIGKILL)" in err
+
+
+def wait_for(file: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (file.exists() and text in file.read_text()):
+        assert time.monotonic() < deadline, file
+        time.sleep(0.01)
+
+
+@dataclass
+class Runs:
+    """Pairs of ranks: one run whole, the same one stopped by a signal to one rank and continued; and mistakes."""
+
+    folder: Path
+    stopped: Job
+    saved: list[str]
+    other_size: str
+    resumed: Job
+    mistakes: dict[str, Job]
+
+
+@pytest.fixture(scope="module")
+def runs(forks: Forks) -> Runs:
+    folder = forks.folder
+    # 144 articles, all of the greatest length: ranks draw equally many random numbers for dropout.
+    arguments = [*MLM, *HALF, "--max-articles", "144", "--max-steps", "50", "--dropout", "0.3", "--warmup-ratio", "0.5"]
+    whole, part = [*arguments, "--output", str(folder / "whole")], [*arguments, "--output", str(folder / "part")]
+    assert forks.run("train_mlm", *whole).statuses == [0, 0]
+
+    processes = forks.start("train_mlm", *part)
+    wait_for(folder / "part" / "metrics.jsonl", '"step": 13,')
+    os.kill(processes[1].pid, signal.SIGTERM)
+    stopped = forks.end(processes)
+    saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
+    shutil.copy(folder / "part" / "checkpoints" / saved[-1], folder / "saved.safetensors")
+    other_size = refusal([*part, "--resume"])
+    resumed = forks.run("train_mlm", *part, "--resume")
+
+    (folder / "file").write_text("")
+    infinite = ["--learning-rate", "1e38", "--clip", "1e38", "--log-every", "4", "--warmup-ratio", "0"]
+    mistakes = {
+        "flag": ["--batch-size", "0", "--output", "flag"],
+        "usage": ["--no-such-flag", "--output", "usage"],
+        "data": ["--data", str(folder / "nowhere"), "--output", str(folder / "data")],
+        "unwritable": ["--output", str(folder / "file" / "below")],
+        "infinite": [*infinite, "--output", str(folder / "infinite")],
+    }
+    jobs = {name: forks.run("train_mlm", *MLM, *words) for name, words in mistakes.items()}
+    return Runs(folder, stopped, saved, other_size, resumed, jobs)
+
+
+def refusal(arguments: list[str]) -> str:
+    with pytest.raises(UserError) as error:
+        train_mlm.main(arguments)
+    return str(error.value)
+
+
+def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(runs: Runs) -> None:
+    assert runs.stopped.statuses == [143, 143]
+    assert runs.stopped.err[1] == ""
+    (line,) = runs.stopped.err[0].splitlines()
+    step = int(line.split("stopped at step ")[1].split(",")[0])
+    assert step >= 13
+    assert runs.saved[-1] == f"step-{step:08d}.safetensors"
+
+
+def test_a_resumed_run_of_two_ranks_is_the_uninterrupted_one_bit_for_bit(runs: Runs) -> None:
+    """Dropout is on, so the random state of each rank matters."""
+    assert runs.resumed.statuses == [0, 0], runs.resumed.err
+    whole, part = (load_file(runs.folder / name / "model.safetensors") for name in ("whole", "part"))
+    assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items())
+    losses = [[record["loss"] for record in records(runs.folder / name, "train")] for name in ("whole", "part")]
+    assert losses[0] == losses[1]
+
+
+def test_ranks_drop_out_different_elements(runs: Runs) -> None:
+    states = load_file(runs.folder / "saved.safetensors")
+    assert not torch.equal(states["random.0.cpu"], states["random.1.cpu"])
+
+
+def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:
+    assert "ranks: 1 contradicts the run to be resumed, which has 2" in runs.other_size
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("flag", "error: --batch-size 0: it has to be at least 1"),
+        ("usage", "unrecognized arguments: --no-such-flag"),
+        ("data", "error: no file or folder"),
+        ("unwritable", "below: Not a directory"),
+        ("infinite", "error: the loss is not a number any more at step"),
+    ],
+)
+def test_what_is_wrong_is_said_by_rank_0_alone(runs: Runs, name: str, message: str) -> None:
+    job = runs.mistakes[name]
+    assert job.statuses == [2, 2]
+    assert job.err[0].count(message) == 1
+    assert "Traceback" not in job.err[0]
+    assert job.out[1] == job.err[1] == ""
+    assert (runs.folder / name).exists() == (name == "infinite")  # nothing half-written
