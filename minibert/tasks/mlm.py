@@ -19,7 +19,7 @@ from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import compile_blocks, describe, pick_device, pick_precision
+from minibert.device import compile_blocks, describe, keep_freed_memory, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
@@ -138,6 +138,7 @@ def pretrain(options: MLMOptions) -> None:
     vocab = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
     options = replace(options, vocab=vocab)
     with together():
+        keep_freed_memory()
         device = pick_device(options.device, options.threads, local_rank())
         options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
         check_output(options)
