@@ -307,12 +307,17 @@ def _identity(files: list[Path]) -> list[tuple[str, int, int]]:
 def _stream(files: list[Path]) -> datasets.IterableDataset:
     """The rows of files of one format, read as they are asked for.
 
-    The first file decides the columns' types. `datasets` has to be told so: it casts the rows of the others by itself
-    only if it has been asked to write a data set.
+    The first rows decide the columns' types, as they do where `datasets` writes a data set of its own; a stream has to
+    be told them, or leaves the rows of each file as they are.
     """
     reader, settings = READERS[_ending(files[0])]
-    settings = {"data_files": [str(file) for file in files], "split": "train", "streaming": True, **settings}
-    return datasets.load_dataset(reader, features=datasets.load_dataset(reader, **settings).features, **settings)
+
+    def opened(files: list[Path], **features: Any) -> datasets.IterableDataset:
+        names = [str(file) for file in files]
+        return datasets.load_dataset(reader, data_files=names, split="train", streaming=True, **features, **settings)
+
+    first = next(opened(files[:1]).with_format("arrow").iter(batch_size=1))
+    return opened(files, features=datasets.Features.from_arrow_schema(first.schema))
 
 
 def _text_column(data: str, rows: datasets.IterableDataset) -> Iterator[list[Any]]:
@@ -321,9 +326,8 @@ def _text_column(data: str, rows: datasets.IterableDataset) -> Iterator[list[Any
     Raises:
         UserError: there is no such column.
     """
-    columns = rows.column_names or list(next(iter(rows)))  # not every format names its columns before it is read
-    if "text" not in columns:
-        raise UserError(f"{data} has the columns {', '.join(columns)}, but articles need one named text")
+    if "text" not in rows.column_names:
+        raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but articles need one named text")
     for batch in rows.select_columns("text").iter(batch_size=BATCH):
         yield batch["text"]
 
