@@ -199,7 +199,8 @@ def load_articles(
     """
     if data == "hub":
         everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
-        source, batches = partial(_hub_identity, hub, everything), partial(_hub_batches, hub, everything)
+        source: Callable[[], Any] = partial(_hub_identity, hub, everything)
+        batches: Callable[[], Iterator[list[Any]]] = partial(_hub_batches, hub, everything)
     elif data == "toy":
         source, batches = _toy_identity, _toy_batches
     else:

@@ -166,7 +166,7 @@ def test_the_toy_world_and_a_local_hub_have_stores_of_their_own(
     for part in range(2):
         rows = datasets.Dataset.from_list([{"text": f"{part} {text}"} for text in TEXTS])
         rows.to_parquet(str(tmp_path / "20231101.en" / f"train-{part:05}-of-00041.parquet"))
-    hub = {"hub": str(tmp_path), "cache": cache}
+    hub: dict[str, Any] = {"hub": str(tmp_path), "cache": cache}
     assert [build("hub", tokenizer, **hub).reused for _ in range(2)] == [False, True]
     assert [build("hub", tokenizer, **hub, max_articles=0).reused for _ in range(2)] == [False, True]
     _touch(tmp_path / "20231101.en" / "train-00001-of-00041.parquet")
