@@ -301,7 +301,7 @@ def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 def articles(options: argparse.Namespace, count: int) -> list[str]:
     """Articles as train_mlm.py takes them."""
     found = load_articles(options.wikipedia, max_articles=count, held_out=1, min_characters=200, seed=42)
-    return list(found.train)
+    return list(found.texts(found.sample.train))
 
 
 def endless(loader: Any) -> Iterator[Any]:

@@ -155,6 +155,7 @@ class MLMOptions(TrainingOptions):
     min_characters: int = option(200, "leave out articles of no more characters than this")
     held_out: int = option(500, "further articles, never trained on, for the reported loss")
     max_length: int = option(128, "tokens kept of each article, [CLS] and [SEP] included")
+    cache: str = option("", "folder for token ids, kept for later runs (default: minibert in the user's cache folder)")
     hidden_size: int = option(256, "D, the width of every token's vector")
     num_hidden_layers: int = option(4, "L, encoder blocks")
     num_attention_heads: int = option(4, "H, heads; they divide the hidden size")

@@ -95,13 +95,14 @@ def keep_freed_memory() -> None:
 
     A pretraining step allocates and frees some hundreds of megabytes, 31 of them as one gradient of the vocabulary's
     matrix. Memory that the system hands out anew has to be mapped and zeroed page by page at its first use, which took
-    a sixteenth of the step's time where docs/speed.md was measured. The process never holds more than at its peak.
+    a sixteenth of the step's time where docs/speed.md was measured. The price is memory: what is kept has been cut up for
+    smaller things, and does not always fit.
 
     Of glibc alone; elsewhere it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most that it takes: what is larger is still mapped by itself
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes: what is larger is still mapped by itself
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 

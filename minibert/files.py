@@ -23,7 +23,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        _finish(partial)
+        finish_file(partial)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
@@ -31,7 +31,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _finish(file: Path) -> None:
+def finish_file(file: Path) -> None:
     """Have a new file on disk, readable by whoever may read any new file (safetensors makes its files private)."""
     umask = os.umask(0)
     os.umask(umask)
@@ -83,7 +83,7 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
             for file in sorted(path for path in staging.rglob("*") if path.is_file()):
                 target = folder / file.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _finish(file)
+                finish_file(file)
                 file.replace(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -8,6 +8,7 @@ import tempfile
 
 # Before anything imports the libraries that read these.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
+os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -68,6 +68,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--resume"), "no checkpoint to resume from"),
         ("train_mlm.py", (*MLM, "--output", "articles.txt"), "is a file, not a folder"),
         ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
+        ("train_mlm.py", (*MLM, "--cache", "articles.txt"), "can't keep token ids in articles.txt (File exists): pass"),
         ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no folder nowhere, and the Hugging Face Hub gave no model"),
         ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
         ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from minibert.data.tokenizer import SPECIAL_TOKENS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,3 +39,25 @@ def test_compare(tmp_path: Path) -> None:
     assert report["gemm_gflops"] > 0
     assert 0 < report["start"]["help"] < report["start"]["step"]
     assert {"torch", "transformers", "processor"} <= report["machine"].keys()
+
+
+def test_memory(tmp_path: Path) -> None:
+    text = "The cat number {} sat on the mat and looked at the log for a long while. "
+    rows = [json.dumps({"text": text.format(number) * 5}) for number in range(30)]
+    (tmp_path / "articles.jsonl").write_text("\n".join(rows))
+    words = ["the", "cat", "number", "sat", "on", "mat", "and", "looked", "at", "log", "for", "a", "long", "while", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *words, *"0123456789"]))
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--data", str(tmp_path / "articles.jsonl"),
+         "--vocab", str(tmp_path / "vocab.txt"), "--copies", "2", "--steps", "1", "--held-out", "5",
+         "--json", str(tmp_path / "x.json")],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    built, reused = json.loads((tmp_path / "x.json").read_text())
+    assert (built["store"], reused["store"]) == ("built", "reused")
+    for run in (built, reused):
+        assert run["articles"] == 55
+        assert run["tokens"] > 55 * 50
+        assert run["peak_mb"] > 100
+        assert run["seconds"] > 0

@@ -11,7 +11,7 @@ PAGES = """
 import resource, torch
 from minibert.device import keep_freed_memory
 keep_freed_memory()
-for _ in range(3):
+for _ in range(9):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(5_000_000)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -20,10 +20,10 @@ for _ in range(3):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_freed_memory_is_kept() -> None:
-    """20 MB are 4,883 pages, which have to be mapped once."""
+    """20 MB are 4,883 pages; in the end, after some have been split for smaller things, none has to be mapped anew."""
     done = subprocess.run(
         [sys.executable, "-c", PAGES], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
     )
-    first, *later = map(int, done.stdout.split())
+    first, *_, last = map(int, done.stdout.split())
     assert first > 4_000
-    assert max(later) < 500
+    assert last < 500

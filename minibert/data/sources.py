@@ -1,22 +1,29 @@
 """Where the text comes from: the Hugging Face Hub, the built-in toy world, or a path; all become the same two shapes.
 
-Articles are a column of strings; pairs are premises, hypotheses and labels. `datasets` reads every format, keeps the
-text on disk rather than in memory, and shuffles exactly as the notebook does: the same library with the same seed.
+Articles are streams, since they may be more than memory holds: each pass reads a source anew, a batch at a time. Pairs
+are few, and lists: premises, hypotheses and labels. `datasets` reads every format; what is sampled is what its
+`shuffle` gives the notebook with the same seed.
 
 Source of the samples: the notebook, "1.1 Load dataset for MLM" and "2.1 Load SNLI".
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from minibert.config import LABELS
 from minibert.data.toy import toy_articles, toy_pairs
@@ -30,6 +37,8 @@ HUB_SNLI = "stanfordnlp/snli"
 WIKIPEDIA_FIRST_FILE = "20231101.en/train-00000-of-00041.parquet"
 WIKIPEDIA_ALL_FILES = "20231101.en/train-*.parquet"
 NOTEBOOK_ROWS = 128_156
+
+BATCH = 1_000  # rows read at once
 
 # Builders of `datasets` by file ending. A folder that holds several formats is read in the first of this order: the
 # official SNLI folder, for one, has the same pairs as jsonl and as txt.
@@ -55,11 +64,109 @@ if not sys.stderr.isatty():
 
 
 @dataclass(frozen=True)
-class Articles:
-    """Texts to train on and texts held out, no document in both."""
+class Sample:
+    """Which articles a run uses: their places among those of the source that are long enough, in the shuffled order."""
 
-    train: Sequence[str]
-    held_out: Sequence[str]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+
+class Articles:
+    """A sample of articles as a stream: each pass reads the source anew, a batch at a time, and keeps none of it.
+
+    The sample is the notebook's: of the articles that are long enough, `datasets` shuffles all with a seed, and the
+    first ones are taken. Here places are shuffled and never texts: a first pass counts, the permutation says which
+    places are chosen, and every further pass gives the texts at these, in the order of the source.
+
+    Args:
+        name: the source, as messages call it.
+        source: says what the source is at the moment, as JSON that differs if its text may differ.
+        batches: reads the source's texts, whatever stands in their column; called once a pass.
+        max_articles, held_out, min_characters, seed: see `load_articles`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Callable[[], Any],
+        batches: Callable[[], Iterator[list[Any]]],
+        *,
+        max_articles: int,
+        held_out: int,
+        min_characters: int,
+        seed: int,
+    ) -> None:
+        self.name, self.source, self._batches = name, source, batches
+        self.max_articles, self.held_out, self.min_characters, self.seed = max_articles, held_out, min_characters, seed
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides which texts these are, as JSON, the source looked at anew."""
+        options = ("max_articles", "held_out", "min_characters", "seed")
+        return {"source": self.source(), **{name: getattr(self, name) for name in options}}
+
+    @cached_property
+    def found(self) -> int:
+        """How many articles are long enough; takes a pass, unless it is known from an earlier run and has been set.
+
+        Raises:
+            UserError: the source can't be read, or has no column `text`.
+        """
+        found = 0
+        with tqdm(desc="counting", unit=" articles", disable=None) as bar:  # on a terminal only
+            for texts in self._long_enough():
+                found += len(texts)
+                bar.update(len(texts))
+        return found
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The places of the chosen articles.
+
+        Raises:
+            UserError: there are too few articles, or see `found`.
+        """
+        if self.found <= self.held_out:
+            raise UserError(
+                f"{self.name} has {self.found} articles of more than {self.min_characters} characters, and"
+                f" {self.held_out} are to be held out: give more text, or lower --held-out or --min-characters"
+            )
+        most = self.found - self.held_out
+        train = most if self.max_articles == 0 else min(self.max_articles, most)
+        order = np.random.default_rng(self.seed).permutation(self.found)  # what `Dataset.shuffle(seed)` draws
+        return Sample(order[:train], order[train : train + self.held_out])
+
+    def texts(self, *places: NDArray[np.int64]) -> Texts:
+        """The texts at some places, as a stream."""
+        return Texts(self, np.concatenate(places))
+
+    def _long_enough(self) -> Iterator[list[str]]:
+        for texts in self._batches():
+            yield [text for text in texts if isinstance(text, str) and len(text) > self.min_characters]
+
+
+class Texts:
+    """Some of a source's texts, in the order of the source; each iteration is a pass over it.
+
+    Args:
+        articles: the source.
+        places: which of its texts, in any order.
+    """
+
+    def __init__(self, articles: Articles, places: NDArray[np.int64]) -> None:
+        self.articles, self.count = articles, len(places)
+        self.chosen = np.zeros(articles.found, dtype=np.bool_)
+        self.chosen[places] = True
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        first = 0
+        for texts in self.articles._long_enough():
+            yield from compress(texts, self.chosen[first : first + len(texts)])
+            first += len(texts)
+        if first != self.articles.found:
+            raise UserError(f"{self.articles.name} has changed while it was read: start again when it is complete")
 
 
 @dataclass(frozen=True)
@@ -77,7 +184,7 @@ class Pairs:
 def load_articles(
     data: str, *, max_articles: int, held_out: int, min_characters: int, seed: int, hub: str = HUB_WIKIPEDIA
 ) -> Articles:
-    """Read articles, drop the short ones, shuffle, and part them.
+    """Articles without the short ones, shuffled and parted; not read yet.
 
     Args:
         data: "hub", "toy", or a path.
@@ -88,30 +195,25 @@ def load_articles(
         seed: of the shuffle.
         hub: the data set that "hub" stands for; a local folder laid out alike works too.
     Raises:
-        UserError: nothing to read, no `text` column, or too few articles.
+        UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
     """
     if data == "hub":
-        rows = _hub_articles(hub, everything=max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS)
+        everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
+        source: Callable[[], Any] = partial(_hub_identity, hub, everything)
+        batches: Callable[[], Iterator[list[Any]]] = partial(_hub_batches, hub, everything)
     elif data == "toy":
-        rows = datasets.Dataset.from_list(toy_articles())
+        source, batches = _toy_identity, _toy_batches
     else:
-        rows = _read_path(data, "train")
-    if "text" not in rows.column_names:
-        raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but articles need one named text")
-    rows = rows.select_columns("text").filter(
-        lambda texts: [isinstance(text, str) and len(text) > min_characters for text in texts],
-        batched=True,
-        input_columns="text",
-    )
-    if len(rows) <= held_out:
-        raise UserError(
-            f"{data} has {len(rows)} articles of more than {min_characters} characters, and {held_out} are to be held"
-            " out: give more text, or lower --held-out or --min-characters"
-        )
-    rows = rows.shuffle(seed=seed)
-    train = len(rows) - held_out if max_articles == 0 else min(max_articles, len(rows) - held_out)
+        files = _split_files(Path(data), "train")
+        source, batches = partial(_identity, files), partial(_path_batches, data, files)
     return Articles(
-        train=rows.select(range(train))["text"], held_out=rows.select(range(train, train + held_out))["text"]
+        data,
+        source,
+        batches,
+        max_articles=max_articles,
+        held_out=held_out,
+        min_characters=min_characters,
+        seed=seed,
     )
 
 
@@ -131,11 +233,11 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, hub: str = H
         UserError: no such split, missing columns, a label out of range, or no usable pair.
     """
     if data == "hub":
-        rows = _from_hub(hub, split=split)
+        rows = _read_hub(hub, split)
     elif data == "toy":
         rows = datasets.Dataset.from_list(toy_pairs()[split])
     else:
-        rows = _read_path(data, split)
+        rows = _read_files(_split_files(Path(data), split))
     columns = next((names for names in PAIR_COLUMNS if set(names) <= set(rows.column_names)), None)
     if columns is None:
         wanted = " or ".join(", ".join(names) for names in PAIR_COLUMNS)
@@ -160,17 +262,95 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, hub: str = H
     )
 
 
-def _hub_articles(hub: str, everything: bool) -> datasets.Dataset:
-    if everything:
-        return _from_hub(hub, data_files=WIKIPEDIA_ALL_FILES, split="train")
-    rows = _from_hub(hub, data_files=WIKIPEDIA_FIRST_FILE, split="train")
-    return rows.select(range(min(NOTEBOOK_ROWS, len(rows))))
+def _hub_batches(hub: str, everything: bool) -> Iterator[list[Any]]:
+    """The texts of Wikipedia: of all its files, as they come over the network, or the notebook's rows of the first."""
+    with _fetching(hub):
+        if everything:
+            settings = {"data_files": WIKIPEDIA_ALL_FILES, "verification_mode": "no_checks"}
+            rows = datasets.load_dataset(hub, split="train", streaming=True, **settings)
+        else:
+            rows = _stream([_first_file(hub)]).take(NOTEBOOK_ROWS)
+        yield from _text_column("hub", rows)
 
 
-def _from_hub(name: str, **selection: Any) -> datasets.Dataset:
-    """`load_dataset`, with what can go wrong on the way said in one line."""
+def _first_file(hub: str) -> Path:
+    """A local copy of Wikipedia's first file: it is small enough to keep, and then read without a network."""
+    local = Path(hub) / WIKIPEDIA_FIRST_FILE
+    return local if local.is_file() else Path(hf_hub_download(hub, WIKIPEDIA_FIRST_FILE, repo_type="dataset"))
+
+
+def _hub_identity(hub: str, everything: bool) -> Any:
+    """The data set's name, which has its date in it, and nothing that only the network knows; a folder's files."""
+    pattern = WIKIPEDIA_ALL_FILES if everything else WIKIPEDIA_FIRST_FILE
+    return [hub, pattern, NOTEBOOK_ROWS, _identity(sorted(Path(hub).glob(pattern)) if Path(hub).is_dir() else [])]
+
+
+def _toy_batches() -> Iterator[list[Any]]:
+    yield [article["text"] for article in toy_articles()]
+
+
+def _toy_identity() -> str:
+    return hashlib.sha256("\n".join(chain.from_iterable(_toy_batches())).encode()).hexdigest()
+
+
+def _path_batches(data: str, files: list[Path]) -> Iterator[list[Any]]:
+    with _reading(files):
+        yield from _text_column(data, _stream(files))
+
+
+def _identity(files: list[Path]) -> list[tuple[str, int, int]]:
+    """What shows that a file is another one or has been written to: its place, size and time of change."""
+    with _reading(files):
+        stats = [(file.resolve(), file.stat()) for file in files]
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def _stream(files: list[Path]) -> datasets.IterableDataset:
+    """The rows of files of one format, read as they are asked for.
+
+    The first rows decide the columns' types, as they do where `datasets` writes a data set of its own; a stream has to
+    be told them, or leaves the rows of each file as they are.
+    """
+    reader, settings = READERS[_ending(files[0])]
+
+    def opened(files: list[Path], **features: Any) -> datasets.IterableDataset:
+        names = [str(file) for file in files]
+        return datasets.load_dataset(reader, data_files=names, split="train", streaming=True, **features, **settings)
+
+    first = next(opened(files[:1]).with_format("arrow").iter(batch_size=1))
+    return opened(files, features=datasets.Features.from_arrow_schema(first.schema))
+
+
+def _text_column(data: str, rows: datasets.IterableDataset) -> Iterator[list[Any]]:
+    """The column `text` of a stream of rows, a batch at a time.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if "text" not in rows.column_names:
+        raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but articles need one named text")
+    for batch in rows.select_columns("text").iter(batch_size=BATCH):
+        yield batch["text"]
+
+
+def _read_hub(name: str, split: str) -> datasets.Dataset:
+    with _fetching(name):
+        return datasets.load_dataset(name, split=split, verification_mode="no_checks")
+
+
+def _read_files(files: list[Path]) -> datasets.Dataset:
+    reader, settings = READERS[_ending(files[0])]
+    with _reading(files):
+        return datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **settings)
+
+
+@contextmanager
+def _fetching(name: str) -> Iterator[None]:
+    """What can go wrong on the way from the Hub, said in one line."""
     try:
-        return datasets.load_dataset(name, verification_mode="no_checks", **selection)
+        yield
+    except UserError:
+        raise
     except Exception as error:  # no network, no such data set, a broken file: each library below has errors of its own
         raise UserError(
             f"can't get {name} from the Hugging Face Hub ({_first_line(error)}): pass --data the path of a local copy,"
@@ -178,14 +358,15 @@ def _from_hub(name: str, **selection: Any) -> datasets.Dataset:
         ) from error
 
 
-def _read_path(data: str, split: str) -> datasets.Dataset:
-    """One split of a file or a folder, in whichever format it has."""
-    files = _split_files(Path(data), split)
-    reader, settings = READERS[_ending(files[0])]
+@contextmanager
+def _reading(files: list[Path]) -> Iterator[None]:
+    """What can go wrong in reading files, said in one line."""
     try:
-        return datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **settings)
+        yield
+    except UserError:
+        raise
     except Exception as error:  # pyarrow, json and csv each have errors of their own
-        cause = error.__cause__ or error
+        cause, reader = error.__cause__ or error, READERS[_ending(files[0])][0]
         raise UserError(f"can't read {', '.join(map(str, files))} as {reader}: {_first_line(cause)}") from error
 
 

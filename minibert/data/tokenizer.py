@@ -11,6 +11,7 @@ Source: Devlin et al. 2019, section 3; Wu et al. 2016, section 4.1 (WordPiece).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -86,7 +87,7 @@ class WordPieceTokenizer:
         return tokenizer
 
     @classmethod
-    def train(cls, texts: Sequence[str], vocab_size: int) -> WordPieceTokenizer:
+    def train(cls, texts: Iterable[str], vocab_size: int) -> WordPieceTokenizer:
         """Learn an uncased vocabulary of at most `vocab_size` tokens from text; equal text gives an equal vocabulary.
 
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
@@ -215,6 +216,10 @@ class WordPieceTokenizer:
         table[[self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]] = True
         return table
 
+    def fingerprint(self) -> str:
+        """Differs between tokenizers that may give different ids: a hash of all that tokenizer.json holds."""
+        return hashlib.sha256(self.backend.to_str().encode("utf-8")).hexdigest()
+
 
 def _asked_lowercase(settings: Path) -> bool | None:
     """What the tokenizer_config.json beside a vocab.txt says of case, if it is there and says anything."""
@@ -237,7 +242,7 @@ def _as_bert(backend: Tokenizer, lowercase: bool) -> Tokenizer:
     return backend
 
 
-def _characters(backend: Tokenizer, texts: Sequence[str]) -> list[str]:
+def _characters(backend: Tokenizer, texts: Iterable[str]) -> list[str]:
     """The commonest characters of a text, and those which can stand inside a word once more as ##pieces."""
     counts = Counter(character for text in texts for character in backend.normalizer.normalize_str(text))
     common = sorted(counts, key=lambda character: (-counts[character], character))

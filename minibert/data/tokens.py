@@ -1,11 +1,16 @@
-"""Tokenise once: a data set as one flat array of ids and the places where its texts begin.
+"""Token ids, as training reads them: all texts of a data set in one flat array, and the places where each begins.
 
-Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB.
+Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB. Where
+the arrays are, in memory (`tokenise`) or in mapped files (minibert.data.store), makes no difference here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +18,8 @@ from tqdm import tqdm
 
 from minibert.data.tokenizer import WordPieceTokenizer
 
-CHUNK = 1_000  # texts handed to the tokenizer at once: enough to keep its threads busy, little to hold in memory
+CHUNK = 1_000  # texts handled at once: enough to keep the tokenizer's threads busy, little to hold in memory
+WORKERS = 2  # chunks worked on at the same time
 
 
 class TokenStore:
@@ -22,36 +28,102 @@ class TokenStore:
     Attributes:
         ids: (N,) unsigned integers, all texts one after another.
         starts: (texts + 1,) int64: text i is ids[starts[i] : starts[i + 1]].
+        rows: which of the texts belong to the sequence, in its order; None is all of them as they stand.
     """
 
-    def __init__(self, ids: NDArray[np.unsignedinteger], starts: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        ids: NDArray[np.unsignedinteger],
+        starts: NDArray[np.int64],
+        rows: NDArray[np.integer] | None = None,
+    ) -> None:
         self.ids = ids
         self.starts = starts
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.starts) - 1 if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: int) -> NDArray[np.unsignedinteger]:
-        return self.ids[self.starts[index] : self.starts[index + 1]]
+        row = index if self.rows is None else self.rows[index]
+        return self.ids[self.starts[row] : self.starts[row + 1]]
+
+    def select(self, rows: NDArray[np.integer]) -> TokenStore:
+        """Some of the texts, in the order of `rows`; the ids are shared."""
+        return TokenStore(self.ids, self.starts, rows if self.rows is None else self.rows[rows])
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the texts have together."""
+        rows = np.arange(len(self)) if self.rows is None else self.rows
+        parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+        return sum(int((self.starts[part + 1] - self.starts[part]).sum()) for part in parts)
+
+    def counts(self, vocab_size: int) -> NDArray[np.int64]:
+        """How often each token stands in the texts, (V,); read in the order of the file, a chunk at a time."""
+        texts = len(self.starts) - 1
+        chosen = np.full(texts, self.rows is None)
+        chosen[slice(0) if self.rows is None else self.rows] = True
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for first in range(0, texts, CHUNK):
+            starts = self.starts[first : first + CHUNK + 1]
+            mine = np.repeat(chosen[first : first + CHUNK], np.diff(starts))
+            counts += np.bincount(self.ids[starts[0] : starts[-1]][mine], minlength=vocab_size)
+            _release(self.ids)
+        return counts
 
 
 def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenStore:
-    """Turn texts into ids, [CLS] and [SEP] included, each cut to `max_length` tokens.
+    """Turn texts into ids in memory, [CLS] and [SEP] included, each cut to `max_length` tokens.
 
     Args:
-        texts: any sequence of strings; a column of a `datasets.Dataset` is read a chunk at a time.
+        texts: any sequence of strings.
         tokenizer: decides the ids.
         max_length: the most tokens a text may have, the two special ones included.
     """
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-    pieces: list[NDArray[np.unsignedinteger]] = []
-    lengths: list[int] = []
-    for start in tqdm(
-        range(0, len(texts), CHUNK), desc="tokenising", unit="k texts", disable=None
-    ):  # on a terminal only
-        chunk = list(texts[start : start + CHUNK])
-        encoded = tokenizer.encode(chunk, max_length)
-        pieces.extend(np.array(ids, dtype=dtype) for ids in encoded)
-        lengths.extend(len(ids) for ids in encoded)
-    ids = np.concatenate([np.empty(0, dtype=dtype), *pieces])
-    return TokenStore(ids, np.cumsum([0, *lengths], dtype=np.int64))
+    bar = tqdm(texts, desc="tokenising", unit=" texts", disable=None)  # on a terminal only
+    chunks = list(encode_chunks(bar, tokenizer, max_length))
+    ids = [np.empty(0, dtype=id_type(tokenizer)), *(ids for ids, _ in chunks)]
+    lengths = [np.zeros(1, dtype=np.int64), *(lengths for _, lengths in chunks)]
+    return TokenStore(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
+
+
+def encode_chunks(
+    texts: Iterable[str], tokenizer: WordPieceTokenizer, max_length: int
+) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]:
+    """A stream of texts as a stream of chunks: the ids of its texts one after another, and each text's length.
+
+    While one chunk is cut into pieces, which needs no interpreter, another becomes an array and a third is read.
+    """
+    texts = iter(texts)
+    underway: deque[Future[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        while chunk := list(islice(texts, CHUNK)):
+            underway.append(pool.submit(_encode_chunk, chunk, tokenizer, max_length))
+            if len(underway) > WORKERS:
+                yield underway.popleft().result()
+        while underway:
+            yield underway.popleft().result()
+
+
+def _encode_chunk(
+    chunk: list[str], tokenizer: WordPieceTokenizer, max_length: int
+) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+    encoded = tokenizer.encode(chunk, max_length)
+    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+    return np.fromiter(chain.from_iterable(encoded), id_type(tokenizer), count=int(lengths.sum())), lengths
+
+
+def id_type(tokenizer: WordPieceTokenizer) -> type[np.uint16] | type[np.uint32]:
+    """The smallest type that holds every id of a vocabulary."""
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+
+
+def _release(array: NDArray[np.unsignedinteger]) -> None:
+    """Let go of what has been read of a mapped file.
+
+    The system would take the pages back in need, but until then they count as memory of this process, which a single
+    look at everything would make as large as the file.
+    """
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)

@@ -42,7 +42,7 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
 class _VocabularyLoss(torch.autograd.Function):
     """What backward needs is kept as E = exp(logits - reference), (M, C) a slice, the reference being of a row.
 
-    The gradient of the logits is their probability, E times a factor of the row, less 1 at the label. Neither is written
+    The gradient of the logits is their probability, E times a factor of the row, less 1 at the label. It is not written
     out: the factors are multiplied into the smaller matrix of each product, and the labels are M rows to be taken off.
     """
 

@@ -17,8 +17,9 @@ from minibert.config import IGNORED, MLMOptions
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
+from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import TokenStore, tokenise
+from minibert.data.tokens import TokenStore
 from minibert.device import compile_blocks, describe, keep_freed_memory, pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
@@ -98,7 +99,7 @@ class MLMTask:
         labels = torch.cat([batch.labels for batch in self.held_out])
         if not len(labels):
             raise UserError("no token of the held-out articles is masked: raise --held-out or --mask-rate")
-        counts = np.bincount(self.train.ids, minlength=len(self.special))
+        counts = self.train.counts(len(self.special))
         counts[self.special.numpy()] = 0  # never asked for
         return unigram_baseline(counts, labels.numpy())
 
@@ -159,7 +160,7 @@ def pretrain(options: MLMOptions) -> None:
         start = {
             "parameters": parameters,
             "articles": len(train),
-            "tokens": len(train.ids),
+            "tokens": train.tokens,
             "unigram_loss": unigram_loss,
             "unigram_accuracy": unigram_accuracy,
         }
@@ -182,17 +183,18 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, 
         min_characters=options.min_characters,
         seed=options.seed,
     )
-    count, held_out = len(articles.train), len(articles.held_out)
-    heading("articles", f"{count:,} to train on, {held_out:,} held out, from {options.data}")
     tokenizer = make_tokenizer(options, articles)
-    train = tokenise(articles.train, tokenizer, options.max_length)
-    heading("tokens", f"{len(train.ids):,}, the first {options.max_length} of each article")
+    stored = stored_articles(articles, tokenizer, options.max_length, options.cache)
+    train, held_out = stored.train, stored.held_out
+    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {options.data}")
+    heading("tokens", f"{train.tokens:,}, the first {options.max_length} of each article")
+    heading("store", f"{'reused from' if stored.reused else 'written to'} {stored.folder}")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-    return tokenizer, train, tokenise(articles.held_out, tokenizer, options.max_length)
+    return tokenizer, train, held_out
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
     """The vocabulary that `--vocab` names, or one learned from the training articles."""
     if options.vocab == "train":
-        return WordPieceTokenizer.train(articles.train, options.vocab_size)
+        return WordPieceTokenizer.train(articles.texts(articles.sample.train), options.vocab_size)
     return WordPieceTokenizer.load(options.vocab)

@@ -35,7 +35,7 @@ WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "me
 PICTURE = "training.png"
 
 # Options that may differ between a run and its continuation, because they don't change what is computed.
-_FREE = frozenset({"device", "threads", "compile", "log_every", "save_every", "resume", "overwrite", "zip"})
+_FREE = frozenset({"device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip"})
 
 
 def check_output(options: TrainingOptions) -> None:

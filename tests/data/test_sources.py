@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from minibert.config import LABELS
 from minibert.data import sources
 from minibert.data.sources import load_articles, load_pairs
+from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 
 ARTICLES: list[dict[str, Any]] = [
@@ -21,6 +24,9 @@ ARTICLES: list[dict[str, Any]] = [
 PAIRS: list[dict[str, Any]] = [
     {"premise": f"premise {i}", "hypothesis": f"hypothesis, {i}", "label": i % 4 - 1} for i in range(40)
 ]
+
+
+OPTIONS: dict[str, Any] = {"max_articles": 0, "held_out": 5, "min_characters": 30, "seed": 42}
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -45,8 +51,26 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def articles(data: Path, **changes: Any) -> sources.Articles:
-    return load_articles(str(data), **{"max_articles": 0, "held_out": 5, "min_characters": 30, "seed": 42, **changes})
+@dataclass
+class Parts:
+    """A sample's texts, in its order."""
+
+    train: list[str]
+    held_out: list[str]
+
+
+def parts(articles: sources.Articles) -> Parts:
+    """A sample put together from its stream, by the places that it names."""
+    everything = list(articles.texts(np.arange(articles.found)))
+    sample = articles.sample
+    for places in (sample.train, sample.held_out):
+        assert list(articles.texts(places)) == [everything[place] for place in sorted(places)]
+    train, held_out = ([everything[place] for place in places] for places in (sample.train, sample.held_out))
+    return Parts(train, held_out)
+
+
+def articles(data: Path | str, **changes: Any) -> Parts:
+    return parts(load_articles(str(data), **{**OPTIONS, **changes}))
 
 
 def pairs(data: Path, split: str = "train", **changes: Any) -> sources.Pairs:
@@ -87,14 +111,81 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, name: str) -> None:
     assert by_premise == {row["premise"]: (row["hypothesis"], row["label"]) for row in PAIRS if row["label"] >= 0}
 
 
-def test_the_article_sample_is_the_notebooks(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", ARTICLES)
-    raw = datasets.load_dataset("parquet", data_files=str(path), split="train")
-    raw = raw.filter(lambda x: x["text"] is not None and len(x["text"]) > 30)
-    raw = raw.shuffle(seed=42).select(range(min(20, len(raw))))
-    result = articles(path, max_articles=20)
-    assert list(result.train) == raw["text"]
-    assert len(result.held_out) == 5
+@pytest.mark.parametrize("names", [["a.parquet"], ["a.csv"], ["a.parquet", "b.parquet"], ["b.jsonl.gz", "a.jsonl"]])
+@pytest.mark.parametrize(
+    ("maximum", "held_out", "seed", "batch"), [(20, 5, 42, 1000), (0, 1, 42, 7), (7, 12, 0, 3), (1000, 3, 1, 40)]
+)
+def test_the_article_sample_is_the_notebooks(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    maximum: int,
+    held_out: int,
+    seed: int,
+    batch: int,
+) -> None:
+    """The whole data set in memory, filtered, shuffled, cut: as the notebook has it, and never as a stream."""
+    monkeypatch.setattr(sources, "BATCH", batch)
+    rows = [ARTICLES, [{**row, "text": f"Another {row['text']}"} for row in ARTICLES[7:]]]
+    for name, part in zip(names, rows, strict=False):
+        write(tmp_path / name, part)
+    reader = "csv" if "csv" in names[0] else "json" if "json" in names[0] else "parquet"
+    raw = datasets.load_dataset(reader, data_files=sorted(str(tmp_path / name) for name in names), split="train")
+    raw = raw.filter(lambda x: x["text"] is not None and len(x["text"]) > 30).shuffle(seed=seed)
+    train = min(maximum or len(raw), len(raw) - held_out)
+    result = articles(tmp_path, max_articles=maximum, held_out=held_out, seed=seed)
+    assert result.train == list(raw.select(range(train))["text"])
+    assert result.held_out == list(raw.select(range(train, train + held_out))["text"])
+
+
+def test_a_vocabulary_is_learned_from_the_training_texts_only(tmp_path: Path) -> None:
+    """From the stream as from a list in another order, and without a word of what is held out."""
+    path = write(tmp_path / "a.parquet", [{"text": f"{word} " * 40} for word in ("alpha", "beta", "gamma", "delta")])
+    found = load_articles(str(path), max_articles=0, held_out=1, min_characters=30, seed=42)
+    sample = parts(found)
+    stream, listed = (
+        WordPieceTokenizer.train(texts, 60) for texts in (found.texts(found.sample.train), sample.train[::-1])
+    )
+    assert stream.fingerprint() == listed.fingerprint()
+    assert set(sample.train[0].split()) <= set(stream.backend.get_vocab())
+    assert not set(sample.held_out[0].split()) & set(stream.backend.get_vocab())
+
+
+def test_a_pass_does_not_hold_what_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts come out long before the source has been read: while the first is handed over, no more than a batch is."""
+    monkeypatch.setattr(sources, "BATCH", 10)
+    found = load_articles(str(write(tmp_path / "a.parquet", ARTICLES)), **OPTIONS)
+    assert found.found > 10
+    batches, read = found._batches, []
+
+    def counted() -> Iterator[list[Any]]:
+        for batch in batches():
+            read.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(found, "_batches", counted)
+    next(iter(found.texts(np.arange(found.found))))
+    assert read == [10]
+
+
+def test_a_source_that_changes_between_two_passes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ARTICLES)
+    found = load_articles(str(path), **OPTIONS)
+    texts = found.texts(found.sample.train)
+    for rows in (ARTICLES[:-9], [*ARTICLES, *ARTICLES]):
+        write(path, rows)
+        with pytest.raises(UserError, match=r"a\.jsonl has changed while it was read"):
+            list(texts)
+
+
+def test_texts_of_other_types_are_left_out(tmp_path: Path) -> None:
+    """Numbers and lists among the texts; but where the first file has text, the numbers of the next are text, too."""
+    odd = [*ARTICLES[:20], {"text": 7}, {"text": ["a list"] * 40}, {"text": None}, *ARTICLES[20:]]
+    plain = articles(write(tmp_path / "plain.jsonl", [{"text": row["text"]} for row in ARTICLES]))
+    assert articles(write(tmp_path / "odd.jsonl", [{"text": row["text"]} for row in odd])) == plain
+    for name, texts in (("a.csv", [row["text"] for row in ARTICLES]), ("b.csv", ["9" * 12])):
+        write(tmp_path / "folder" / name, [{"text": text} for text in texts])
+    assert "9" * 12 in articles(tmp_path / "folder", min_characters=10, held_out=1, max_articles=0).train
 
 
 def test_the_pair_sample_is_the_notebooks(tmp_path: Path) -> None:
@@ -129,13 +220,15 @@ def test_the_hubs_layout_of_wikipedia(tmp_path: Path, monkeypatch: pytest.Monkey
     for part in range(2):
         rows = [{"text": f"file {part} row {i} " + "." * 40} for i in range(35)]
         write(tmp_path / "20231101.en" / f"train-{part:05}-of-00041.parquet", rows)
-    options: dict[str, Any] = {"held_out": 5, "min_characters": 30, "seed": 42, "hub": str(tmp_path)}
-    some = load_articles("hub", max_articles=20, **options)
+    some = articles("hub", max_articles=20, hub=str(tmp_path))
     seen = [int(text.split()[3]) for text in [*some.train, *some.held_out]]
     assert all(text.startswith("file 0") for text in [*some.train, *some.held_out])
     assert len(seen) == 25
     assert max(seen) < 30
-    assert len(load_articles("hub", max_articles=0, **options).train) == 65
+    for maximum, train in ((0, 65), (26, 26)):  # 26 and 5 held out are more than the first rows
+        everything = articles("hub", max_articles=maximum, hub=str(tmp_path))
+        assert len(everything.train) == train
+        assert {text[:6] for text in everything.train} == {"file 0", "file 1"}
 
 
 def test_the_hubs_layout_of_snli(tmp_path: Path) -> None:
@@ -172,7 +265,7 @@ def test_a_single_file_is_any_split_unless_its_name_says_otherwise(tmp_path: Pat
 
 
 def test_toy() -> None:
-    toy = load_articles("toy", max_articles=0, held_out=50, min_characters=200, seed=42)
+    toy = articles("toy", held_out=50, min_characters=200)
     assert len(toy.train) > 2_000
     for split, at_least in (("train", 11_000), ("validation", 900), ("test", 1_900)):
         result = load_pairs("toy", split, max_pairs=0, seed=42)
@@ -221,4 +314,6 @@ def test_no_hub() -> None:
     with pytest.raises(UserError, match="--data toy"):
         load_pairs("hub", "train", max_pairs=0, seed=42)
     with pytest.raises(UserError, match="--data toy"):
-        load_articles("hub", max_articles=10, held_out=5, min_characters=30, seed=42)
+        articles("hub", max_articles=10)
+    with pytest.raises(UserError, match="--data toy"):
+        articles("hub", max_articles=0)

@@ -1,4 +1,4 @@
-"""Proves that the flat store gives back what the tokenizer gave, at two bytes a token."""
+"""Proves that the flat store gives back what the tokenizer gave, at two bytes a token, whole or a part of it."""
 
 import numpy as np
 import pytest
@@ -28,3 +28,24 @@ def test_a_large_vocabulary_gets_wider_ids() -> None:
 
 def test_no_texts(tokenizer: WordPieceTokenizer) -> None:
     assert len(tokenise([], tokenizer, 10)) == 0
+
+
+@pytest.mark.parametrize("rows", [None, [5, 0, 3, 11], []])
+def test_a_part_counts_its_own_tokens(
+    tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None
+) -> None:
+    monkeypatch.setattr(tokens, "CHUNK", 3)
+    texts = [text[: 50 - 3 * place] for place, text in enumerate(TEXTS)]  # no two alike
+    store = tokenise(texts, tokenizer, 10)
+    if rows is not None:
+        store = store.select(np.array(rows, dtype=np.int64))
+    mine = tokenizer.encode(texts if rows is None else [texts[row] for row in rows], 10)
+    assert [store[index].tolist() for index in range(len(store))] == mine
+    assert store.tokens == sum(map(len, mine))
+    expected = [sum(ids.count(token) for ids in mine) for token in range(61)]
+    assert store.counts(61).tolist() == expected
+
+
+def test_a_part_of_a_part(tokenizer: WordPieceTokenizer) -> None:
+    store = tokenise(TEXTS, tokenizer, 10).select(np.array([3, 1, 2])).select(np.array([2, 0]))
+    assert [store[index].tolist() for index in range(len(store))] == tokenizer.encode([TEXTS[2], TEXTS[3]], 10)
