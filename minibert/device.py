@@ -91,7 +91,7 @@ def compile_blocks(blocks: Iterable[nn.Module], device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep memory that is freed for what is allocated next, instead of giving it back to the system.
+    """Have the C library keep freed memory for what is allocated next, instead of giving it back to the system.
 
     A pretraining step allocates and frees some hundreds of megabytes, 31 of them as one gradient of the vocabulary's
     matrix. Memory that the system hands out anew has to be mapped and zeroed page by page at its first use, which took
@@ -102,7 +102,7 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes: what is larger is still mapped by itself
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes; what is larger is still mapped by itself
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
