@@ -283,7 +283,7 @@ CASES = {"nli": nli, "encode": encode, "tokenise": tokens, "mlm": mlm}  # see `m
 def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Seconds from the command to `--help`, and to the end of the first training step; medians of three.
 
-    The step is timed with articles that have to be tokenised (`step`) and with a store of them that is reused (`again`).
+    The step is timed with articles that have to be tokenised (`step`), and with a store that is reused (`again`).
     """
     script = [sys.executable, str(ROOT / "train_mlm.py")]
     command = [*script, "--data", options.wikipedia, "--vocab", options.vocab, "--max-steps", "1", "--log-every", "1"]

@@ -95,8 +95,8 @@ def keep_freed_memory() -> None:
 
     A pretraining step allocates and frees some hundreds of megabytes, 31 of them as one gradient of the vocabulary's
     matrix. Memory that the system hands out anew has to be mapped and zeroed page by page at its first use, which took
-    a sixteenth of the step's time where docs/speed.md was measured. The price is memory: what is kept has been cut up for
-    smaller things, and does not always fit.
+    a sixteenth of the step's time where docs/speed.md was measured. The price is memory: what is kept has been cut up
+    for smaller things, and does not always fit.
 
     Of glibc alone; elsewhere it does nothing.
     """
