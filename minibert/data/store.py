@@ -107,7 +107,7 @@ def _open(folder: Path, recipe: dict[str, Any]) -> tuple[TokenStore, int] | None
             return None
         ids = np.memmap(folder / IDS, np.dtype(about["ids"]), mode="r")
         starts = np.memmap(folder / STARTS, np.int64, mode="r")
-        if len(ids) != about["tokens"] or len(starts) != about["texts"] + 1 or starts[-1] != len(ids):
+        if len(starts) != about["texts"] + 1 or starts[-1] != len(ids):
             return None
         return TokenStore(ids, starts), int(about["found"])
     except (OSError, ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
@@ -120,13 +120,11 @@ def _build(
     """Tokenise the chosen articles into a folder of their own, and give it its name at the end."""
     with _building(folder) as (place, ids_file):
         texts = articles.texts(articles.sample.train, articles.sample.held_out)
-        tokens = _write(texts, place, ids_file, tokenizer, recipe["max_length"])
+        _write(texts, place, ids_file, tokenizer, recipe["max_length"])
         if json.loads(json.dumps(articles.identity()))["source"] != recipe["source"]:
             raise UserError(f"{articles.name} has changed while it was read: start again when it is complete")
-        about = {
-            "recipe": recipe, "ids": np.dtype(id_type(tokenizer)).name, "found": articles.found, "texts": len(texts),
-            "tokens": tokens,
-        }  # fmt: skip
+        kind = np.dtype(id_type(tokenizer)).name
+        about = {"recipe": recipe, "ids": kind, "found": articles.found, "texts": len(texts)}
         (place / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         for name in (IDS, STARTS, ABOUT):
             finish_file(place / name)
@@ -140,8 +138,8 @@ def _build(
         return built
 
 
-def _write(texts: Texts, place: Path, ids_file: BinaryIO, tokenizer: WordPieceTokenizer, max_length: int) -> int:
-    """Write the ids and their starts as they come; returns how many tokens there are."""
+def _write(texts: Texts, place: Path, ids_file: BinaryIO, tokenizer: WordPieceTokenizer, max_length: int) -> None:
+    """Write the ids and their starts as they come."""
     tokens = 0
     bar = tqdm(texts, desc="tokenising", unit=" articles", disable=None)  # on a terminal only
     with (place / STARTS).open("wb") as starts_file:
@@ -151,7 +149,6 @@ def _write(texts: Texts, place: Path, ids_file: BinaryIO, tokenizer: WordPieceTo
             starts_file.write((tokens + np.cumsum(lengths)).tobytes())
             tokens += len(ids)
     ids_file.flush()
-    return tokens
 
 
 @contextmanager

@@ -52,12 +52,20 @@ class TokenStore:
         """Some of the texts, in the order of `rows`; the ids are shared."""
         return TokenStore(self.ids, self.starts, rows if self.rows is None else self.rows[rows])
 
+    def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
+        """Some texts' ids, copied, so that nothing of a mapped file stays in memory for them."""
+        texts = [self[row].copy() for row in rows]
+        self._release()
+        return texts
+
     @property
     def tokens(self) -> int:
         """How many tokens the texts have together."""
         rows = np.arange(len(self)) if self.rows is None else self.rows
         parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
-        return sum(int((self.starts[part + 1] - self.starts[part]).sum()) for part in parts)
+        tokens = sum(int((self.starts[part + 1] - self.starts[part]).sum()) for part in parts)
+        self._release()
+        return tokens
 
     def counts(self, vocab_size: int) -> NDArray[np.int64]:
         """How often each token stands in the texts, (V,); read in the order of the file, a chunk at a time."""
@@ -69,8 +77,18 @@ class TokenStore:
             starts = self.starts[first : first + CHUNK + 1]
             mine = np.repeat(chosen[first : first + CHUNK], np.diff(starts))
             counts += np.bincount(self.ids[starts[0] : starts[-1]][mine], minlength=vocab_size)
-            _release(self.ids)
+            self._release()
         return counts
+
+    def _release(self) -> None:
+        """Let go of what has been read of mapped files.
+
+        The system would take it back in need, but until then it counts as memory of this process, and maps more
+        around each place than was asked for: an epoch would make the process as large as its files.
+        """
+        for array in (self.ids, self.starts):
+            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenStore:
@@ -117,13 +135,3 @@ def _encode_chunk(
 def id_type(tokenizer: WordPieceTokenizer) -> type[np.uint16] | type[np.uint32]:
     """The smallest type that holds every id of a vocabulary."""
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
-
-
-def _release(array: NDArray[np.unsignedinteger]) -> None:
-    """Let go of what has been read of a mapped file.
-
-    The system would take the pages back in need, but until then they count as memory of this process, which a single
-    look at everything would make as large as the file.
-    """
-    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)

@@ -85,4 +85,4 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     hidden_keys = hidden_keys.expand(B, H, 1, T).flatten(0, 1)  # (B * H, 1, T), added to the scores of every query
     query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # (B * H, T, K)
     scores = torch.baddbmm(hidden_keys, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
-    return (dropout(scores.softmax(dim=-1), dropout_p) @ value).unflatten(0, (B, H))  # (B, H, T, K)
+    return (dropout(scores.softmax(dim=-1), dropout_p) @ value).view(B, H, T, K)

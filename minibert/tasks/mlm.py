@@ -66,7 +66,7 @@ class MLMTask:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
         for step, rows in epoch_batches(len(self.train), self.step_size, options.seed, epoch, start):
-            input_ids, attention_mask = pad([self.train[row] for row in rows], self.pad_id)
+            input_ids, attention_mask = pad(self.train.take(rows), self.pad_id)
             yield self._masked(input_ids, attention_mask, batch_generator(options.seed, epoch, step))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -110,8 +110,8 @@ class MLMTask:
     def _held_out_batches(self, held_out: TokenStore) -> Iterator[Batch]:
         generator = batch_generator(self.options.seed, 0, 0)
         masked, labels = [], []
-        for text in range(len(held_out)):
-            ids = torch.from_numpy(held_out[text].astype(np.int64)).unsqueeze(0)  # (1, T)
+        for row in range(len(held_out)):
+            ids = torch.from_numpy(held_out.take([row])[0].astype(np.int64)).unsqueeze(0)  # (1, T)
             text_masked, text_labels = mask_tokens(ids, self.special, self.mask_id, generator, self.options.mask_rate)
             masked.append(text_masked[0].numpy())
             labels.append(text_labels[0].numpy())

@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,52 @@ def test_a_store_is_used_without_a_look_at_the_text(
     assert sum(calls) == 38
 
 
+def resident(path: Path) -> int:
+    """Kilobytes of a mapped file that this process has in memory."""
+    blocks = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    mine = [block for block in blocks if str(path) in block]
+    assert mine
+    return sum(int(kilobytes) for block in mine for kilobytes in re.findall(r"^Rss: +(\d+) kB", block, re.MULTILINE))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells what is mapped on Linux only")
+def test_nothing_that_was_read_stays_mapped(source: Path, tokenizer: WordPieceTokenizer) -> None:
+    result = build(source, tokenizer)
+    files = [result.folder / IDS, result.folder / STARTS]
+    for use in (lambda: result.train.take([3, 1]), lambda: result.train.tokens, lambda: result.train.counts(61)):
+        assert result.train[5].sum() > 2
+        assert all(resident(file) for file in files)
+        use()
+        assert not any(resident(file) for file in files)
+    copies = result.train.take([3, 1])
+    assert [copy.tolist() for copy in copies] == [result.train[3].tolist(), result.train[1].tolist()]
+
+
+def test_memory_does_not_grow_with_the_text(
+    tmp_path: Path, tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten times the text, tokenised and counted: the peak of what Python and numpy hold is nearly the same.
+
+    Some bytes an article are its due, for its place in the shuffled order; its text and ids are not.
+    """
+    monkeypatch.setattr(tokens, "CHUNK", 100)
+    monkeypatch.setattr(sources, "BATCH", 100)
+    peaks: list[int] = []
+    texts = [f"{number} " + "the cat sat " * 150 for number in range(300)]
+    for run, copies in enumerate((1, 1, 10)):  # the first one is to have everything imported and set up
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        for number in range(copies):
+            write(folder / f"{number}.jsonl", texts)
+        tracemalloc.start()
+        result = build(folder, tokenizer, max_length=500, max_articles=0)
+        result.train.counts(61)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert result.train.tokens > 2_900 * 400
+    assert peaks[2] < 1.1 * peaks[1]
+
+
 def _touch(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
@@ -121,7 +169,8 @@ def _touch(path: Path) -> None:
         {"min_characters": 13},
         {"seed": 43},
         {"max_length": 11},
-        {"words": ["##ats"]},
+        {"vocabulary": lambda tokens: [*tokens, "##ats"]},
+        {"vocabulary": lambda tokens: [*tokens[:-2], *tokens[:-3:-1]]},  # as many tokens, two of them exchanged
         {"file": _touch},
         {"file": lambda path: write(path, [*TEXTS, "the cat on the mat"])},
         {"file": lambda path: write(path.with_name("train-2.jsonl"), TEXTS)},
@@ -142,8 +191,8 @@ def test_a_store_of_anything_else_is_not_used(
     assert build(folder, tokenizer, cache=cache).reused
 
     other, options = tokenizer, dict(change)
-    if words := options.pop("words", None):
-        other = WordPieceTokenizer.from_vocabulary([*tokenizer.tokens(range(61)), *words])
+    if alter := options.pop("vocabulary", None):
+        other = WordPieceTokenizer.from_vocabulary(alter(tokenizer.tokens(range(61))))
     if act := options.pop("file", None):
         act(path)
     if number := options.pop("format", None):
@@ -178,11 +227,27 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 2)
 
 
+def _cut_whole_numbers(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 8)
+
+
+def _all_but_the_ends(path: Path) -> None:
+    numbers = np.fromfile(path, dtype=np.int64)
+    numbers[[0, -1]].tofile(path)
+
+
 @pytest.mark.parametrize("name", ["ids.bin", "starts.bin", "store.json"])
 @pytest.mark.parametrize(
     "damage",
-    [_cut, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"[1, 2]" * 9)],
-    ids=["cut", "gone", "empty", "foreign"],
+    [
+        _cut,
+        _cut_whole_numbers,
+        _all_but_the_ends,
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"[1, 2]" * 9),
+    ],
+    ids=["cut", "cut at a number", "all but the ends", "gone", "empty", "foreign"],
 )
 def test_a_damaged_store_is_made_anew(
     source: Path, tokenizer: WordPieceTokenizer, name: str, damage: Callable[[Path], None]
@@ -224,10 +289,9 @@ def test_a_source_that_changes_while_it_is_read(
     """As many articles as before, but written to after they were counted."""
     write_ids = store._write
 
-    def late(*arguments: Any) -> int:
-        count = write_ids(*arguments)
+    def late(*arguments: Any) -> None:
+        write_ids(*arguments)
         _touch(source)
-        return count
 
     monkeypatch.setattr(store, "_write", late)
     with pytest.raises(UserError, match="has changed while it was read"):
@@ -241,7 +305,7 @@ def test_a_cache_that_can_not_be_written_to(
     with pytest.raises(UserError, match=r"can't keep token ids in .*jsonl.* pass --cache a folder"):
         build(source, tokenizer, cache=str(source / "below a file"))
 
-    def full(*_: object) -> int:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "_write", full)
