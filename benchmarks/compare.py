@@ -98,6 +98,8 @@ def main() -> None:
             case = CASES[name](options, Path(folder))
             report[name] = measure(case, options.rounds, report["gemm_gflops"])
             print(line(case, report[name]), flush=True)
+            if options.profile:
+                print(profile(case), flush=True)
     if options.json:
         write_json(Path(options.json), report)
 
@@ -114,6 +116,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--articles", type=int, default=30_000, help="articles to tokenise")
     parser.add_argument("--sentences", type=int, default=5_000, help="sentences to encode")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="also show which of torch's operators take the time")
     parser.add_argument("--only", nargs="+", default=[*CASES, "start"], choices=[*CASES, "start"])
     return parser.parse_args()
 
@@ -144,6 +147,16 @@ def measure(case: Case, rounds: int, gemm: float) -> dict[str, Any]:
         result["gigaflop_per_unit"] = counter.get_total_flops() / units / 1e9
         result["gemm_share"] = result["gigaflop_per_unit"] * result["ours"] / gemm
     return result
+
+
+def profile(case: Case, rows: int = 20) -> str:
+    """The operators that minibert's side of a case spends most time in, by themselves, in milliseconds a unit."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        units = case.ours()
+    times = sorted(((item.self_cpu_time_total / 1e3, item.key) for item in profiler.key_averages()), reverse=True)
+    total = sum(time for time, _ in times)
+    lines = [f"    {key:<40} {time / units:>8.3f} ms {time / total:>5.1%}" for time, key in times[:rows]]
+    return "\n".join([*lines, f"    {'all':<40} {total / units:>8.3f} ms"])
 
 
 def line(case: Case, result: dict[str, Any]) -> str:

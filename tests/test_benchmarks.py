@@ -20,6 +20,7 @@ def test_compare(tmp_path: Path) -> None:
         "40",
         "--sentences",
         "40",
+        "--profile",
         "--json",
         str(tmp_path / "x.json"),
     ]
@@ -35,6 +36,7 @@ def test_compare(tmp_path: Path) -> None:
         assert figures["ratio"]["min"] <= figures["ratio"]["median"] <= figures["ratio"]["max"]
         assert min(figures["theirs"], figures["ours"], figures["ratio"]["min"]) > 0
         assert f"{name:<10} " in done.stdout
+    assert "aten::addmm" in done.stdout
     assert report["mlm"]["gigaflop_per_unit"] > 0
     assert report["gemm_gflops"] > 0
     assert 0 < report["start"]["help"] < min(report["start"]["step"], report["start"]["again"])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, epoch_order, pad
+from minibert.data.batching import (
+    Batch,
+    batch_generator,
+    batches_of_like_length,
+    batches_per_epoch,
+    epoch_batches,
+    epoch_order,
+    pad,
+)
 
 
 def test_padding_by_hand() -> None:
@@ -103,3 +111,11 @@ def test_a_batch_knows_whether_it_is_padded() -> None:
     assert padded_batch().padded
     input_ids, mask = pad([[1, 2], [3, 4]], 0)
     assert not Batch(input_ids, mask, torch.tensor([0, 1]), tokens=4).padded
+
+
+def test_batches_of_like_length_by_hand() -> None:
+    lengths = np.array([3, 9, 4, 50, 4, 5])
+    batches = [rows.tolist() for rows in batches_of_like_length(lengths, batch_size=3, tokens=18)]
+    assert batches == [[3], [1, 5], [2, 4, 0]]  # one longer than a batch; 2 x 9 places; three at the most
+    assert [rows.tolist() for rows in batches_of_like_length(lengths, batch_size=4)] == [[3, 1, 5, 2], [4, 0]]
+    assert list(batches_of_like_length(np.array([], dtype=np.int64), 4)) == []

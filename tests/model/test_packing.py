@@ -54,3 +54,38 @@ def test_the_encoder_gives_what_it_gives_in_a_rectangle(config: ModelConfig, mas
     ]
     for (name, _), ours, expected in zip(model.named_parameters(), *gradients, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_rows_by_hand() -> None:
+    packing = Packing.of(MASK)
+    assert packing is not None
+    assert packing.rows(torch.tensor([14, 0, 5, 8, 5])).tolist() == [9, 0, 4, 7, 4]
+    for padding in (3, 9, 15):  # between two rows of tokens, and behind the last
+        with pytest.raises(ValueError, match="padding"):
+            packing.rows(torch.tensor([0, padding]))
+
+
+@pytest.mark.parametrize("mask", [MASK, None])
+def test_wanted_positions_are_those_of_all_positions(config: ModelConfig, mask: torch.Tensor | None) -> None:
+    """Values and all weights' gradients of five tokens: computed alone in the last block, and picked from all."""
+    model = Bert(config).eval()
+    ids, positions = torch.randint(5, 61, (4, 4)), torch.tensor([12, 0, 5, 8, 14])
+    alone = model(ids, mask, positions=positions)
+    picked = model(ids, mask).flatten(0, 1)[positions]
+    assert alone.shape == (5, 24)
+    torch.testing.assert_close(alone, picked)
+    weight = torch.randn(5, 24)
+    gradients = [
+        torch.autograd.grad((out * weight).sum(), list(model.parameters()), allow_unused=True)
+        for out in (alone, picked)
+    ]
+    for (name, _), ours, expected in zip(model.named_parameters(), *gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_last_block_computes_wanted_positions_only(config: ModelConfig) -> None:
+    model = Bert(config).eval()
+    sizes: list[int] = []
+    model.blocks[-1].feed_forward.register_forward_hook(lambda _, __, out: sizes.append(out.numel() // 24))
+    model(torch.randint(5, 61, (4, 4)), MASK, positions=torch.tensor([0, 5, 8]))
+    assert sizes == [3]
