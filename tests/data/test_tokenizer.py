@@ -155,3 +155,20 @@ def test_no_file_and_no_hub(tmp_path: Path) -> None:
         WordPieceTokenizer.load("google-bert/bert-base-uncased")
     with pytest.raises(UserError, match=r"neither a tokenizer\.json nor a vocab\.txt"):
         WordPieceTokenizer.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a . b ; " * 60,  # more pieces than a first portion is expected to hold
+        "animal sleeping " * 30,  # fewer: it takes several portions
+        "sleeping" * 40 + " the cat",  # one word longer than a portion
+        "   the   cat " + " " * 900 + "sat\non\tthe mat",
+        "the " * 3 + "animal " * 20 + "a " * 50 + "animals " * 20,
+    ],
+)
+def test_the_beginning_of_a_text_is_that_of_the_whole(tokenizer: WordPieceTokenizer, text: str) -> None:
+    (whole,) = tokenizer.encode([text], None)
+    for length in range(3, 80):
+        cut = whole if len(whole) <= length else [*whole[: length - 1], tokenizer.sep_id]
+        assert tokenizer.encode(["a dog", text], length)[1] == cut
