@@ -86,6 +86,8 @@ def test_wanted_positions_are_those_of_all_positions(config: ModelConfig, mask: 
 def test_the_last_block_computes_wanted_positions_only(config: ModelConfig) -> None:
     model = Bert(config).eval()
     sizes: list[int] = []
-    model.blocks[-1].feed_forward.register_forward_hook(lambda _, __, out: sizes.append(out.numel() // 24))
+    model.blocks[-1].get_submodule("feed_forward").register_forward_hook(
+        lambda _, __, out: sizes.append(out.numel() // 24)
+    )
     model(torch.randint(5, 61, (4, 4)), MASK, positions=torch.tensor([0, 5, 8]))
     assert sizes == [3]
