@@ -20,7 +20,7 @@ ALLOWED = {
     "cli": {"errors"},
     "model": {"config"},
     "data": {"config", "errors", "files"},
-    "training": {"config", "errors", "files", "plots"},
+    "training": {"config", "device", "errors", "files", "plots"},
     "plots": {"config", "files"},
     "inference": {"data", "errors", "model"},
     "evaluation": {"config", "inference"},

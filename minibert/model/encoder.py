@@ -105,13 +105,12 @@ class Bert(nn.Module):
             hidden = packing.pack(hidden)  # (N, D)
         elif hidden.device.type == "cpu":
             attention_mask = None  # there is no padding to hide, and attention is fastest without a mask
-        for block in self.blocks[:-1]:
+        wanted = positions if positions is None or packing is None else packing.rows(positions)
+        *lower, last = self.blocks
+        for block in lower:
             hidden = block(hidden, attention_mask, packing)  # the same shape
-        if positions is not None:
-            wanted = positions if packing is None else packing.rows(positions)
-            return self.blocks[-1](hidden, attention_mask, packing, wanted)  # (M, D)
-        hidden = self.blocks[-1](hidden, attention_mask, packing)
-        return hidden if packing is None else packing.unpack(hidden)  # (B, T, D)
+        hidden = last(hidden, attention_mask, packing, wanted)  # the same shape, or (M, D)
+        return hidden if packing is None or wanted is not None else packing.unpack(hidden)
 
 
 def initialise(model: nn.Module, std: float) -> None:

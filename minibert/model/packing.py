@@ -57,4 +57,4 @@ class Packing:
         """(N, C) to (B, T, C), with zeros at padding."""
         B, T = self.shape
         padded = packed.new_zeros(B * T, packed.shape[-1])
-        return torch.index_copy(padded, 0, self.places, packed).view(B, T, -1)
+        return padded.index_copy_(0, self.places, packed).view(B, T, -1)

@@ -20,14 +20,14 @@ from minibert.data.sources import Articles, load_articles
 from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore
-from minibert.device import compile_blocks, describe, keep_freed_memory, pick_device, pick_precision
+from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
-from minibert.training.distributed import gather, local_rank, rank, ranks, together, world_size
+from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
-from minibert.training.run import check_output, examples_per_step, run_training, total_steps
+from minibert.training.run import examples_per_step, open_run, run_training, total_steps
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 
@@ -140,12 +140,9 @@ def pretrain(options: MLMOptions) -> None:
     options = replace(options, vocab=vocab)
     with together():
         keep_freed_memory()
-        device = pick_device(options.device, options.threads, local_rank())
-        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
-        check_output(options)
+        options, device = open_run(options)
         tokenizer, train, held_out = read_articles(options)
 
-        torch.manual_seed(options.seed)
         model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
         if options.compile:
             compile_blocks(model.bert.blocks, device)

@@ -6,7 +6,6 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,13 @@ from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
-from minibert.device import compile_blocks, describe, pick_device, pick_precision
+from minibert.device import compile_blocks, describe
 from minibert.errors import UserError
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
-from minibert.training.distributed import gather, local_rank, rank, ranks, together, world_size
+from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
-from minibert.training.run import check_output, examples_per_step, run_training, total_steps
+from minibert.training.run import examples_per_step, open_run, run_training, total_steps
 
 
 class NLITask:
@@ -106,10 +105,7 @@ def finetune(options: NLIOptions) -> None:
         Interrupted: a signal came, and the run's place is saved.
     """
     with together():
-        device = pick_device(options.device, options.threads, local_rank())
-        options = replace(options, device=str(device), precision=pick_precision(options.precision, device))
-        check_output(options)
-        torch.manual_seed(options.seed)
+        options, device = open_run(options)
         model, tokenizer = make_classifier(options)
         model.to(device)
         if options.compile:

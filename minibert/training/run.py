@@ -16,26 +16,44 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from minibert.config import TrainingOptions
+from minibert.device import pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.files import write_json
 from minibert.plots import plot_training
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
-from minibert.training.distributed import rank, together, world_size
+from minibert.training.distributed import local_rank, rank, together, world_size
 from minibert.training.loop import Place, Task, Trainer
 from minibert.training.optim import adamw, schedule
 from minibert.training.progress import Progress, duration, heading
+
+Options = TypeVar("Options", bound=TrainingOptions)
 
 WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "metrics.jsonl", "options.json"
 PICTURE = "training.png"
 
 # Options that may differ between a run and its continuation, because they don't change what is computed.
 _FREE = frozenset({"device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip"})
+
+
+def open_run(options: Options) -> tuple[Options, torch.device]:
+    """What any training begins with: the device and its numbers settled, the output folder checked, the seed set.
+
+    Returns:
+        the options as resolved, and the device.
+    Raises:
+        UserError: `--device`, `--precision` or `--output` can't be used.
+    """
+    device = pick_device(options.device, options.threads, local_rank())
+    options = dataclasses.replace(options, device=str(device), precision=pick_precision(options.precision, device))
+    check_output(options)
+    torch.manual_seed(options.seed)
+    return options, device
 
 
 def check_output(options: TrainingOptions) -> None:
