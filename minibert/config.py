@@ -27,6 +27,10 @@ SCHEDULES = ("constant", "linear")
 # The numbers that training computes with (minibert.device).
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+# What no BERT comes near: a configuration that asks for more is damaged, or meant to do damage.
+_MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
+_MOST_WIDTH = 2**20  # all other sizes
+
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
 
@@ -66,9 +70,15 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be at least 1")
+            if getattr(self, name) > _MOST.get(name, _MOST_WIDTH):
+                raise UserError(
+                    f"{name} is {getattr(self, name)}: more than {_MOST.get(name, _MOST_WIDTH):,} make no sense"
+                )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")
+        if not (0 < self.layer_norm_eps < 1 and 0 <= self.initializer_range < math.inf):
+            raise UserError("layer_norm_eps has to be in (0, 1), and initializer_range a number that is not negative")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}:"

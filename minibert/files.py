@@ -1,16 +1,28 @@
-"""Files appear whole or not at all: written under another name, then renamed, which a file system does in one go."""
+"""Files appear whole or not at all, and a folder's files are told from damaged ones.
+
+A file is written under another name, then renamed, which a file system does in one go. A folder is written with
+SHA256SUMS, the checksums of all its files in the form that `sha256sum --check` reads, and read only if they are right.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from minibert.errors import UserError
+from safetensors import SafetensorError
+
+from minibert.errors import UserError, os_error_text
+
+CHECKSUMS = "SHA256SUMS"
+PARTIAL = ".partial-"  # how the names begin under which files are written
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -19,14 +31,14 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: the folder can't be written to, or the disk is full; a file that was there before is still there.
     """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         finish_file(partial)
         partial.replace(path)
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"can't write {path}: {_reason(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -70,22 +82,98 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill an empty folder, then move its files into `folder`, over any of the same name.
 
-    Nothing reaches `folder` unless everything could be written. Other files in it are left alone.
+    Nothing reaches `folder` unless everything could be written. Other files in it are left alone. The checksums come
+    last: if the process dies between two files, those of before tell that they are not of one kind.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
         try:
             write(staging)
-            for file in sorted(path for path in staging.rglob("*") if path.is_file()):
+            files = sorted(path for path in staging.rglob("*") if path.is_file())
+            sums = "".join(f"{_sha256(file)}  {file.relative_to(staging).as_posix()}\n" for file in files)
+            (staging / CHECKSUMS).write_text(sums, encoding="utf-8")
+            for file in [*files, staging / CHECKSUMS]:
                 target = folder / file.relative_to(staging)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 finish_file(file)
                 file.replace(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"can't write to {folder}: {_reason(error)}") from error
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """A full disk, say; safetensors has an error of its own for it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def check_folder(folder: Path) -> None:
+    """Compare a folder's files with its SHA256SUMS, if it has one; files that are not listed there may be anything.
+
+    Raises:
+        UserError: a file is damaged, missing, or of another folder.
+    """
+    sums = folder / CHECKSUMS
+    if not sums.exists():
+        return
+    advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
+    try:
+        lines = sums.read_text(encoding="ascii").splitlines()
+        for line in lines:
+            digest, _, name = line.partition("  ")
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise UserError(f"{sums} points outside its folder: {name!r}")
+            if _sha256(folder / name) != digest:
+                raise UserError(f"{folder / name} is damaged: it has not the checksum in {CHECKSUMS}; {advice}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
+        raise UserError(f"{sums} can't be checked ({reason}): {advice}") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.
+
+    What a dead process was writing there is removed. A folder that is still empty at the end is removed, too, and so
+    are those above it that were made for it.
+
+    Raises:
+        UserError: another process has the folder, or it can't be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"can't write to {folder}: {error.strerror or error}") from error
+    try:
+        _lock(handle, folder)
+        for partial in folder.rglob(f"{PARTIAL}*"):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output") from error

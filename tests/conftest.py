@@ -12,6 +12,7 @@ os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import hypothesis
 import pytest
 import torch
 
@@ -25,6 +26,11 @@ TEXTS = [
     "No dogs sleep on the log.",
 ] * 4
 
+
+# The same cases every time, and nothing written; HYPOTHESIS_PROFILE=explore looks for new ones, ten times as many.
+hypothesis.settings.register_profile("same", max_examples=300, derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=3_000, database=None, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 torch.set_num_threads(1)  # here too: fixtures of modules come before `_isolated`, and threads change the last digits
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.files import CHECKSUMS
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
@@ -101,6 +102,7 @@ def test_an_empty_file(folders: Path) -> None:
 
 
 def test_a_vocabulary_that_does_not_match_the_model(folders: Path) -> None:
+    (folders / "nli" / CHECKSUMS).unlink()
     (folders / "nli" / "tokenizer.json").unlink()
     (folders / "nli" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
     line = fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
@@ -108,10 +110,18 @@ def test_a_vocabulary_that_does_not_match_the_model(folders: Path) -> None:
 
 
 def test_a_loss_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder with an infinite weight: the first loss is not a number. No model is left behind."""
+    """A step a thousand times too far, and the next loss is not a number. No model is left behind."""
+    monkeypatch.chdir(folders)
+    line = fails("train_nli.py", *NLI, "--learning-rate", "1e38")
+    assert "the loss or its gradient is not a number any more at step 2, batch 2 of epoch 1: a lower --learning" in line
+    assert not (folders / "out" / "model.safetensors").exists()
+
+
+def test_an_encoder_with_a_weight_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folders)
     tensors = load_file(folders / "mlm" / "model.safetensors")
     tensors["bert.embeddings.LayerNorm.weight"][0] = float("inf")
     save_file(tensors, folders / "mlm" / "model.safetensors")
-    assert "the loss is not a number any more at step 1: a lower --learning-rate" in fails("train_nli.py", *NLI)
-    assert not (folders / "out" / "model.safetensors").exists()
+    assert "model.safetensors is damaged: it has not the checksum in SHA256SUMS" in fails("train_nli.py", *NLI)
+    (folders / "mlm" / CHECKSUMS).unlink()
+    assert "embeddings.LayerNorm.weight holds numbers that are not finite" in fails("train_nli.py", *NLI)

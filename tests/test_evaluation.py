@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from minibert.evaluation import figures, random_cosine, report_text
+from minibert.evaluation import figures, mean_cosine, report_text
 from minibert.inference import Predictions
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -12,7 +14,7 @@ PREDICTIONS = Predictions(np.eye(3, dtype=np.float32)[PREDICTED], np.eye(12, 4, 
 
 
 def test_figures_by_hand() -> None:
-    result = figures(LABELS, PREDICTIONS, seed=0)
+    result = figures(LABELS, PREDICTIONS)
     assert result["pairs"] == 6
     assert result["accuracy"] == pytest.approx(4 / 6)
     assert result["majority_baseline"] == pytest.approx(3 / 6)
@@ -24,7 +26,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_report_is_in_the_labels_order_with_two_digits() -> None:
-    text = report_text(figures(LABELS, PREDICTIONS, seed=0))
+    text = report_text(figures(LABELS, PREDICTIONS))
     rows = [line.split() for line in text.splitlines() if line.strip()]
     assert [row[0] for row in rows[1:4]] == ["entailment", "neutral", "contradiction"]
     assert rows[1] == ["entailment", "1.00", "0.67", "0.80", "3"]
@@ -34,15 +36,23 @@ def test_the_report_is_in_the_labels_order_with_two_digits() -> None:
 
 def test_a_class_that_is_never_predicted_or_never_true_is_no_warning() -> None:
     predictions = Predictions(np.eye(3, dtype=np.float32)[[0, 0]], np.ones((4, 3), dtype=np.float32))
-    result = figures(np.array([0, 1]), predictions, seed=0)
+    result = figures(np.array([0, 1]), predictions)
     assert result["report"]["contradiction"]["f1-score"] == 0
     assert result["confusion_matrix"][1] == [1, 0, 0]
 
 
-def test_cosine_of_a_collapsed_and_of_a_healthy_encoder() -> None:
-    generator = np.random.default_rng(0)
-    apart = generator.normal(size=(2_000, 64)).astype(np.float32)
-    assert random_cosine(np.ones((50, 8), dtype=np.float32) * 3, seed=1) == pytest.approx(1)
-    assert abs(random_cosine(apart, seed=1)) < 0.01
-    # Two opposite sentences: each is compared with the other, never with itself.
-    assert random_cosine(np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32), seed=1) == pytest.approx(-1)
+def test_mean_cosine_is_the_mean_over_all_pairs() -> None:
+    """Taken one by one, a sentence never with itself; of a collapsed encoder it is 1, of two opposite sentences -1."""
+    vectors = F.normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(0)) + 0.5, dim=-1)
+    one_by_one = [float(vectors[i] @ vectors[j]) for i in range(30) for j in range(30) if i != j]
+    assert mean_cosine(vectors.sum(dim=0), 30) == pytest.approx(np.mean(one_by_one), abs=1e-6)
+    assert mean_cosine(torch.tensor([50.0, 0.0]), 50) == pytest.approx(1)
+    assert mean_cosine(torch.tensor([0.0, 0.0]), 2) == pytest.approx(-1)
+    assert mean_cosine(torch.tensor([1.0, 0.0]), 1) == 0
+
+
+def test_the_report_has_the_mean_cosine() -> None:
+    embeddings = torch.from_numpy(PREDICTIONS.embeddings)
+    cosines = F.normalize(embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).T
+    by_hand = (cosines.sum() - 12) / (12 * 11)
+    assert figures(LABELS, PREDICTIONS)["mean_cosine"] == pytest.approx(by_hand.item(), abs=1e-6)

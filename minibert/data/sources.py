@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain, compress
 from pathlib import Path
 from typing import Any
@@ -286,7 +286,12 @@ def _hub_identity(hub: str, everything: bool) -> Any:
 
 
 def _toy_batches() -> Iterator[list[Any]]:
-    yield [article["text"] for article in toy_articles()]
+    yield list(_toy_texts())
+
+
+@cache
+def _toy_texts() -> tuple[str, ...]:
+    return tuple(article["text"] for article in toy_articles())
 
 
 def _toy_identity() -> str:

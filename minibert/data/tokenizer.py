@@ -53,6 +53,10 @@ class WordPieceTokenizer:
         self.vocab_size = backend.get_vocab_size()
         if not isinstance(backend.model, models.WordPiece):
             raise UserError(f"the tokenizer is a {type(backend.model).__name__}, not a WordPiece")
+        if max(backend.get_vocab().values()) >= self.vocab_size:
+            raise UserError(
+                f"the vocabulary has {self.vocab_size:,} tokens, and ids beyond: they have to be 0, 1, 2 ..."
+            )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             _special_id(backend, token) for token in SPECIAL_TOKENS
         )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
-from minibert.files import read_json
+from minibert.files import check_folder, read_json
 from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
@@ -31,6 +32,9 @@ WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json
 
 # Tokenizers may have a few tokens fewer than the model has rows: some round the matrix up to a multiple of 64 or 128.
 MOST_SPARE_ROWS = 127
+
+# What a zip may unpack to: thrice a BERT-large.
+MOST_UNPACKED = 4 * 2**30
 
 # What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
@@ -53,7 +57,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
         masked_lm = None
-        with blaming(folder):
+        with blaming(folder), _without_memory():
             if has_mlm_head(tensors):
                 masked_lm = MaskedLanguageModel(config)
                 encoder = masked_lm.bert
@@ -80,9 +84,9 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
     """
     with _opened(name) as folder:
         config, ignored = read_config(folder)
-        encoder = Bert(config)
         tensors = _read_weights(folder)
-        with blaming(folder):
+        with blaming(folder), _without_memory():
+            encoder = Bert(config)
             ignored += import_weights(encoder, tensors, encoder_names(config))
         return encoder, _read_tokenizer(folder, config), ignored
 
@@ -92,17 +96,46 @@ def _opened(name: str | Path) -> Iterator[Path]:
     """The folder that a name stands for."""
     path = Path(name)
     if path.is_dir():
+        check_folder(path)
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):
-        with tempfile.TemporaryDirectory() as temporary, zipfile.ZipFile(path) as archive:
-            for file in set(MODEL_FILES) & set(archive.namelist()):  # no other entry is written anywhere
-                archive.extract(file, temporary)
-            with blaming(path):
-                yield Path(temporary)
+        with tempfile.TemporaryDirectory() as temporary, blaming(path):
+            _extract(path, Path(temporary))
+            check_folder(Path(temporary))
+            yield Path(temporary)
     elif path.exists():
         raise UserError(f"{path} is neither a folder nor a zip of one")
     else:
         yield _from_hub(str(name))
+
+
+def _extract(path: Path, target: Path) -> None:
+    """Unpack the files of a model, whose names are known, and nothing else that a zip may hold."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in _entries(archive):
+                archive.extract(entry, target)
+    except UserError:
+        raise
+    except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
+        raise UserError(f"damaged, or a zip that can't be read: {error}") from error
+
+
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    entries = [entry for entry in archive.infolist() if entry.filename in MODEL_FILES]
+    if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
+        raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
+    return entries
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Networks made within have shapes and no numbers: `import_weights` brings them, once it has compared the shapes.
+
+    So a configuration that asks for more than its file holds costs nothing.
+    """
+    with torch.device("meta"):
+        yield
 
 
 def _from_hub(name: str) -> Path:

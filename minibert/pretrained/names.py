@@ -100,8 +100,10 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
         The names that were not used, all of them known to be needless for this model.
     Raises:
         UserError: a weight is missing, has another shape than the configuration says, is not a floating-point number,
-            or belongs to no BERT that minibert knows; or the decoder is not tied to the embeddings. The model is left
-            as it was.
+            is not finite, or belongs to no BERT that minibert knows; or the decoder is not tied to the embeddings. The
+            model is left as it was.
+
+    The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
     """
     tensors = canonical(tensors)
     wanted = [name for theirs in names.values() for name in theirs]
@@ -116,7 +118,7 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
         for name in theirs:
             _check(name, tensors[name], (rows // len(theirs), *rest))
         state[ours] = torch.cat([tensors[name].float() for name in theirs])
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     return unused
 
 
@@ -153,3 +155,5 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise UserError(f"{name} is {tuple(tensor.shape)}, but by the configuration {shape}")
     if not tensor.is_floating_point():
         raise UserError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers")
+    if not tensor.float().isfinite().all():
+        raise UserError(f"{name} holds numbers that are not finite")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.files import write_file, write_folder, write_json
+from minibert.files import CHECKSUMS, write_file, write_folder, write_json
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.names import encoder_names, export_weights, mlm_names
@@ -20,7 +20,7 @@ FEATURES = ["u", "v", "|u - v|"]
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
-    "classifier.safetensors", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+    "classifier.safetensors", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
 )  # fmt: skip
 
 

@@ -72,13 +72,20 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     if "model_type" not in values:
         raise UserError(f"{file} has no model_type: it is not a model's configuration")
     _check_only(file, values, ONLY | ONLY_IF_PRESENT)
-    for architecture in values.get("architectures") or []:
+    architectures = values.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise UserError(f"{file} has no list of architectures, but {architectures!r:.40}")
+    for architecture in architectures:
         if architecture not in ARCHITECTURES:
             raise UserError(f"{file} is a {architecture}'s: minibert knows only {', '.join(ARCHITECTURES)}")
-    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    known = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
+    asked = {name: value for name, value in values.items() if name in known}
+    for name, value in asked.items():
+        if type(value) is not known[name] and not (known[name] is float and type(value) is int):
+            raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {known[name].__name__}")
     with blaming(file):
-        config = ModelConfig(**{name: value for name, value in values.items() if name in known})
-    others = values.keys() - known - ONLY.keys() - ONLY_IF_PRESENT.keys() - HARMLESS.keys() - {"architectures"}
+        config = ModelConfig(**asked)
+    others = values.keys() - known.keys() - ONLY.keys() - ONLY_IF_PRESENT.keys() - HARMLESS.keys() - {"architectures"}
     return config, sorted(others)
 
 
@@ -135,7 +142,7 @@ def _max_length(folder: Path, positions: int) -> int:
         asked = _optional(folder / "tokenizer_config.json").get("model_max_length")
     if asked is None:
         return positions
-    if not isinstance(asked, int | float) or asked < 3:
+    if not isinstance(asked, int | float) or not asked >= 3:  # so that NaN is refused, too
         raise UserError(f"{folder} asks for sentences of {asked!r} tokens: [CLS], one token and [SEP] need 3")
     return int(min(asked, positions))
 
@@ -160,9 +167,11 @@ def _pooling(file: Path) -> str:
     flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
     short = {f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}": mode for mode in POOLINGS}
     asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
-    modes = [asked] if isinstance(asked, str) else list(asked)
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise UserError(f"{file} asks for the pooling {' + '.join(modes)}: minibert knows only {', '.join(POOLINGS)}")
+    modes = asked if isinstance(asked, list) else [asked]
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
+        raise UserError(
+            f"{file} asks for the pooling {' + '.join(map(str, modes))}: minibert knows only {', '.join(POOLINGS)}"
+        )
     return modes[0]
 
 

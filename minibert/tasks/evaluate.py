@@ -40,7 +40,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
     predictions = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
-    result = figures(pairs.labels, predictions, options.seed)
+    result = figures(pairs.labels, predictions)
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
     )

@@ -6,7 +6,7 @@ Source: Devlin et al. 2019, section 3.1; the notebook, Task 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +90,10 @@ class MLMTask:
         accuracy = sum(gather(float(sum(extras["accuracy"] for _, extras in totals)))) / count
         return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": math.exp(loss)}
 
+    def warnings(self, _: Mapping[str, float], /) -> list[str]:
+        """None: what a loss may be says nothing of what is wrong."""
+        return []
+
     def baseline(self) -> tuple[float, float]:
         """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens.
 
@@ -128,7 +132,7 @@ def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
 
 
 @ranks()
-def pretrain(options: MLMOptions) -> None:
+def pretrain(asked: MLMOptions) -> None:
     """All of train_mlm.py: read, tokenise, train, save.
 
     Raises:
@@ -136,32 +140,33 @@ def pretrain(options: MLMOptions) -> None:
         Interrupted: a signal came, and the run's place is saved.
     """
     # The toy world has to work without a network and has few words: it learns its own vocabulary.
-    vocab = options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY)
-    options = replace(options, vocab=vocab)
-    with together():
-        keep_freed_memory()
-        options, device = open_run(options)
-        tokenizer, train, held_out = read_articles(options)
+    vocab = asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
+    keep_freed_memory()
+    with open_run(replace(asked, vocab=vocab)) as (options, device):
+        with together():
+            tokenizer, train, held_out = read_articles(options)
 
-        model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
-        if options.compile:
-            compile_blocks(model.bert.blocks, device)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
+            model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+            if options.compile:
+                compile_blocks(model.bert.blocks, device)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
 
-        task = MLMTask(model, train, held_out, tokenizer, options)
-        unigram_loss, unigram_accuracy = task.baseline()
-        steps = total_steps(task, options)
-        heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")
-        heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
-        start = {
-            "parameters": parameters,
-            "articles": len(train),
-            "tokens": train.tokens,
-            "unigram_loss": unigram_loss,
-            "unigram_accuracy": unigram_accuracy,
-        }
-    run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
+            task = MLMTask(model, train, held_out, tokenizer, options)
+            unigram_loss, unigram_accuracy = task.baseline()
+            steps = total_steps(task, options)
+            heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")
+            heading(
+                "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency"
+            )
+            start = {
+                "parameters": parameters,
+                "articles": len(train),
+                "tokens": train.tokens,
+                "unigram_loss": unigram_loss,
+                "unigram_accuracy": unigram_accuracy,
+            }
+        run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
 
 
 def _shape(options: MLMOptions) -> str:

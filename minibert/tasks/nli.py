@@ -5,7 +5,7 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minibert.config import NLIOptions
+from minibert.config import LABELS, NLIOptions
 from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
 from minibert.device import compile_blocks, describe
 from minibert.errors import UserError
+from minibert.evaluation import mean_cosine
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
+
+COLLAPSED = 0.99  # mean cosine between sentences
 
 
 class NLITask:
@@ -66,19 +69,44 @@ class NLITask:
         return F.cross_entropy(logits, batch.labels, reduction="sum"), {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
-        """Mean loss and accuracy over the validation pairs, whose batches ranks share."""
+        """Figures over the validation pairs, whose batches ranks share.
+
+        Mean loss and accuracy; the mean cosine between hypotheses, which is near 1 if the encoder has collapsed; and
+        the share of the label that is answered most.
+        """
         count = len(self.validation_labels)
         rows = np.arange(count)
         size = self.options.batch_size
-        loss, correct = torch.zeros(2, device=self.device)
+        loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
+        correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
         for start in range(rank() * size, count, world_size() * size):
-            batch = self._batch(self.validation, self.validation_labels, rows[start : start + size])
-            total, extras = self.loss(batch.to(self.device))
-            loss, correct = loss + total, correct + extras["accuracy"]
+            batch = self._batch(self.validation, self.validation_labels, rows[start : start + size]).to(self.device)
+            u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
+            logits = self.model.classify(u, v)  # (B, 3)
+            loss = loss + F.cross_entropy(logits, batch.labels, reduction="sum")
+            correct = correct + (logits.argmax(dim=-1) == batch.labels).sum()
+            answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
+            directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
+        totals = gather([part.double().cpu() for part in (loss, correct, answers, directions)])
+        loss, correct, answers, directions = (sum(parts) for parts in zip(*totals, strict=True))
         return {
-            "validation_loss": sum(gather(loss.item())) / count,
-            "validation_accuracy": sum(gather(correct.item())) / count,
+            "validation_loss": loss.item() / count,
+            "validation_accuracy": correct.item() / count,
+            "mean_cosine": mean_cosine(directions, count),
+            "most_answered": answers.max().item() / count,
         }
+
+    def warnings(self, figures: Mapping[str, float], /) -> list[str]:
+        """A collapsed encoder, and a classifier with one answer."""
+        found = []
+        if figures["mean_cosine"] > COLLAPSED:
+            found.append(
+                f"the encoder has collapsed: the mean cosine between sentences is {figures['mean_cosine']:.3f}, so all"
+                " look alike; a lower --learning-rate or another --encoder usually helps"
+            )
+        if figures["most_answered"] == 1:
+            found.append("every validation pair is given the same label; a lower --learning-rate usually helps")
+        return found
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
         """Premises and hypotheses as ids."""
@@ -97,40 +125,40 @@ class NLITask:
 
 
 @ranks()
-def finetune(options: NLIOptions) -> None:
+def finetune(asked: NLIOptions) -> None:
     """All of train_nli.py: read, tokenise, train, save.
 
     Raises:
         UserError: an option, a path or a file is wrong, or the loss stops being a number.
         Interrupted: a signal came, and the run's place is saved.
     """
-    with together():
-        options, device = open_run(options)
-        model, tokenizer = make_classifier(options)
-        model.to(device)
-        if options.compile:
-            compile_blocks(model.encoder.blocks, device)
-        train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
-        validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
-        heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
-        if options.hypothesis_only:
-            heading("control", "the premises are emptied: what is reached now is reached without inference")
+    with open_run(asked) as (options, device):
+        with together():
+            model, tokenizer = make_classifier(options)
+            model.to(device)
+            if options.compile:
+                compile_blocks(model.encoder.blocks, device)
+            train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
+            validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
+            heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+            if options.hypothesis_only:
+                heading("control", "the premises are emptied: what is reached now is reached without inference")
 
-        task = NLITask(model, tokenizer, train, validation, options)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        majority = float(np.bincount(validation.labels).max() / len(validation))
-        steps = total_steps(task, options)
-        heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-        heading("training", f"{steps:,} steps of {task.step_size} pairs on {describe(device, world_size())}")
-        heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
-        start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
+            task = NLITask(model, tokenizer, train, validation, options)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            majority = float(np.bincount(validation.labels).max() / len(validation))
+            steps = total_steps(task, options)
+            heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
+            heading("training", f"{steps:,} steps of {task.step_size} pairs on {describe(device, world_size())}")
+            heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
+            start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
 
-    def save(folder: Path) -> None:
-        save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)
-        if options.zip:
-            heading("zipped", str(zip_classifier(folder)))
+        def save(folder: Path) -> None:
+            save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)
+            if options.zip:
+                heading("zipped", str(zip_classifier(folder)))
 
-    run_training(model, task, options, start, save)
+        run_training(model, task, options, start, save)
 
 
 def make_classifier(options: NLIOptions) -> tuple[SiameseClassifier, WordPieceTokenizer]:

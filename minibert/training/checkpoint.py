@@ -1,11 +1,13 @@
 """Everything a run needs to continue exactly: weights, optimiser, random state, and where it was.
 
-One safetensors file a checkpoint, so nothing in it can run code and it appears whole or not at all. The place in the
+One safetensors file a checkpoint, so nothing in it can run code and it appears whole or not at all; a checksum of all
+that is in it tells a damaged one. The place in the
 data is two numbers, epoch and batch, since order and masks follow from those (see minibert.data.batching).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         for name, tensor in state.items()
     }
     tensors |= {f"random.{number}.{name}": state for number, its in enumerate(random) for name, state in its.items()}
-    path = folder / f"step-{progress['step']:08d}.safetensors"
-    metadata = {"progress": json.dumps(progress)}
-    write_file(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    _write(folder / f"step-{progress['step']:08d}.safetensors", tensors, progress)
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink()
 
@@ -54,7 +54,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Raises:
         UserError: the file is damaged or belongs to another model.
     """
-    tensors, metadata = _read(path)
+    tensors, progress = _read(path)
     try:
         model.load_state_dict(_under("model.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
@@ -62,21 +62,19 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    except (RuntimeError, ValueError) as error:
+        _set_random_state(_under(f"random.{rank()}.", tensors))
+    except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{path} does not fit the model: {str(error).splitlines()[0]}") from error
-    _set_random_state(_under(f"random.{rank()}.", tensors))
-    progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
 
 
 def read_progress(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `progress`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress: dict[str, Any] = json.loads(file.metadata()["progress"])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint: delete it to continue from the one before") from error
-    return progress
+    """What `save_checkpoint` was given as `progress`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read(path)[1]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -88,7 +86,7 @@ def save_best(folder: Path, model: nn.Module) -> None:
     """Keep the weights of the best epoch so far. All ranks call it and rank 0 writes."""
     if rank():
         return
-    write_file(folder / "best.safetensors", lambda partial: save_file(model.state_dict(), partial))
+    _write(folder / "best.safetensors", model.state_dict(), {})
 
 
 def load_best(folder: Path, model: nn.Module) -> None:
@@ -96,13 +94,36 @@ def load_best(folder: Path, model: nn.Module) -> None:
     model.load_state_dict(_read(folder / "best.safetensors")[0])
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _write(path: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    text = json.dumps(progress)
+    metadata = {"progress": text, "sha256": _sha256(tensors, text)}
+    write_file(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or not a checkpoint: delete it to continue from the one before") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            text, checksum = (file.metadata()[name] for name in ("progress", "sha256"))
+        progress = json.loads(text)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _damaged(path) from error
+    if _sha256(tensors, text) != checksum:
+        raise _damaged(path)
+    return tensors, progress
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged or not a checkpoint: delete it to continue from the one before")
+
+
+def _sha256(tensors: dict[str, Tensor], text: str) -> str:
+    """Of a text, and of each tensor's name, kind, shape and numbers."""
+    checksum = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        checksum.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return checksum.hexdigest()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

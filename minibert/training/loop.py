@@ -28,10 +28,12 @@ from torch import Tensor, nn
 
 from minibert.config import TrainingOptions
 from minibert.errors import Interrupted, UserError
-from minibert.training.checkpoint import save_best, save_checkpoint
+from minibert.training.checkpoint import list_checkpoints, save_best, save_checkpoint
 from minibert.training.distributed import distribute, gather, hold_gradients, largest, once, rank, together, world_size
 from minibert.training.optim import Schedule
 from minibert.training.progress import Progress
+
+VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
 
 
 class Batch(Protocol):
@@ -67,6 +69,9 @@ class Task(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Figures on held-out data, equal on all ranks. The loop sets evaluation mode before, training mode after."""
+
+    def warnings(self, figures: Mapping[str, float], /) -> list[str]:
+        """What in a validation's figures shows that training has gone wrong, a sentence each."""
 
 
 class Loss(nn.Module):
@@ -112,20 +117,23 @@ class Window:
 
     Attributes:
         losses: each step's sum over its predictions, of this rank's parts.
+        norms: each step's gradient norm before clipping.
         count, tokens: predictions and tokens, of all ranks.
         extras: further sums by name, of this rank's parts.
         started: when, on the clock `time.perf_counter`.
     """
 
     losses: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
     count: int = 0
     tokens: int = 0
     extras: dict[str, Tensor] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, batch: Batch, losses: Sequence[Tensor], extras: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take in one step: its whole batch, and what each of this rank's parts of it gave."""
+    def add(self, batch: Batch, losses: Sequence[Tensor], extras: Sequence[Mapping[str, Tensor]], norm: Tensor) -> None:
+        """Take in one step: its whole batch, what each of this rank's parts of it gave, and the gradient's norm."""
         self.losses.append(torch.stack([loss.detach() for loss in losses]).sum())
+        self.norms.append(norm)
         self.count += batch.count
         self.tokens += batch.tokens
         for sums in extras:
@@ -137,7 +145,7 @@ class Window:
         if world_size() == 1:
             return self
         extras = {name: value.cpu() for name, value in self.extras.items()}
-        total = Window(count=self.count, tokens=self.tokens, started=self.started)
+        total = Window(norms=self.norms, count=self.count, tokens=self.tokens, started=self.started)
         for losses, sums in gather((torch.stack(self.losses).cpu(), extras)):
             total.losses = [a + b for a, b in zip(total.losses, losses, strict=True)] if total.losses else list(losses)
             for name, value in sums.items():
@@ -151,12 +159,14 @@ class Window:
         return {
             "loss": loss / self.count,
             **{name: value.item() / self.count for name, value in self.extras.items()},
+            "gradient_norm": torch.stack(self.norms).mean().item(),
             "tokens_per_second": self.tokens / seconds,
         }
 
     def first_bad_step(self) -> int | None:
-        """How many steps into the window the loss stopped being a number, if it did."""
-        bad = (~torch.stack(self.losses).isfinite()).nonzero() if self.losses else torch.empty(0)
+        """How many steps into the window the loss or its gradient stopped being a number, if they did."""
+        good = torch.stack(self.losses).isfinite() & torch.stack(self.norms).to(self.losses[0].device).isfinite()
+        bad = (~good).nonzero()
         return int(bad[0]) if len(bad) else None
 
 
@@ -248,10 +258,10 @@ class Trainer:
                 (loss / count).backward()
             losses.append(loss.detach())
             extras.append(sums)
-        self._clip()
+        norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        window.add(batch, losses, extras)
+        window.add(batch, losses, extras, norm)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
         """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
@@ -259,8 +269,8 @@ class Trainer:
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def _clip(self) -> None:
-        """Scale the gradients down to a norm of `options.clip`, if theirs is greater.
+    def _clip(self) -> Tensor:
+        """Scale the gradients down to a norm of `options.clip`, if theirs is greater; returns what it was.
 
         As `clip_grad_norm_` does; but where looking at the norm costs no waiting, gradients that are small enough are
         not multiplied by 1, which takes as long as a fifth of the optimiser's step.
@@ -269,32 +279,36 @@ class Trainer:
         norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
         if norm.device.type != "cpu" or not norm <= self.options.clip:
             nn.utils.clip_grads_with_norm_(parameters, self.options.clip, norm)
+        return norm
 
     def _log(self, window: Window) -> Window:
         """Show the window's means and begin a new one.
 
+        No checkpoint is written without this, so none holds what comes after a bad step.
+
         Raises:
-            UserError: a loss in it is not a number.
+            UserError: a loss in it, or a gradient, is not a number.
         """
-        if not window.count:
+        if not window.losses:
             return window
-        window = window.of_all_ranks()
+        place, window = self.place, window.of_all_ranks()
         bad = window.first_bad_step()
         if bad is not None:
+            back = len(window.losses) - bad - 1
             raise once(
                 UserError(
-                    f"the loss is not a number any more at step {self.place.step - len(window.losses) + bad + 1:,}:"
-                    " a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
+                    f"the loss or its gradient is not a number any more at step {place.step - back:,}, batch"
+                    f" {place.batch - back:,} of epoch {place.epoch + 1}: a lower --learning-rate, a longer"
+                    f" --warmup-ratio or a smaller --clip usually helps{_last_good(self.checkpoints)}"
                 )
             )
-        self.progress.train(
-            {
-                "step": self.place.step,
-                "epoch": self.place.epoch + 1,
-                **window.means(),
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-            }
-        )
+        means = window.means()
+        figures = {"step": place.step, "epoch": place.epoch + 1, **means}
+        self.progress.train({**figures, "learning_rate": self.optimizer.param_groups[0]["lr"]})
+        if means["gradient_norm"] < VANISHED:
+            self.progress.warn(
+                place.step, f"gradients have vanished (mean norm {means['gradient_norm']:.1e}): nothing is learned now"
+            )
         return Window()
 
     def _validate(self) -> None:
@@ -305,6 +319,8 @@ class Trainer:
         self.model.train()
         place = self.place
         self.progress.validation({"step": place.step, "epoch": place.epoch + 1, **figures})
+        for sentence in self.task.warnings(figures):
+            self.progress.warn(place.step, sentence)
         score = figures[self.task.score] if self.task.score is not None else None
         if score is not None and (place.best_score is None or score > place.best_score):
             place.best_epoch, place.best_score = place.epoch + 1, score
@@ -316,6 +332,12 @@ class Trainer:
         saved = {**asdict(self.place), "options": asdict(self.options), "ranks": world_size()}
         with together():
             save_checkpoint(self.checkpoints, self.model, self.optimizer, saved)
+
+
+def _last_good(checkpoints: Path) -> str:
+    """Where a run that has gone wrong was still right."""
+    good = list_checkpoints(checkpoints)
+    return f"; {good[-1]} is from before" if good else ""
 
 
 @contextmanager

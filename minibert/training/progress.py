@@ -1,7 +1,7 @@
 """What a run says while it runs: a bar on a terminal, plain lines elsewhere, and metrics.jsonl for good.
 
 Each line of metrics.jsonl is an object with a `kind`: "start" (sizes and baselines), "train" (means over the steps
-since the line before, never across two epochs), "validation" (at each epoch's end) and "end".
+since the line before, never across two epochs), "validation" (at each epoch's end), "warning" and "end".
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Progress:
             f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, float)
         )
         self.say(f"epoch {values['epoch']} finished after {values['step']:,} steps  |  {figures}")
+
+    def warn(self, step: int, sentence: str) -> None:
+        """Show and record that something has gone wrong; the run goes on."""
+        self.record("warning", {"step": step, "text": sentence})
+        self.say(f"warning: {sentence}")
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""

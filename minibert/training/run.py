@@ -14,7 +14,8 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from torch import nn
 from minibert.config import TrainingOptions
 from minibert.device import pick_device, pick_precision
 from minibert.errors import UserError
-from minibert.files import write_json
+from minibert.files import claimed, write_json
 from minibert.plots import plot_training
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
 from minibert.training.distributed import local_rank, rank, together, world_size
@@ -41,19 +42,25 @@ PICTURE = "training.png"
 _FREE = frozenset({"device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip"})
 
 
-def open_run(options: Options) -> tuple[Options, torch.device]:
-    """What any training begins with: the device and its numbers settled, the output folder checked, the seed set.
+@contextmanager
+def open_run(options: Options) -> Iterator[tuple[Options, torch.device]]:
+    """What any training happens in: the device settled, the output folder its own, the seed set.
 
     Returns:
         the options as resolved, and the device.
     Raises:
-        UserError: `--device`, `--precision` or `--output` can't be used.
+        UserError: `--device`, `--precision` or `--output` can't be used, or another run is at work in the folder.
     """
-    device = pick_device(options.device, options.threads, local_rank())
-    options = dataclasses.replace(options, device=str(device), precision=pick_precision(options.precision, device))
-    check_output(options)
-    torch.manual_seed(options.seed)
-    return options, device
+    with ExitStack() as claim:
+        with together():
+            device = pick_device(options.device, options.threads, local_rank())
+            precision = pick_precision(options.precision, device)
+            options = dataclasses.replace(options, device=str(device), precision=precision)
+            if rank() == 0:
+                claim.enter_context(claimed(Path(options.output)))
+            check_output(options)
+            torch.manual_seed(options.seed)
+        yield options, device
 
 
 def check_output(options: TrainingOptions) -> None:
@@ -64,8 +71,6 @@ def check_output(options: TrainingOptions) -> None:
             to resume, or the options or the number of ranks contradict those of the run to be resumed.
     """
     folder = Path(options.output)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file, not a folder")
     unfinished = list_checkpoints(folder / CHECKPOINTS)
     if options.resume and options.overwrite:
         raise UserError("--resume and --overwrite contradict each other: give one")
@@ -172,10 +177,12 @@ def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> 
 
 def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
     """The place of the last checkpoint, with model, optimiser and random state put back and later records cut off."""
-    saved = load_checkpoint(list_checkpoints(folder / CHECKPOINTS)[-1], model, optimizer)
-    del saved["options"], saved["ranks"]
-    place = Place(**saved)
+    checkpoint, metrics = list_checkpoints(folder / CHECKPOINTS)[-1], folder / METRICS
+    saved = load_checkpoint(checkpoint, model, optimizer)
+    place = Place(**{field.name: saved[field.name] for field in dataclasses.fields(Place)})
     if rank() == 0:
-        os.truncate(folder / METRICS, place.metrics_bytes)
+        if not metrics.exists() or metrics.stat().st_size < place.metrics_bytes:
+            raise UserError(f"{metrics} is missing or shorter than at {checkpoint.name}: --overwrite starts anew")
+        os.truncate(metrics, place.metrics_bytes)
     heading("resuming", f"after step {place.step:,}")
     return place

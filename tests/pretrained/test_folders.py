@@ -18,6 +18,7 @@ from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.files import CHECKSUMS
 from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
@@ -55,6 +56,7 @@ def load_mlm(folder: Path) -> tuple[MaskedLanguageModel, WordPieceTokenizer]:
 def edit(file: Path, **changes: Any) -> None:
     values = json.loads(file.read_text())
     file.write_text(json.dumps({**values, **changes}))
+    (file.parent / CHECKSUMS).unlink(missing_ok=True)  # what is refused here is to be refused without them, too
 
 
 def test_a_masked_language_model_comes_back(mlm: tuple[MaskedLanguageModel, Path]) -> None:
@@ -167,6 +169,7 @@ def test_files_that_are_missing_or_damaged(mlm: tuple[MaskedLanguageModel, Path]
     folder = mlm[1]
     with pytest.raises(UserError, match=r"no folder .*nowhere, and the Hugging Face Hub gave no model"):
         load_encoder(tmp_path / "nowhere")
+    (folder / CHECKSUMS).unlink()
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
     with pytest.raises(UserError, match="damaged or not a safetensors file"):
@@ -261,6 +264,7 @@ def test_what_is_not_used_is_named_in_the_log(
 
 def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[MaskedLanguageModel, Path]) -> None:
     folder = mlm[1]
+    (folder / CHECKSUMS).unlink()
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
     with pytest.raises(UserError, match="the vocabulary has 305 tokens, but the model 61"):

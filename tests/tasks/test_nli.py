@@ -1,5 +1,7 @@
 """Proves that fine-tuning pairs the right sentences with the right label, and that the control sees no premise."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.inference import TrainedModel
-from minibert.model.encoder import Bert
+from minibert.model.encoder import Bert, EncoderBlock
 from minibert.model.siamese import SiameseClassifier
 from minibert.tasks.nli import NLITask
 
@@ -85,3 +87,27 @@ def test_the_control_sees_no_premise(config: ModelConfig, tokenizer: WordPieceTo
         assert (batch.attention_mask[half:].sum(dim=1) > 2).all()
     shuffled = trained(task).predict(PAIRS.premises[::-1], PAIRS.hypotheses)
     assert (shuffled.probabilities == trained(task).predict(PAIRS.premises, PAIRS.hypotheses).probabilities).all()
+
+
+def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
+    config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    task = make(config, tokenizer)
+    with torch.no_grad():
+        figures = task.validate()
+        predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
+        hypotheses = F.normalize(torch.from_numpy(predictions.embeddings[5:]), dim=-1)
+        cosines = hypotheses @ hypotheses.T
+        assert figures["mean_cosine"] == pytest.approx((cosines.sum().item() - 5) / 20, abs=1e-5)
+        assert figures["most_answered"] == np.bincount(predictions.labels).max() / 5
+        assert task.warnings({**figures, "mean_cosine": 0.98, "most_answered": 0.8}) == []
+
+        norm = cast(EncoderBlock, task.model.encoder.blocks[-1]).feed_forward_norm
+        norm.weight.zero_()  # every token's vector is the norm's bias now
+        norm.bias.fill_(1)
+        figures = task.validate()
+    assert figures["mean_cosine"] == pytest.approx(1)
+    assert figures["most_answered"] == 1
+    collapsed, one_answer = task.warnings(figures)
+    assert collapsed.startswith("the encoder has collapsed: the mean cosine between sentences is 1.000")
+    assert one_answer.startswith("every validation pair is given the same label")

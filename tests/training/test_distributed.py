@@ -286,7 +286,7 @@ def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:
         ("usage", "unrecognized arguments: --no-such-flag"),
         ("data", "error: no file or folder"),
         ("unwritable", "below: Not a directory"),
-        ("infinite", "error: the loss is not a number any more at step"),
+        ("infinite", "error: the loss or its gradient is not a number any more at step"),
     ],
 )
 def test_what_is_wrong_is_said_by_rank_0_alone(runs: Runs, name: str, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from minibert.errors import Interrupted, UserError
@@ -101,12 +102,64 @@ def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad_step", [0, 3, 6, 12])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Path, bad_step: int) -> None:
-    with pytest.raises(UserError, match=rf"not a number any more at step {bad_step + 1}:"):
-        train(LineTask(Line(), bad_step=bad_step), options(tmp_path))
-    for checkpoint in tmp_path.glob("checkpoints/*"):
-        from safetensors.torch import load_file
+    place = rf"step {bad_step + 1}, batch {bad_step % 7 + 1} of epoch {bad_step // 7 + 1}: a lower"
+    with pytest.raises(UserError, match=f"not a number any more at {place}") as error:
+        train(LineTask(Line(), bad_step=bad_step), options(tmp_path, save_every=1))
+    kept = sorted(tmp_path.glob("checkpoints/*"))
+    assert [path.name for path in kept] == [
+        f"step-{step:08d}.safetensors" for step in range(bad_step - 1, bad_step + 1) if step > 0
+    ]
+    assert (f"{kept[-1]} is from before" in str(error.value)) if kept else ("before" not in str(error.value))
+    assert all(tensor.isfinite().all() for path in kept for tensor in load_file(path).values())
 
-        assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_a_checkpoint_has_it(tmp_path: Path) -> None:
+    """The loss is fine at that step; its gradient is not, and after the step no weight is."""
+
+    class Steep(LineTask):
+        def loss(self, batch: Any) -> Any:
+            loss, extras = super().loss(batch)
+            if len(self.modes) == 5:
+                loss = loss + (self.model.weight * 0).sqrt().sum()
+                assert loss.isfinite()
+            return loss, extras
+
+    with pytest.raises(UserError, match=r"not a number any more at step 5, batch 5 of epoch 1"):
+        train(Steep(Line()), options(tmp_path, save_every=1))
+    kept = sorted(tmp_path.glob("checkpoints/*"))
+    assert [path.name for path in kept] == ["step-00000003.safetensors", "step-00000004.safetensors"]
+    assert all(tensor.isfinite().all() for path in kept for tensor in load_file(path).values())
+
+
+def warnings_of(folder: Path) -> list[tuple[int, str]]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(record["step"], record["text"]) for record in records if record["kind"] == "warning"]
+
+
+def test_vanished_gradients_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(LineTask(Line(), scale=1e-9), options(tmp_path, epochs=1))
+    assert [step for step, _ in warnings_of(tmp_path)] == [2, 4, 6, 7]
+    assert "warning: gradients have vanished (mean norm " in capsys.readouterr().out
+    train(LineTask(Line()), options(tmp_path / "fine", epochs=1))
+    assert warnings_of(tmp_path / "fine") == []
+
+
+def test_what_a_task_finds_wrong_is_said_at_its_epoch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(LineTask(Line(), scores=[0.5, -1, 0.2]), options(tmp_path))
+    assert warnings_of(tmp_path) == [(14, "no point is on the line")]
+    assert "warning: no point is on the line" in capsys.readouterr().out
+
+
+def test_the_gradients_norm_is_recorded(tmp_path: Path) -> None:
+    """By hand: of the first batch's mean squared error, before it is clipped."""
+    task = LineTask(Line(dropout=0))
+    train(task, options(tmp_path, log_every=1, max_steps=1))
+    batch = task.batch(0, 0)
+    by_hand = 2 * batch.x.T @ (batch.x @ torch.tensor([1.0, -1.0]) - batch.y) / batch.count
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    (norm,) = [record["gradient_norm"] for record in records if record["kind"] == "train"]
+    assert norm == pytest.approx(by_hand.norm().item(), rel=1e-5)
+    assert norm > options(tmp_path).clip
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

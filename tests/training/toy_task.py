@@ -1,6 +1,6 @@
 """A task small enough to compute by hand: a line fitted to points, with batches of unequal size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ class LineTask:
 
     steps_per_epoch = 7
 
-    def __init__(self, model: Line, scores: list[float] | None = None, bad_step: int | None = None) -> None:
-        self.model, self.scores, self.bad_step = model, scores or [], bad_step
+    def __init__(
+        self, model: Line, scores: list[float] | None = None, bad_step: int | None = None, scale: float = 1
+    ) -> None:
+        self.model, self.scores, self.bad_step, self.scale = model, scores or [], bad_step, scale
         self.score = "accuracy" if scores else None
         self.modes: list[bool] = []
         self.validations = 0
@@ -68,7 +70,7 @@ class LineTask:
     def loss(self, batch: Points) -> tuple[Tensor, dict[str, Tensor]]:
         self.modes.append(self.model.training)
         error = self.model(batch.x) - batch.y
-        return error.square().sum(), {"absolute": error.abs().sum()}
+        return self.scale * error.square().sum(), {"absolute": error.abs().sum()}
 
     def validate(self) -> dict[str, float]:
         assert not self.model.training
@@ -76,6 +78,9 @@ class LineTask:
         score = self.scores[self.validations % len(self.scores)] if self.scores else 0.0
         self.validations += 1
         return {"accuracy": score}
+
+    def warnings(self, figures: Mapping[str, float], /) -> list[str]:
+        return ["no point is on the line"] if figures["accuracy"] < 0 else []
 
 
 def options(output: Path, **changes: Any) -> NLIOptions:

@@ -1,0 +1,118 @@
+"""Proves that a folder belongs to one run at a time, and that a full disk costs nothing but the run's time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minibert.errors import UserError
+from minibert.files import claimed
+
+ROOT = Path(__file__).parents[2]
+HOLD = "import sys, time; from pathlib import Path; from minibert.files import claimed\nwith claimed(Path(sys.argv[1])): print(flush=True); time.sleep(600)"  # noqa: E501
+TRAIN = [sys.executable, "train_mlm.py", "--data", "toy", "--max-articles", "64", "--held-out", "8",
+         "--vocab-size", "300", "--hidden-size", "32", "--num-hidden-layers", "1", "--save-every", "1", "--epochs", "1"]  # fmt: skip
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with hold(folder) as first:
+        done = subprocess.run([*TRAIN, "--output", str(folder)], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 2
+        assert f"error: {folder} is in use by another run: wait for its end" in done.stderr
+        first.kill()
+    with claimed(folder):  # the claim has died with its process, though that could do nothing about it
+        pass
+
+
+def test_what_a_dead_run_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".partial-x").mkdir()
+    for name in ("checkpoints/.partial-1-step", ".partial-x/config.json", "checkpoints/step-1", ".mine"):
+        (tmp_path / name).write_text("")
+    with claimed(tmp_path):
+        pass
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
+        "checkpoints", "checkpoints/step-1", ".mine",
+    }  # fmt: skip
+
+
+def test_folders_that_were_made_in_vain_are_removed(tmp_path: Path) -> None:
+    with claimed(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "empty").mkdir()
+    with claimed(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_dir()
+    with claimed(tmp_path / "c"):
+        (tmp_path / "c" / "file").write_text("")
+    assert (tmp_path / "c" / "file").exists()
+
+
+def test_errors_inside_are_not_taken_for_a_claim(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), claimed(tmp_path):
+        raise BlockingIOError
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file, not a folder"), claimed(tmp_path / "file"):
+        pass
+    with pytest.raises(UserError, match="can't write to"), claimed(tmp_path / "file" / "below"):
+        pass
+
+
+FULL = """
+import os, resource, runpy, signal, sys
+from minibert import files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+write, count = files.write_file, 0
+def fill(path, make):
+    global count
+    count += path.suffix == ".safetensors"
+    if count == 3:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    write(path, make)
+files.write_file = fill
+import minibert.training.checkpoint
+minibert.training.checkpoint.write_file = fill
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_disk_that_fills_up_leaves_the_older_checkpoints(tmp_path: Path) -> None:
+    """From the third checkpoint on, the system lets no file grow beyond 4 kB; then there is room again."""
+    command = [*TRAIN[1:], "--output", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", FULL, *command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "can't write" in done.stderr
+    assert "step-00000003.safetensors" in done.stderr
+    left = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
+    assert left == ["step-00000001.safetensors", "step-00000002.safetensors"]
+    again = subprocess.run(
+        [sys.executable, *command, "--resume"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "resuming    after step 2" in again.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
+    """The same on a tmpfs of 600 kB, in a namespace of its own: one line, no partial file, the older checkpoints."""
+    script = 'mount -t tmpfs -o size=600k none "$0" && { "$@"; echo "status $?"; find "$0"/out; }'
+    command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *TRAIN, "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "status 2" in done.stdout, done.stderr + done.stdout
+    assert done.stderr.splitlines()[-1].startswith("error: can't write")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert ".partial-" not in done.stdout

@@ -1,0 +1,60 @@
+"""Proves that a run killed at any moment, again and again, ends with the very model of one that was left in peace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.pretrained import save_mlm
+from tests.reliability.killing import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def killed(folder: Path, task: str, *how: str) -> list[int]:
+    """Files underway at each death."""
+    command = [sys.executable, "-m", "tests.reliability.killing", str(folder / "killed"), task, *how]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(line.split()[2]) for line in done.stdout.splitlines()]
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
+
+
+@pytest.mark.parametrize("task", ["mlm", "nli"])
+@pytest.mark.parametrize("how", [("random", "16"), ("writes",)], ids=["random", "writes"])
+def test_killed_and_resumed_is_never_killed(
+    tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, how: tuple[str, ...]
+) -> None:
+    """Deaths at random moments, or in the n-th write of the n-th process, before and after the file has its name."""
+    save_mlm(tmp_path / "encoder", MaskedLanguageModel(config), tokenizer)
+    (tmp_path / "articles.txt").write_text(
+        "\n\n".join(f"the cat sat on {i} mats. is {i} a dog? no." for i in range(72))
+    )
+    (tmp_path / "pairs").mkdir()
+    for split in ("train", "validation"):
+        rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(64)]
+        (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(task, tmp_path / "whole", resume=False)
+    underway = killed(tmp_path, task, *how)
+    if how == ("writes",):
+        assert len(underway) >= 16
+        assert {0, 1} <= {min(files, 1) for files in underway}
+    whole, again = tmp_path / "whole", tmp_path / "killed"
+    files = {str(file.relative_to(whole)) for file in whole.rglob("*")}
+    assert files == {str(file.relative_to(again)) for file in again.rglob("*")}
+    for name in files - {"metrics.jsonl", "options.json", "training.png"}:
+        if (whole / name).is_file():
+            assert (whole / name).read_bytes() == (again / name).read_bytes(), name
+    assert untimed(whole) == untimed(again)
