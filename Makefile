@@ -17,7 +17,7 @@ demo: .venv/installed
 	$(BIN)/python evaluate.py --data toy --model models/toy_nli
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -208,7 +208,7 @@ def test_the_toy_world_and_a_local_hub_have_stores_of_their_own(
 ) -> None:
     cache = str(tmp_path / "cache")
     assert [build("toy", tokenizer, cache=cache).reused for _ in range(2)] == [False, True]
-    monkeypatch.setattr(sources, "toy_articles", lambda: [{"text": text} for text in TEXTS])
+    monkeypatch.setattr(sources, "_toy_texts", lambda: tuple(TEXTS))
     assert not build("toy", tokenizer, cache=cache).reused
 
     (tmp_path / "20231101.en").mkdir()
@@ -376,7 +376,7 @@ def test_killed_at_any_moment(source: Path, vocabulary: Path) -> None:
         go(run)
         time.sleep(random.uniform(0, 0.3))
         run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.communicate()
         named = [path for path in cache.glob("*") if not path.name.startswith(".")]
         partial += len(list(cache.glob(f"{BUILDING}*")))
         if named:  # it was complete

@@ -108,6 +108,7 @@ def test_old_spelling_of_the_norms_is_read(mlm: tuple[MaskedLanguageModel, Path]
             name = name.replace(new, spelling)  # noqa: PLW2901
         renamed[name] = tensor
     save_file(renamed, folder / "model.safetensors")
+    (folder / CHECKSUMS).unlink()
     loaded, _ = load_mlm(folder)
     for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs), name

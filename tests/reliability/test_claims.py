@@ -13,9 +13,18 @@ from minibert.errors import UserError
 from minibert.files import claimed
 
 ROOT = Path(__file__).parents[2]
-HOLD = "import sys, time; from pathlib import Path; from minibert.files import claimed\nwith claimed(Path(sys.argv[1])): print(flush=True); time.sleep(600)"  # noqa: E501
-TRAIN = [sys.executable, "train_mlm.py", "--data", "toy", "--max-articles", "64", "--held-out", "8",
-         "--vocab-size", "300", "--hidden-size", "32", "--num-hidden-layers", "1", "--save-every", "1", "--epochs", "1"]  # fmt: skip
+HOLD = """
+import sys, time
+from pathlib import Path
+from minibert.files import claimed
+with claimed(Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(600)
+"""
+TRAIN = [
+    sys.executable, "train_mlm.py", "--data", "toy", "--max-articles", "64", "--held-out", "8", "--vocab-size", "300",
+    "--hidden-size", "32", "--num-hidden-layers", "1", "--save-every", "1", "--epochs", "1",
+]  # fmt: skip
 
 
 def hold(folder: Path) -> subprocess.Popen[str]:
