@@ -11,6 +11,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # where names can't be resolved, gloo says so on stderr, which tests read
 
 import hypothesis
 import pytest
