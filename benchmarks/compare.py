@@ -229,7 +229,7 @@ def nli(options: argparse.Namespace, folder: Path) -> Case:
 def our_steps(model: torch.nn.Module, task: Any, options: Any, folder: Path, steps: int) -> Callable[[], int]:
     """Some more steps of minibert's own loop, at each call."""
     total = total_steps(task, options)
-    optimizer = adamw(model, options.learning_rate, options.weight_decay)
+    optimizer = adamw(model, options)
     factor = schedule(options.schedule, total, options.warmup_ratio)
     (folder / "metrics").mkdir(exist_ok=True)
     progress = Progress(folder / "metrics" / "metrics.jsonl", total)

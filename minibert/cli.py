@@ -41,7 +41,7 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, descr
         shown = "" if field.default in ("", None, False) else f" (default: {field.default})"
         settings: dict[str, Any] = {"default": field.default, "help": field.metadata["help"] + shown}
         if types_of[field.name] is bool:
-            parser.add_argument(flag, action="store_true", **settings)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
         else:
             settings |= {"type": _plain(types_of[field.name]), "choices": field.metadata["choices"]}
             parser.add_argument(flag, metavar=None if settings["choices"] else _metavar(settings["type"]), **settings)

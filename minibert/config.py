@@ -1,9 +1,9 @@
 """Every setting there is: the model's shape, and one dataclass of options for each script.
 
 `ModelConfig` uses the field names of BERT's own config.json, so that a folder written here is read by everyone else's
-tools. The scripts' options are dataclasses too: a field is a flag (`max_length` is `--max-length`), its default is the
-flag's default, its `help` is the line that `--help` prints. Unless a comment says otherwise, a default is the course
-notebook's own value.
+tools; what only a ModernBERT has is named as torch or ModernBERT's config.json has it. The scripts' options are
+dataclasses too: a field is a flag (`max_length` is `--max-length`), its default is the flag's default, its `help` is
+the line that `--help` prints. Unless a comment says otherwise, a default is the course notebook's own value.
 
 This file imports nothing heavy: `--help` has to answer before torch has loaded.
 
@@ -24,8 +24,16 @@ LABELS = ("entailment", "neutral", "contradiction")
 # What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
 SCHEDULES = ("constant", "linear")
 
+# Which weights are decayed (minibert.training.optim).
+DECAYED = ("all", "matrices")
+
 # The numbers that training computes with (minibert.device).
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "type_vocab_size", "global_attn_every_n_layers", "local_attention",
+)  # fmt: skip
 
 # What no BERT comes near: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
@@ -39,7 +47,9 @@ IGNORED = -100
 class ModelConfig:
     """The shape of a BERT, named as in BERT's config.json.
 
-    The defaults are the notebook's small BERT: 11.1 M parameters with the vocabulary of bert-base-uncased.
+    The defaults are the notebook's small BERT: 11.1 M parameters with the vocabulary of bert-base-uncased. The fields
+    from `rotary` on are the parts that a block is made of: as BERT has them by default, and each can be exchanged by
+    itself. With all of them exchanged (`MODERN`) it is a ModernBERT (Warner et al. 2024, section 2.1).
 
     Raises:
         UserError: a size is not positive, a rate is outside [0, 1), or the heads do not divide the hidden size.
@@ -51,24 +61,24 @@ class ModelConfig:
     num_attention_heads: int = 4  # H
     intermediate_size: int = 1_024  # F
     max_position_embeddings: int = 128  # the longest T
-    type_vocab_size: int = 2
+    type_vocab_size: int = 2  # 0: sentences of a pair are not told apart
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int = 0
+    rotary: bool = False  # queries and keys are turned by their position, instead of a table of position vectors
+    norm_first: bool = False  # a norm before each part and one at the end, instead of one after each sum
+    gated: bool = False  # the feed-forward layer is a GeGLU
+    bias: bool = True  # of linear layers and norms; the decoder has one in any case
+    global_rope_theta: float = 10_000.0  # the base of the angles, in layers that see the whole sequence
+    local_rope_theta: float = 10_000.0  # and in those that see a window
+    global_attn_every_n_layers: int = 1  # layers 0, n, 2n ... see the whole sequence, the others a window
+    local_attention: int = 128  # the window's width: half of it on each side
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        ):
-            if getattr(self, name) < 1:
+        for name in _SIZES:
+            if getattr(self, name) < (0 if name == "type_vocab_size" else 1):
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be at least 1")
             if getattr(self, name) > _MOST.get(name, _MOST_WIDTH):
                 raise UserError(
@@ -79,11 +89,15 @@ class ModelConfig:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")
         if not (0 < self.layer_norm_eps < 1 and 0 <= self.initializer_range < math.inf):
             raise UserError("layer_norm_eps has to be in (0, 1), and initializer_range a number that is not negative")
+        if not (1 <= self.global_rope_theta < math.inf and 1 <= self.local_rope_theta < math.inf):
+            raise UserError("global_rope_theta and local_rope_theta have to be numbers of at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}:"
                 " every head gets an equal part of the hidden vector"
             )
+        if self.rotary and self.head_size % 2:
+            raise UserError(f"heads of {self.head_size} numbers can't be turned: rotary positions turn pairs of them")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise UserError(f"pad_token_id {self.pad_token_id} is not in a vocabulary of {self.vocab_size}")
 
@@ -91,6 +105,14 @@ class ModelConfig:
     def head_size(self) -> int:
         """K = D / H."""
         return self.hidden_size // self.num_attention_heads
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a layer sees on each side of a token; None is all."""
+        return self.local_attention // 2 if layer % self.global_attn_every_n_layers else None
+
+
+# The parts of a ModernBERT.
+MODERN: dict[str, Any] = {"rotary": True, "norm_first": True, "gated": True, "bias": False, "type_vocab_size": 0}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -116,7 +138,9 @@ class TrainingOptions:
     max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
     batch_size: int = option(16, "examples in a batch; a step has one of each rank, times --accumulate")
     accumulate: int = option(1, "batches of each rank whose gradients are added up before a step")
-    weight_decay: float = option(0.01, "AdamW's decoupled weight decay, on all parameters as in the notebook")
+    beta2: float = option(0.999, "AdamW's decay of the mean of squared gradients")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay")
+    decayed: str = option("all", "what it is for; the notebook's is for all, biases and norms too", choices=DECAYED)
     clip: float = option(1.0, "largest gradient norm")
     log_every: int = option(100, "steps between two lines of progress")
     save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
@@ -148,7 +172,7 @@ _AT_LEAST_ZERO = {
     "max_validation",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
-_RATES = {"dropout", "mask_rate", "warmup_ratio"}
+_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,12 +188,19 @@ class MLMOptions(TrainingOptions):
     max_articles: int = option(30_000, "articles to train on; 0: all there are")
     min_characters: int = option(200, "leave out articles of no more characters than this")
     held_out: int = option(500, "further articles, never trained on, for the reported loss")
-    max_length: int = option(128, "tokens kept of each article, [CLS] and [SEP] included")
+    max_length: int = option(128, "the longest sequence of tokens, [CLS] and [SEP] included")
+    blocks: bool = option(False, "train on whole articles, one after another in full blocks, not on their beginnings")
     cache: str = option("", "folder for token ids, kept for later runs (default: minibert in the user's cache folder)")
     hidden_size: int = option(256, "D, the width of every token's vector")
     num_hidden_layers: int = option(4, "L, encoder blocks")
     num_attention_heads: int = option(4, "H, heads; they divide the hidden size")
     intermediate_size: int = option(1_024, "F, the width inside the feed-forward layer")
+    rotary: bool = option(False, "rotary positions instead of a table of position vectors")
+    norm_first: bool = option(False, "norms before attention and feed-forward layers instead of after them")
+    gated: bool = option(False, "gated feed-forward layers (GeGLU)")
+    bias: bool = option(True, "biases in linear layers and norms")
+    segments: bool = option(True, "a table of segment vectors, which tell two sentences apart")
+    unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
     dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
     mask_rate: float = option(0.15, "share of tokens to be predicted")
     learning_rate: float = option(5e-4, "peak learning rate")
@@ -188,6 +219,11 @@ class MLMOptions(TrainingOptions):
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=pad_token_id,
+            rotary=self.rotary,
+            norm_first=self.norm_first,
+            gated=self.gated,
+            bias=self.bias,
+            type_vocab_size=2 if self.segments else 0,
         )
 
 

@@ -70,16 +70,20 @@ def mean_cosine(directions: Tensor, count: int) -> float:
     return (total - count) / (count * (count - 1)) if count > 1 else 0.0
 
 
+def log_frequencies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The logarithms of tokens' frequencies, (V,), by their occurrences, (V,), each taken as one more than it is."""
+    return np.log(counts + 1) - np.log((counts + 1).sum())
+
+
 def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
     """The loss and accuracy of a guesser that knows how often each token occurs and looks at nothing else.
 
     A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
 
     Args:
-        counts: (V,) occurrences in the training text; each is taken as one more, so that none is impossible.
+        counts: (V,) occurrences in the training text.
         labels: (M,) the held-out tokens to be guessed.
     Returns:
         mean cross-entropy in nats, and the share of labels that are the most frequent token.
     """
-    log_frequency = np.log(counts + 1) - np.log((counts + 1).sum())
-    return float(-log_frequency[labels].mean()), float((labels == counts.argmax()).mean())
+    return float(-log_frequencies(counts)[labels].mean()), float((labels == counts.argmax()).mean())

@@ -55,7 +55,10 @@ def test_every_shape_option_reaches_the_model() -> None:
         (ModelConfig, {"hidden_size": 10, "num_attention_heads": 4}, "not divisible"),
         (ModelConfig, {"hidden_dropout_prob": -0.1}, "hidden_dropout_prob"),
         (ModelConfig, {"pad_token_id": 30_522}, "pad_token_id"),
-        (ModelConfig, {"type_vocab_size": 0}, "type_vocab_size is 0"),
+        (ModelConfig, {"type_vocab_size": -1}, "type_vocab_size is -1"),
+        (ModelConfig, {"rotary": True, "hidden_size": 12, "num_attention_heads": 4}, "heads of 3 numbers"),
+        (ModelConfig, {"global_rope_theta": 0.0}, "global_rope_theta and local_rope_theta"),
+        (ModelConfig, {"global_attn_every_n_layers": 0}, "global_attn_every_n_layers is 0"),
     ],
 )
 def test_nonsense_is_refused_by_name(kind: Any, settings: dict[str, Any], message: str) -> None:

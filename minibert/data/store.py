@@ -57,13 +57,15 @@ class StoredArticles:
     reused: bool
 
 
-def stored_articles(articles: Articles, tokenizer: WordPieceTokenizer, max_length: int, cache: str) -> StoredArticles:
+def stored_articles(
+    articles: Articles, tokenizer: WordPieceTokenizer, max_length: int | None, cache: str
+) -> StoredArticles:
     """The ids of a sample: mapped if they are stored, made and stored if not.
 
     Args:
         articles: the sample; its text is not looked at if it is stored.
         tokenizer: decides the ids.
-        max_length: the most tokens an article may have, the two special ones included.
+        max_length: the most tokens an article may have, the two special ones included; None = all of it.
         cache: the folder of all stores; "" is the user's cache folder.
     Raises:
         UserError: the source can't be read or changes meanwhile, or the store can't be written.
@@ -138,7 +140,9 @@ def _build(
         return built
 
 
-def _write(texts: Texts, place: Path, ids_file: BinaryIO, tokenizer: WordPieceTokenizer, max_length: int) -> None:
+def _write(
+    texts: Texts, place: Path, ids_file: BinaryIO, tokenizer: WordPieceTokenizer, max_length: int | None
+) -> None:
     """Write the ids and their starts as they come."""
     tokens = 0
     bar = tqdm(texts, desc="tokenising", unit=" articles", disable=None)  # on a terminal only

@@ -55,7 +55,7 @@ class TokenStore:
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
         """Some texts' ids, copied, so that nothing of a mapped file stays in memory for them."""
         texts = [self[row].copy() for row in rows]
-        self._release()
+        self.release()
         return texts
 
     @property
@@ -64,7 +64,7 @@ class TokenStore:
         rows = np.arange(len(self)) if self.rows is None else self.rows
         parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
         tokens = sum(int((self.starts[part + 1] - self.starts[part]).sum()) for part in parts)
-        self._release()
+        self.release()
         return tokens
 
     def counts(self, vocab_size: int) -> NDArray[np.int64]:
@@ -77,10 +77,10 @@ class TokenStore:
             starts = self.starts[first : first + CHUNK + 1]
             mine = np.repeat(chosen[first : first + CHUNK], np.diff(starts))
             counts += np.bincount(self.ids[starts[0] : starts[-1]][mine], minlength=vocab_size)
-            self._release()
+            self.release()
         return counts
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Let go of what has been read of mapped files.
 
         The system would take it back in need, but until then it counts as memory of this process, and maps more
@@ -89,6 +89,55 @@ class TokenStore:
         for array in (self.ids, self.starts):
             if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 array.base.madvise(mmap.MADV_DONTNEED)
+
+
+class Blocks:
+    """A sequence of texts as one stream of tokens, cut into blocks of equal length.
+
+    So every position of a batch is a real token, and nothing is cut off of a text; a block may hold the end of one and
+    the beginning of the next, with [SEP] and [CLS] between them. What is left at the very end, less than a block, is
+    left out.
+
+    Source: Liu et al. 2019, "RoBERTa", section 4.2 (FULL-SENTENCES).
+
+    Args:
+        texts: the stream, in their order.
+        length: T, of a block.
+    """
+
+    def __init__(self, texts: TokenStore, length: int) -> None:
+        self.texts, self.length = texts, length
+        rows = np.arange(len(texts)) if texts.rows is None else texts.rows
+        self.ends = np.cumsum(texts.starts[rows + 1] - texts.starts[rows])  # (texts,) where each ends in the stream
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) // self.length if len(self.ends) else 0
+
+    def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
+        """Some blocks' ids, copied, as `TokenStore.take` has it."""
+        blocks = [self._block(int(row) * self.length) for row in rows]
+        self.texts.release()
+        return blocks
+
+    def _block(self, start: int) -> NDArray[np.unsignedinteger]:
+        text = int(np.searchsorted(self.ends, start, side="right"))  # the one that the block begins in
+        skipped = start - (int(self.ends[text - 1]) if text else 0)
+        parts: list[NDArray[np.unsignedinteger]] = []
+        missing = self.length
+        while missing:
+            parts.append(self.texts[text][skipped : skipped + missing])
+            missing -= len(parts[-1])
+            text, skipped = text + 1, 0
+        return np.concatenate(parts)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the blocks have together."""
+        return len(self) * self.length
+
+    def counts(self, vocab_size: int) -> NDArray[np.int64]:
+        """How often each token stands in the texts, (V,), see `TokenStore.counts`."""
+        return self.texts.counts(vocab_size)
 
 
 def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenStore:
@@ -107,7 +156,7 @@ def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: in
 
 
 def encode_chunks(
-    texts: Iterable[str], tokenizer: WordPieceTokenizer, max_length: int
+    texts: Iterable[str], tokenizer: WordPieceTokenizer, max_length: int | None
 ) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]:
     """A stream of texts as a stream of chunks: the ids of its texts one after another, and each text's length.
 
@@ -125,7 +174,7 @@ def encode_chunks(
 
 
 def _encode_chunk(
-    chunk: list[str], tokenizer: WordPieceTokenizer, max_length: int
+    chunk: list[str], tokenizer: WordPieceTokenizer, max_length: int | None
 ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
     encoded = tokenizer.encode(chunk, max_length)
     lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)

@@ -21,18 +21,27 @@ from torch import Tensor, nn
 from minibert.config import ModelConfig
 from minibert.model.dropout import dropout
 from minibert.model.packing import Packing
+from minibert.model.rotary import rotate
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with an output projection; no residual, no norm (see `EncoderBlock`)."""
+    """Multi-head self-attention with an output projection; no residual, no norm (see `EncoderBlock`).
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        config: the model's.
+        layer: which block it belongs to; in a ModernBERT some layers see only a window around each token.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.head_size = config.head_size
         self.dropout = config.attention_probs_dropout_prob
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.window = config.window(layer)
+        self.theta = config.global_rope_theta if self.window is None else config.local_rope_theta
+        self.rotary = config.rotary
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
 
     def forward(
         self,
@@ -53,25 +62,54 @@ class SelfAttention(nn.Module):
         Returns:
             the shape of `hidden`, or (M, D) with `wanted`.
         """
-        qkv = self.qkv(hidden)
-        if packing is not None:
-            qkv = packing.unpack(qkv)
-        B, T, _ = qkv.shape
-        qkv = qkv.view(B, T, 3, self.num_heads, self.head_size)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
-        # Padding is hidden as a key; what a padded position itself computes is never looked at by anyone.
-        keys_allowed = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
-        context = attend(query, key, value, keys_allowed, self.dropout if self.training else 0.0)  # (B, H, T, K)
-        context = context.transpose(1, 2).reshape(B, T, -1)  # the heads side by side again
+        query, key, value = self.heads(hidden, packing)  # each (B, H, T, K)
+        allowed = self.allowed(attention_mask, key)
+        context = attend(query, key, value, allowed, self.dropout if self.training else 0.0)  # (B, H, T, K)
+        context = context.transpose(1, 2).flatten(2)  # (B, T, D): the heads side by side again
         if packing is not None:
             context = packing.pack(context)
         if wanted is not None:
             context = context.flatten(0, -2).index_select(0, wanted)  # (M, D)
         return self.output(context)
 
+    def probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """How much each token takes from each: (B, T, D) to (B, H, T, T), whose rows, a query's, sum to 1.
+
+        Attention gives a weighted mean of values, so with the unit vectors for values it gives the weights.
+        """
+        query, key, _ = self.heads(hidden)
+        B, H, T, _ = query.shape
+        return attend(query, key, torch.eye(T).to(query).expand(B, H, T, T), self.allowed(attention_mask, key), 0.0)
+
+    def heads(self, hidden: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all heads: each (B, H, T, K)."""
+        qkv = self.qkv(hidden)  # (B, T, 3D)
+        if packing is not None:
+            qkv = packing.unpack(qkv)
+        B, T, _ = qkv.shape
+        qkv = qkv.view(B, T, 3, self.num_heads, self.head_size)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        if self.rotary:
+            query, key = rotate(query, self.theta), rotate(key, self.theta)
+        return query, key, value
+
+    def allowed(self, attention_mask: Tensor | None, key: Tensor) -> Tensor | None:
+        """Which keys a query may look at: (B or 1, 1, T or 1, T) bool; None is all.
+
+        Padding is hidden as a key; what a padded position itself computes is never looked at by anyone.
+        """
+        allowed = None if attention_mask is None else attention_mask[:, None, None, :]  # (B, 1, 1, T)
+        if self.window is None or self.window >= key.shape[2] - 1:
+            return allowed
+        place = torch.arange(key.shape[2], device=key.device)
+        distance = (place[:, None] - place).abs()[None, None]  # (1, 1, T, T)
+        near = distance <= self.window
+        # A padded position may have no real token within its window: with nothing to look at it would compute NaN.
+        return near if allowed is None else near & allowed | (distance == 0)
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:
-    """softmax(Q K^T / sqrt(K)) V.
+    """softmax(Q K^T / sqrt(K)) V, of queries, keys and values (B, H, T, K); `allowed` as in `SelfAttention.allowed`.
 
     torch's kernels do all of it at once, but for one case: with dropout on a CPU torch takes the steps one by one, and
     then they are better taken here, where random numbers are cheap.
@@ -82,7 +120,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     hidden_keys = query.new_zeros(B, 1, 1, T)
     if allowed is not None:
         hidden_keys = hidden_keys.masked_fill(~allowed, float("-inf"))
-    hidden_keys = hidden_keys.expand(B, H, 1, T).flatten(0, 1)  # (B * H, 1, T), added to the scores of every query
+    hidden_keys = hidden_keys.expand(B, H, -1, T).flatten(0, 1)  # (B * H, 1 or T, T), added to the scores
     query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # (B * H, T, K)
     scores = torch.baddbmm(hidden_keys, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
     return (dropout(scores.softmax(dim=-1), dropout_p) @ value).view(B, H, T, K)

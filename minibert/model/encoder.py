@@ -3,13 +3,16 @@
     hidden ─┬─ attention ─ dropout ─(+)─ norm ─┬─ feed-forward ─ dropout ─(+)─ norm ─ next block
             └────────────────────────┘         └───────────────────────────┘
 
-The norm comes after each sum ("post-norm"), as in the original Transformer and in BERT.
+The norm comes after each sum ("post-norm"), as in the original Transformer and in BERT. What a ModernBERT has in place
+of a part stands below it: `GatedFeedForward`, `PreNormBlock`; `Bert` chooses.
 
-Source: Vaswani et al. 2017, section 3.1 and 3.3; Devlin et al. 2019, section 3 and appendix A.2 (initialisation, GELU).
+Source: Vaswani et al. 2017, section 3.1 and 3.3; Devlin et al. 2019, section 3 and appendix A.2 (initialisation, GELU);
+Warner et al. 2024, section 2.1 (ModernBERT).
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,23 +28,47 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, F) -> (B, T, D)."""
         return self.down(F.gelu(self.up(hidden)))
 
 
-class EncoderBlock(nn.Module):
-    """One layer: attention and feed-forward, each with dropout, a residual sum and a norm."""
+class GatedFeedForward(nn.Module):
+    """A GeGLU in its place: what passes through the GELU is multiplied by a second projection, number by number.
+
+    With F two thirds of what it would be, it has as many weights.
+
+    Source: Shazeer 2020, "GLU variants improve Transformer", section 2.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, F) twice -> (B, T, D)."""
+        inner, gate = self.up(hidden).chunk(2, dim=-1)  # (B, T, F) each
+        return self.down(F.gelu(inner) * gate)
+
+
+class EncoderBlock(nn.Module):
+    """One layer: attention and feed-forward, each with dropout, a residual sum and a norm.
+
+    Args:
+        config: the model's.
+        layer: which of its blocks this is, from 0.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config, layer)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.bias)
+        self.feed_forward = GatedFeedForward(config) if config.gated else FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.bias)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
@@ -57,6 +84,43 @@ class EncoderBlock(nn.Module):
             hidden = hidden.flatten(0, -2).index_select(0, wanted)  # (M, D)
         hidden = self.attention_norm(hidden + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
+
+    def attention_probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What this block's attention looks at: (B, T, D) to (B, H, T, T), see `SelfAttention.probabilities`."""
+        return self.attention.probabilities(hidden, attention_mask)
+
+
+class PreNormBlock(EncoderBlock):
+    """The same parts, each norm before its part instead of after the sum ("pre-norm").
+
+    What is summed from block to block is never normalised on its way, so gradients reach the lowest block undamped and
+    higher learning rates work. The first block's attention has no norm, for the embeddings are normalised.
+
+    Source: Xiong et al. 2020, "On layer normalization in the Transformer architecture", section 3; Warner et al. 2024.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
+        super().__init__(config, layer)
+        if layer == 0:
+            self.attention_norm = nn.Identity()  # type: ignore[assignment]
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """Shapes and arguments as in `EncoderBlock`."""
+        attended = self.attention(self.attention_norm(hidden), attention_mask, packing, wanted)
+        if wanted is not None:
+            hidden = hidden.flatten(0, -2).index_select(0, wanted)  # (M, D)
+        hidden = hidden + self.dropout(attended)
+        return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+
+    def attention_probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """See `EncoderBlock`."""
+        return self.attention.probabilities(self.attention_norm(hidden), attention_mask)
 
 
 class Bert(nn.Module):
@@ -75,7 +139,14 @@ class Bert(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.num_hidden_layers))
+        kind = PreNormBlock if config.norm_first else EncoderBlock
+        self.blocks = nn.ModuleList(kind(config, layer) for layer in range(config.num_hidden_layers))
+        # After post-norm blocks there is one already.
+        self.final_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.bias)
+            if config.norm_first
+            else nn.Identity()
+        )
         initialise(self, config.initializer_range)
 
     def forward(
@@ -97,7 +168,7 @@ class Bert(nn.Module):
             (B, T, D), a vector for each token in its context, or (M, D) with `positions`. Vectors at padded positions
             mean nothing.
         Raises:
-            ValueError: T is longer than the position table, or (on a CPU) one of `positions` is padding.
+            ValueError: T is more than the model has positions, or (on a CPU) one of `positions` is padding.
         """
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
         packing = Packing.of(attention_mask)
@@ -109,8 +180,17 @@ class Bert(nn.Module):
         *lower, last = self.blocks
         for block in lower:
             hidden = block(hidden, attention_mask, packing)  # the same shape
-        hidden = last(hidden, attention_mask, packing, wanted)  # the same shape, or (M, D)
+        hidden = self.final_norm(last(hidden, attention_mask, packing, wanted))  # the same shape, or (M, D)
         return hidden if packing is None or wanted is not None else packing.unpack(hidden)
+
+    def attention_maps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What every head of every layer looks at: (B, T) ids and mask to (L, B, H, T, T), whose rows sum to 1."""
+        hidden = self.embeddings(input_ids)  # (B, T, D)
+        maps = []
+        for block in self.blocks:
+            maps.append(block.attention_probabilities(hidden, attention_mask))  # type: ignore[operator]
+            hidden = block(hidden, attention_mask)
+        return torch.stack(maps)
 
 
 def initialise(model: nn.Module, std: float) -> None:

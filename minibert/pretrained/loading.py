@@ -58,7 +58,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
         tensors = _read_weights(folder)
         masked_lm = None
         with blaming(folder), _without_memory():
-            if has_mlm_head(tensors):
+            if has_mlm_head(tensors, config):
                 masked_lm = MaskedLanguageModel(config)
                 encoder = masked_lm.bert
                 ignored += import_weights(masked_lm, tensors, mlm_names(config))

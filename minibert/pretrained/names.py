@@ -1,6 +1,7 @@
-"""The names of weights: ours on one side, BERT's on the other, and the way from one to the other and back.
+"""The names of weights: ours on one side, BERT's or ModernBERT's on the other, and the way there and back.
 
-Source: the layout of `transformers.BertForPreTraining`, which in turn keeps that of Devlin et al. 2019's code.
+Source: the layouts of `transformers.BertForPreTraining`, which in turn keeps that of Devlin et al. 2019's code, and of
+`transformers.ModernBertForMaskedLM`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.errors import UserError
+from minibert.model.encoder import Bert
+from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, kind_of
 
-# One of our weights is one or three of BERT's: three lie in ours on top of one another.
+# One of our weights is one of theirs, or three of BERT's: three lie in ours on top of one another.
 Names = dict[str, tuple[str, ...]]
 
-# Weights that a BERT's file may hold and no network here has a place for.
+# Weights that a file may hold and no network here has a place for.
 UNUSED = {
     "embeddings.position_ids": "0, 1, 2 ...: old versions of transformers saved them",
     "pooler.dense.weight": "the layer over [CLS] for next-sentence prediction",
@@ -29,27 +32,40 @@ UNUSED = {
 TIED = {
     "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
+    "decoder.weight": "embeddings.tok_embeddings.weight",
 }
+
+# The MLM head of each kind: its dense layer, its norm, and the decoder's bias.
+HEADS = {
+    BERT.model_type: (
+        "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
+    ),
+    MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
+    MINIBERT.model_type: ("head.dense", "head.norm", "head.bias"),
+}  # fmt: skip
 
 # What TensorFlow called the scale and the shift of a norm, and old files still do.
 OLD_SPELLING = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
-HEAD_NAMES: Names = {
-    "head.dense.weight": ("cls.predictions.transform.dense.weight",),
-    "head.dense.bias": ("cls.predictions.transform.dense.bias",),
-    "head.norm.weight": ("cls.predictions.transform.LayerNorm.weight",),
-    "head.norm.bias": ("cls.predictions.transform.LayerNorm.bias",),
-    "head.bias": ("cls.predictions.bias",),
-}
-
 
 def encoder_names(config: ModelConfig) -> Names:
-    """The weights of a `Bert`, without BERT's prefix `bert.`, which some files have and some have not."""
-    names: Names = {
-        "embeddings.token.weight": ("embeddings.word_embeddings.weight",),
-        "embeddings.position.weight": ("embeddings.position_embeddings.weight",),
-        "embeddings.segment.weight": ("embeddings.token_type_embeddings.weight",),
-    }
+    """The weights of a `Bert`, without the prefix of its kind, which some files have and some have not."""
+    names_of = {"bert": _bert_names, "modernbert": _modernbert_names, "minibert": _own_names}
+    return names_of[kind_of(config).model_type](config)
+
+
+def head_names(config: ModelConfig) -> Names:
+    """The weights of an `MLMHead`, as parts of a `MaskedLanguageModel`."""
+    dense, norm, bias = HEADS[kind_of(config).model_type]
+    return {**_modules({"head.dense": (dense,), "head.norm": (norm,)}, config.bias), "head.bias": (bias,)}
+
+
+def mlm_names(config: ModelConfig) -> Names:
+    """The weights of a `MaskedLanguageModel`: the encoder, which is its `bert`, and the head."""
+    return {f"bert.{ours}": theirs for ours, theirs in encoder_names(config).items()} | head_names(config)
+
+
+def _bert_names(config: ModelConfig) -> Names:
     modules: Names = {"embeddings.norm": ("embeddings.LayerNorm",)}
     for index in range(config.num_hidden_layers):
         ours, theirs = f"blocks.{index}", f"encoder.layer.{index}"
@@ -61,24 +77,52 @@ def encoder_names(config: ModelConfig) -> Names:
             f"{ours}.feed_forward.down": (f"{theirs}.output.dense",),
             f"{ours}.feed_forward_norm": (f"{theirs}.output.LayerNorm",),
         }
-    for module, theirs_of in modules.items():
-        for kind in ("weight", "bias"):
-            names[f"{module}.{kind}"] = tuple(f"{name}.{kind}" for name in theirs_of)
-    return names
+    return {
+        "embeddings.token.weight": ("embeddings.word_embeddings.weight",),
+        "embeddings.position.weight": ("embeddings.position_embeddings.weight",),
+        "embeddings.segment.weight": ("embeddings.token_type_embeddings.weight",),
+        **_modules(modules, bias=True),
+    }
 
 
-def mlm_names(config: ModelConfig) -> Names:
-    """The weights of a `MaskedLanguageModel`: the encoder, which is its `bert`, and the head."""
-    return {f"bert.{ours}": theirs for ours, theirs in encoder_names(config).items()} | HEAD_NAMES
+def _modernbert_names(config: ModelConfig) -> Names:
+    modules: Names = {"embeddings.norm": ("embeddings.norm",), "final_norm": ("final_norm",)}
+    for index in range(config.num_hidden_layers):
+        ours, theirs = f"blocks.{index}", f"layers.{index}"
+        modules |= {
+            f"{ours}.attention.qkv": (f"{theirs}.attn.Wqkv",),
+            f"{ours}.attention.output": (f"{theirs}.attn.Wo",),
+            f"{ours}.attention_norm": (f"{theirs}.attn_norm",),
+            f"{ours}.feed_forward.up": (f"{theirs}.mlp.Wi",),
+            f"{ours}.feed_forward.down": (f"{theirs}.mlp.Wo",),
+            f"{ours}.feed_forward_norm": (f"{theirs}.mlp_norm",),
+        }
+    del modules["blocks.0.attention_norm"]  # the first block's attention has none
+    return {"embeddings.token.weight": ("embeddings.tok_embeddings.weight",), **_modules(modules, config.bias)}
 
 
-def has_mlm_head(tensors: Mapping[str, Tensor]) -> bool:
+def _modules(modules: Names, bias: bool) -> Names:
+    """The names of modules' weights, and of their biases if they have them."""
+    kinds = ("weight", "bias") if bias else ("weight",)
+    return {
+        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
+        for ours, theirs in modules.items()
+        for kind in kinds
+    }
+
+
+def _own_names(config: ModelConfig) -> Names:
+    with torch.device("meta"):
+        return {name: (name,) for name in Bert(config).state_dict()}
+
+
+def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
     """Whether a file's weights, under whatever spelling, include those of the MLM head, or at least one of them."""
-    return not canonical(tensors).keys().isdisjoint(name for theirs in HEAD_NAMES.values() for name in theirs)
+    return not canonical(tensors).keys().isdisjoint(name for theirs in head_names(config).values() for name in theirs)
 
 
 def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
-    """A model's weights under BERT's names.
+    """A model's weights under their names.
 
     Raises:
         KeyError: `names` and the model do not have the very same weights.
@@ -94,14 +138,14 @@ def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
 
 
 def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names) -> list[str]:
-    """Fill a model with weights under BERT's names, whatever their spelling and precision.
+    """Fill a model with weights under their names, whatever their spelling and precision.
 
     Returns:
         The names that were not used, all of them known to be needless for this model.
     Raises:
         UserError: a weight is missing, has another shape than the configuration says, is not a floating-point number,
-            is not finite, or belongs to no BERT that minibert knows; or the decoder is not tied to the embeddings. The
-            model is left as it was.
+            is not finite, or belongs to no network that minibert knows; or the decoder is not tied to the embeddings.
+            The model is left as it was.
 
     The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
     """
@@ -123,14 +167,14 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's weights under today's names and without the prefix `bert.`.
+    """A file's weights under today's names and without the prefixes `bert.` and `model.`.
 
     Raises:
         UserError: two of its names come to the same.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        modern = name.removeprefix("bert.")
+        modern = name.removeprefix("bert.").removeprefix("model.")
         for old, new in OLD_SPELLING.items():
             modern = modern.replace(old, new)
         if modern in result:
@@ -141,7 +185,11 @@ def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_needless(unused: list[str], tensors: Mapping[str, Tensor]) -> None:
     """Refuse weights that would be missed: without them, the network would not be the one that was saved."""
-    heads = {name for theirs in HEAD_NAMES.values() for name in theirs}
+    heads = {
+        name
+        for dense, norm, bias in HEADS.values()
+        for name in (f"{dense}.weight", f"{dense}.bias", f"{norm}.weight", f"{norm}.bias", bias)
+    }
     strange = [name for name in unused if name not in UNUSED.keys() | TIED.keys() | heads]
     if strange:
         raise UserError(f"{len(strange)} weights belong to no network that minibert knows, {strange[0]} the first")

@@ -13,7 +13,8 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
-from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.pretrained.kinds import kind_of
+from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
 from minibert.pretrained.settings import config_values
 
 FEATURES = ["u", "v", "|u - v|"]
@@ -25,14 +26,18 @@ MODEL_FILES = (
 
 
 def save_mlm(folder: Path, model: MaskedLanguageModel, tokenizer: WordPieceTokenizer) -> None:
-    """Write what `transformers.BertForMaskedLM` and `AutoTokenizer` read.
+    """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
     Raises:
         UserError: the folder can't be written; nothing in it has changed then.
     """
-    weights = export_weights(model, mlm_names(model.config))
-    tensors = {name if name.startswith("cls.") else f"bert.{name}": tensor for name, tensor in weights.items()}
-    write_folder(folder, lambda staging: _write_model(staging, tensors, model.config, "BertForMaskedLM", tokenizer))
+    config = model.config
+    prefix, head = kind_of(config).prefix, {name for theirs in head_names(config).values() for name in theirs}
+    tensors = {
+        name if name in head else prefix + name: tensor
+        for name, tensor in export_weights(model, mlm_names(config)).items()
+    }
+    write_folder(folder, lambda staging: _write_model(staging, tensors, config, tokenizer, with_head=True))
 
 
 def save_classifier(
@@ -64,7 +69,8 @@ def save_classifier(
     ]
 
     def write(staging: Path) -> None:
-        _write_model(staging, export_weights(model.encoder, encoder_names(config)), config, "BertModel", tokenizer)
+        tensors = export_weights(model.encoder, encoder_names(config))
+        _write_model(staging, tensors, config, tokenizer, with_head=False)
         head = {name: tensor.contiguous().cpu() for name, tensor in model.classifier.state_dict().items()}
         save_file(head, staging / "classifier.safetensors")
         write_json(staging / "classifier.json", settings)
@@ -89,8 +95,8 @@ def zip_classifier(folder: Path) -> Path:
 
 
 def _write_model(
-    folder: Path, tensors: dict[str, Tensor], config: ModelConfig, architecture: str, tokenizer: WordPieceTokenizer
+    folder: Path, tensors: dict[str, Tensor], config: ModelConfig, tokenizer: WordPieceTokenizer, *, with_head: bool
 ) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", config_values(config, architecture))
+    write_json(folder / "config.json", config_values(config, with_head))
     tokenizer.save(folder, config.max_position_embeddings)

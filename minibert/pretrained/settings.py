@@ -1,8 +1,4 @@
-"""The settings of a folder: what its JSON files ask for, and the refusal of all that minibert does not do.
-
-A setting is used, or has to have the one value that is fine, or changes no answer. A name that is none of these is
-reported as unused. docs/format.md has them all in tables, which tests/pretrained/test_settings.py holds to this file.
-"""
+"""The settings of a folder: what its JSON files ask for, and the refusal of all that minibert does not do."""
 
 from __future__ import annotations
 
@@ -16,47 +12,7 @@ from minibert.config import ModelConfig
 from minibert.errors import UserError
 from minibert.files import read_json
 from minibert.model.pooling import POOLINGS
-
-# Of config.json: what has to be so, because minibert does nothing else. The same is written into our own folders.
-ONLY: dict[str, Any] = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "tie_word_embeddings": True,
-}
-
-# The same for names that have long been gone from BERT's configuration, or that no plain BERT has.
-ONLY_IF_PRESENT: dict[str, Any] = {
-    "is_encoder_decoder": False,
-    "pruned_heads": {},
-    "quantization_config": None,
-    "auto_map": None,
-}
-
-# Networks whose weights are an encoder's, with or without the heads that minibert reads or can do without.
-ARCHITECTURES = ("BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction")
-
-# What changes no answer of an encoder, and why.
-HARMLESS = {
-    "_name_or_path": "where the folder came from",
-    "transformers_version": "who wrote the folder",
-    "dtype": "the precision of the file; minibert computes in float32",
-    "torch_dtype": "the same, in older folders",
-    "use_cache": "for decoders",
-    "bos_token_id": "for decoders",
-    "eos_token_id": "for decoders",
-    "classifier_dropout": "of a classification head, which is not loaded",
-    "id2label": "of a classification head, which is not loaded",
-    "label2id": "of a classification head, which is not loaded",
-    "problem_type": "of a classification head, which is not loaded",
-    "chunk_size_feed_forward": "saves memory, gives the same numbers",
-    "gradient_checkpointing": "saves memory, gives the same numbers",
-    "output_attentions": "what transformers returns beside the last hidden states",
-    "output_hidden_states": "what transformers returns beside the last hidden states",
-    "return_dict": "how transformers returns it",
-}
+from minibert.pretrained.kinds import KINDS, Kind, kind_of
 
 CONFIG, MODULES = "config.json", "modules.json"
 
@@ -69,29 +25,65 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     """
     file = folder / CONFIG
     values = read_json(file, "pass a folder written by train_mlm.py, or any BERT's")
+    kind = _kind(file, values)
+    with blaming(file):
+        values = kind.translated(values)
+    _check_only(file, values, {**kind.only, **kind.only_if_present})
+    for name, other in kind.same.items():
+        wanted = values.get(other, kind.defaults.get(other))
+        if values.get(name, wanted) != wanted:
+            raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only that of {other}, {wanted!r}")
+    asked = {field: values[name] for name, field in kind.settings.items() if name in values}
+    _check_types(file, {name: values[name] for name in kind.settings if name in values}, kind)
+    defaults = {kind.settings[name]: value for name, value in kind.defaults.items()}
+    with blaming(file):
+        config = ModelConfig(**{**kind.parts, **defaults, **asked})
+    known = {*kind.settings, *kind.same, *kind.only, *kind.only_if_present, *kind.harmless}
+    return config, sorted(values.keys() - known - {"model_type", "architectures"})
+
+
+def _kind(file: Path, values: Mapping[str, Any]) -> Kind:
+    """The kind of network, which has to be one that minibert has."""
     if "model_type" not in values:
         raise UserError(f"{file} has no model_type: it is not a model's configuration")
-    _check_only(file, values, ONLY | ONLY_IF_PRESENT)
-    architectures = values.get("architectures") or []
+    name = values["model_type"]
+    if not isinstance(name, str) or name not in KINDS:
+        raise UserError(f"{file} asks for model_type {name!r}: minibert knows only {', '.join(map(repr, KINDS))}")
+    kind, architectures = KINDS[name], values.get("architectures") or []
     if not isinstance(architectures, list):
         raise UserError(f"{file} has no list of architectures, but {architectures!r:.40}")
     for architecture in architectures:
-        if architecture not in ARCHITECTURES:
-            raise UserError(f"{file} is a {architecture}'s: minibert knows only {', '.join(ARCHITECTURES)}")
-    known = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
-    asked = {name: value for name, value in values.items() if name in known}
-    for name, value in asked.items():
-        if type(value) is not known[name] and not (known[name] is float and type(value) is int):
-            raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {known[name].__name__}")
-    with blaming(file):
-        config = ModelConfig(**asked)
-    others = values.keys() - known.keys() - ONLY.keys() - ONLY_IF_PRESENT.keys() - HARMLESS.keys() - {"architectures"}
-    return config, sorted(others)
+        if architecture not in kind.architectures:
+            raise UserError(f"{file} is a {architecture}'s: minibert knows only {', '.join(kind.architectures)}")
+    return kind
 
 
-def config_values(config: ModelConfig, architecture: str) -> dict[str, Any]:
-    """The contents of config.json, as `transformers` reads it."""
-    return {"architectures": [architecture], **ONLY, **dataclasses.asdict(config), "dtype": "float32"}
+def _check_types(file: Path, values: Mapping[str, Any], kind: Kind) -> None:
+    types = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
+    for name, value in values.items():
+        wanted = types[kind.settings[name]]
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {wanted.__name__}")
+
+
+def config_values(config: ModelConfig, with_head: bool) -> dict[str, Any]:
+    """The contents of config.json, as `transformers` reads it.
+
+    Args:
+        config: the shape.
+        with_head: whether the weights beside it have the MLM head.
+    """
+    kind = kind_of(config)
+    settings = {name: getattr(config, field) for name, field in kind.settings.items()}
+    return {
+        "architectures": [kind.masked_lm if with_head else kind.encoder],
+        "model_type": kind.model_type,
+        **kind.only,
+        **settings,
+        **{name: settings[other] for name, other in kind.same.items()},
+        **kind.written,
+        "dtype": "float32",
+    }
 
 
 @dataclasses.dataclass(frozen=True)

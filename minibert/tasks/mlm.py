@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from minibert.config import IGNORED, MLMOptions
@@ -19,10 +20,10 @@ from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import TokenStore
+from minibert.data.tokens import Blocks, TokenStore
 from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.errors import UserError
-from minibert.evaluation import unigram_baseline
+from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
 from minibert.training.distributed import gather, rank, ranks, together, world_size
@@ -55,11 +56,12 @@ class MLMTask:
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
-        self.model, self.train, self.options = model, train, options
+        self.model, self.options = model, options
+        self.train: TokenStore | Blocks = Blocks(train, options.max_length) if options.blocks else train
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
         self.device = next(model.parameters()).device
         self.step_size = examples_per_step(options)
-        self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
+        self.steps_per_epoch = batches_per_epoch(len(self.train), self.step_size)
         self.held_out = list(self._held_out_batches(held_out))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -103,9 +105,13 @@ class MLMTask:
         labels = torch.cat([batch.labels for batch in self.held_out])
         if not len(labels):
             raise UserError("no token of the held-out articles is masked: raise --held-out or --mask-rate")
+        return unigram_baseline(self.counts(), labels.numpy())
+
+    def counts(self) -> NDArray[np.int64]:
+        """How often each token may be asked for in training, (V,): special ones never."""
         counts = self.train.counts(len(self.special))
-        counts[self.special.numpy()] = 0  # never asked for
-        return unigram_baseline(counts, labels.numpy())
+        counts[self.special.numpy()] = 0
+        return counts
 
     def _masked(self, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Batch:
         masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
@@ -115,7 +121,8 @@ class MLMTask:
         generator = batch_generator(self.options.seed, 0, 0)
         masked, labels = [], []
         for row in range(len(held_out)):
-            ids = torch.from_numpy(held_out.take([row])[0].astype(np.int64)).unsqueeze(0)  # (1, T)
+            text = self._beginning(held_out.take([row])[0])
+            ids = torch.from_numpy(text.astype(np.int64)).unsqueeze(0)  # (1, T)
             text_masked, text_labels = mask_tokens(ids, self.special, self.mask_id, generator, self.options.mask_rate)
             masked.append(text_masked[0].numpy())
             labels.append(text_labels[0].numpy())
@@ -123,6 +130,12 @@ class MLMTask:
         for start in range(0, len(masked), size):
             input_ids, attention_mask = pad(masked[start : start + size], self.pad_id)
             yield _batch(input_ids, attention_mask, pad(labels[start : start + size], IGNORED)[0])
+
+    def _beginning(self, text: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        """As much of a text as the model reads, closed by [SEP]: what the tokenizer gives of it at that length."""
+        return (
+            text if len(text) <= self.options.max_length else np.append(text[: self.options.max_length - 1], text[-1])
+        )
 
 
 def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
@@ -153,6 +166,8 @@ def pretrain(asked: MLMOptions) -> None:
             heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
 
             task = MLMTask(model, train, held_out, tokenizer, options)
+            if options.unigram_bias:
+                model.head.bias.data = torch.from_numpy(log_frequencies(task.counts())).to(model.head.bias)
             unigram_loss, unigram_accuracy = task.baseline()
             steps = total_steps(task, options)
             heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")
@@ -186,10 +201,11 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, 
         seed=options.seed,
     )
     tokenizer = make_tokenizer(options, articles)
-    stored = stored_articles(articles, tokenizer, options.max_length, options.cache)
+    stored = stored_articles(articles, tokenizer, None if options.blocks else options.max_length, options.cache)
     train, held_out = stored.train, stored.held_out
     heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {options.data}")
-    heading("tokens", f"{train.tokens:,}, the first {options.max_length} of each article")
+    kept = "all" if options.blocks else f"the first {options.max_length}"
+    heading("tokens", f"{train.tokens:,}, {kept} of each article")
     heading("store", f"{'reused from' if stored.reused else 'written to'} {stored.folder}")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
     return tokenizer, train, held_out

@@ -10,21 +10,28 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from minibert.config import SCHEDULES
+from minibert.config import SCHEDULES, TrainingOptions
 
 Schedule = Callable[[int], float]
 
 
-def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all parameters in one group, biases and norms included, as the notebook has it.
+def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
+    """AdamW as the options have it; beta1 0.9 and epsilon 1e-8 are torch's and the notebook's own.
 
-    (BERT itself leaves biases and norms undecayed.) Betas 0.9 and 0.999 and epsilon 1e-8 are torch's and the notebook's
-    own. The fused kernel reads and writes each parameter once a step instead of a dozen times; the arithmetic is the
-    same.
+    By default all parameters are decayed, biases and norms included, as in the notebook. With `decayed` "matrices" only
+    those of two dimensions are, which is BERT's own rule but for the embeddings, which it decays, too.
+
+    The fused kernel reads and writes each parameter once a step instead of a dozen times; the arithmetic is the same.
     """
-    device = next(model.parameters()).device.type
+    parameters = list(model.parameters())
+    free = [parameter for parameter in parameters if options.decayed == "matrices" and parameter.ndim < 2]
+    decayed = [parameter for parameter in parameters if options.decayed == "all" or parameter.ndim >= 2]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=device in ("cpu", "cuda")
+        [group for group in groups if group["params"]],
+        lr=options.learning_rate,
+        betas=(0.9, options.beta2),
+        fused=parameters[0].device.type in ("cpu", "cuda"),
     )
 
 

@@ -135,7 +135,7 @@ def run_training(
         UserError, Interrupted: see `Trainer.run`.
     """
     folder, steps = Path(options.output), total_steps(task, options)
-    optimizer = adamw(model, options.learning_rate, options.weight_decay)
+    optimizer = adamw(model, options)
     if rank():
         torch.manual_seed(options.seed + rank())  # ranks drop out other elements of other examples
     with together():

@@ -1,6 +1,7 @@
 """Proves that attention is softmax(Q K^T / sqrt(K)) V, head by head, with padding out of sight."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from minibert.config import ModelConfig
 from minibert.model.attention import SelfAttention, attend
 
 
-def by_hand(attention: SelfAttention, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def by_hand(
+    attention: SelfAttention, hidden: torch.Tensor, mask: torch.Tensor | None, window: int | None = None
+) -> torch.Tensor:
     """The formula of Vaswani et al. 2017, section 3.2, one sentence, one head, one query at a time."""
     size, heads = attention.head_size, attention.num_heads
     D = size * heads
@@ -23,6 +26,7 @@ def by_hand(attention: SelfAttention, hidden: torch.Tensor, mask: torch.Tensor |
             part = slice(h * size, (h + 1) * size)
             for t in range(len(sentence)):
                 seen = [s for s in range(len(sentence)) if mask is None or mask[b, s]]
+                seen = [s for s in seen if window is None or abs(s - t) <= window]
                 scores = torch.stack([query[t, part] @ key[s, part] / math.sqrt(size) for s in seen])
                 weights = scores.exp() / scores.exp().sum()
                 context[t, part] = sum(w * value[s, part] for w, s in zip(weights, seen, strict=True))
@@ -108,3 +112,60 @@ def test_dropped_probabilities_are_the_formulas() -> None:
     torch.testing.assert_close(probabilities[kept], 2 * whole[kept], rtol=1e-3, atol=1e-5)
     assert 0.3 < kept[whole > 0].float().mean().item() < 0.7
     assert not kept[0, :, :, 3:].any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 1e-6], ids=["fused", "step by step"])
+def test_a_layer_with_a_window_sees_so_far_and_no_farther(config: ModelConfig, masked: bool, dropout: float) -> None:
+    """The second of two layers, whose window of 4 is 2 on each side; the first sees everything."""
+    config = replace(config, global_attn_every_n_layers=2, local_attention=4, attention_probs_dropout_prob=dropout)
+    hidden = torch.randn(2, 9, 24)
+    mask = torch.arange(9) < torch.tensor([9, 6]).unsqueeze(1) if masked else None
+    real = torch.ones(2, 9, dtype=torch.bool) if mask is None else mask
+    for layer, window in ((0, None), (1, 2)):
+        attention = SelfAttention(config, layer)  # in training mode, where a rate of 1e-6 drops nothing
+        out = attention(hidden, mask)
+        assert out.isfinite().all()  # padding too, which no other token may catch a NaN from
+        for b, length in enumerate(real.sum(dim=1).tolist()):
+            expected = by_hand(attention, hidden[b : b + 1, :length], None, window)
+            torch.testing.assert_close(out[b, :length], expected[0])
+
+
+def test_rotary_attention_sees_distances_and_no_places(config: ModelConfig) -> None:
+    """Moved along the sequence, with nothing else in sight, words have the same outputs; turned round, others."""
+    attention = SelfAttention(replace(config, rotary=True)).eval()
+    words = torch.randn(1, 4, 24)
+    padded = torch.cat([torch.randn(1, 3, 24), words, torch.randn(1, 2, 24)], dim=1)
+    mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 0, 0]]).bool()
+    torch.testing.assert_close(attention(padded, mask)[:, 3:7], attention(words))
+    assert not torch.allclose(attention(words.flip(1)).flip(1), attention(words), atol=1e-3)
+    plain = SelfAttention(config).eval()
+    torch.testing.assert_close(plain(words.flip(1)).flip(1), plain(words))  # without positions nobody could tell
+
+
+def test_each_kind_of_layer_has_its_own_angles(config: ModelConfig) -> None:
+    config = replace(
+        config,
+        rotary=True,
+        global_attn_every_n_layers=2,
+        global_rope_theta=7.0,
+        local_rope_theta=5.0,
+        local_attention=4,
+    )
+    layers = [SelfAttention(config, layer) for layer in range(3)]
+    assert [(layer.theta, layer.window) for layer in layers] == [(7.0, None), (5.0, 2), (7.0, None)]
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_probabilities_are_what_the_values_are_weighted_by(config: ModelConfig, rotary: bool) -> None:
+    attention = SelfAttention(replace(config, rotary=rotary)).eval()
+    hidden = torch.randn(2, 5, 24)
+    mask = torch.arange(5) < torch.tensor([5, 3]).unsqueeze(1)
+    weights = attention.probabilities(hidden, mask)  # (B, H, T, T)
+    assert weights.shape == (2, 3, 5, 5)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 3, 5))
+    assert not weights[1, :, :, 3:].any()
+    _, _, value = attention.heads(hidden)
+    torch.testing.assert_close(
+        attention.output((weights @ value).transpose(1, 2).reshape(2, 5, 24)), attention(hidden, mask)
+    )

@@ -1,5 +1,7 @@
 """Proves that the embeddings are the normalised sum of three table rows, and that positions end with their table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,8 @@ def test_is_the_normalised_sum_of_three_rows(config: ModelConfig) -> None:
     embeddings = Embeddings(config).eval()
     torch.nn.init.normal_(embeddings.norm.weight)
     torch.nn.init.normal_(embeddings.norm.bias)
+    assert embeddings.position is not None
+    assert embeddings.segment is not None
     ids, segments = [[7, 3, 9], [1, 60, 1]], [[0, 1, 1], [1, 0, 0]]
     out = embeddings(torch.tensor(ids), torch.tensor(segments))
     for row in range(2):
@@ -56,3 +60,15 @@ def test_the_padding_row_starts_at_zero_and_gets_no_gradient_from_the_lookup(con
     assert table.weight.grad is not None
     assert (table.weight.grad[0] == 0).all()
     assert (table.weight.grad[5] != 0).all()
+
+
+def test_without_tables_of_positions_and_segments_it_is_the_tokens_row(config: ModelConfig) -> None:
+    embeddings = Embeddings(replace(config, rotary=True, type_vocab_size=0)).eval()
+    assert [name for name, _ in embeddings.named_parameters()] == ["token.weight", "norm.weight", "norm.bias"]
+    ids = torch.randint(config.vocab_size, (2, 19))
+    rows = embeddings.token.weight[ids]
+    torch.testing.assert_close(embeddings(ids), torch.nn.functional.layer_norm(rows, (24,), eps=config.layer_norm_eps))
+    with pytest.raises(ValueError, match="20 tokens, but the model has 19 positions"):
+        embeddings(torch.ones(1, 20, dtype=torch.long))
+    with pytest.raises(ValueError, match="no segment embeddings"):
+        embeddings(ids, torch.zeros_like(ids))

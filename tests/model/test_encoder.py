@@ -1,13 +1,15 @@
-"""Proves that a block is torch's own post-norm layer, that padding and batch order don't matter, and how it starts."""
+"""Proves that a block is torch's own layer, that padding and batch order don't matter, and how it starts."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from minibert.config import ModelConfig
-from minibert.model.encoder import Bert, EncoderBlock, FeedForward
+from minibert.config import MODERN, ModelConfig
+from minibert.model.encoder import Bert, EncoderBlock, FeedForward, GatedFeedForward, PreNormBlock
 
 
 def test_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
@@ -18,13 +20,28 @@ def test_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
     torch.testing.assert_close(layer(x), gelu @ layer.down.weight.T + layer.down.bias)
 
 
-def test_block_is_torchs_post_norm_encoder_layer(config: ModelConfig) -> None:
-    ours = EncoderBlock(config).eval()
+def test_gated_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
+    """GEGLU(x) = (GELU(x W) * (x V)) W2, W and V being the halves of the first matrix."""
+    layer = GatedFeedForward(replace(config, bias=False))
+    assert sorted(dict(layer.named_parameters())) == ["down.weight", "up.weight"]
+    x = torch.randn(3, 24)
+    inner, gate = x @ layer.up.weight[:40].T, x @ layer.up.weight[40:].T
+    gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
+    torch.testing.assert_close(layer(x), (gelu * gate) @ layer.down.weight.T)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_block_is_torchs_encoder_layer(config: ModelConfig, norm_first: bool, bias: bool) -> None:
+    """Post-norm, and pre-norm in any layer but the first, where attention has no norm."""
+    config = replace(config, bias=bias)
+    ours = (PreNormBlock if norm_first else EncoderBlock)(config, layer=1).eval()
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
     theirs = nn.TransformerEncoderLayer(
-        24, 3, 40, activation="gelu", batch_first=True, norm_first=False, layer_norm_eps=config.layer_norm_eps
-    ).eval()
+        24, 3, 40, activation="gelu", batch_first=True, norm_first=norm_first, layer_norm_eps=config.layer_norm_eps,
+        bias=bias,
+    ).eval()  # fmt: skip
     names = {
         "attention.qkv.weight": "self_attn.in_proj_weight",
         "attention.qkv.bias": "self_attn.in_proj_bias",
@@ -45,8 +62,23 @@ def test_block_is_torchs_post_norm_encoder_layer(config: ModelConfig) -> None:
     torch.testing.assert_close(ours(hidden, mask)[mask], expected[mask])
 
 
-def test_appended_padding_changes_nothing(config: ModelConfig) -> None:
-    model = Bert(config).eval()
+def test_the_first_pre_norm_block_has_no_norm_before_its_attention(config: ModelConfig) -> None:
+    """Worked out by hand: x + A(x), then + F(norm(x + A(x))); and the last thing of all is one more norm."""
+    model = Bert(replace(config, norm_first=True, num_hidden_layers=1)).eval()
+    (block,) = model.blocks
+    assert isinstance(block, PreNormBlock)
+    ids = torch.randint(5, 61, (2, 7))
+    hidden = model.embeddings(ids)
+    hidden = hidden + block.attention(hidden)
+    hidden = hidden + block.feed_forward(block.feed_forward_norm(hidden))
+    torch.testing.assert_close(model(ids), nn.functional.layer_norm(hidden, (24,), eps=config.layer_norm_eps))
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert norms == ["embeddings.norm", "blocks.0.feed_forward_norm", "final_norm"]
+
+
+@pytest.mark.parametrize("parts", [{}, MODERN, MODERN | {"global_attn_every_n_layers": 2, "local_attention": 4}])
+def test_appended_padding_changes_nothing(config: ModelConfig, parts: dict[str, Any]) -> None:
+    model = Bert(replace(config, **parts)).eval()
     ids = torch.randint(5, 61, (3, 7))
     padded = torch.cat([ids, torch.zeros(3, 6, dtype=torch.long)], dim=1)
     mask = torch.arange(13).expand(3, 13) < 7
@@ -60,9 +92,10 @@ def test_permuting_a_batch_permutes_the_outputs(config: ModelConfig) -> None:
     torch.testing.assert_close(model(ids[order], mask[order]), model(ids, mask)[order])
 
 
-def test_order_of_words_matters(config: ModelConfig) -> None:
-    """Without position embeddings a transformer would give permuted vectors for permuted words."""
-    model = Bert(config).eval()
+@pytest.mark.parametrize("rotary", [False, True])
+def test_order_of_words_matters(config: ModelConfig, rotary: bool) -> None:
+    """Without positions a transformer would give permuted vectors for permuted words."""
+    model = Bert(replace(config, rotary=rotary, initializer_range=0.2)).eval()
     ids = torch.tensor([[5, 6, 7]])
     assert not torch.allclose(model(ids)[0, 0], model(ids.flip(1))[0, 2], atol=1e-3)
 
@@ -91,6 +124,8 @@ def test_every_field_of_the_configuration_reaches_its_layer() -> None:
     )  # fmt: skip
     model = Bert(config)
     assert len(model.blocks) == 3
+    assert model.embeddings.position is not None
+    assert model.embeddings.segment is not None
     assert model.embeddings.token.weight.shape == (50, 12)
     assert model.embeddings.token.padding_idx == 7
     assert model.embeddings.position.weight.shape == (9, 12)
@@ -109,3 +144,28 @@ def test_the_notebooks_model_has_the_notebooks_number_of_parameters() -> None:
     embeddings = V * D + P * D + 2 * D + 2 * D
     block = 4 * (D * D + D) + (D * F + F) + (F * D + D) + 4 * D
     assert sum(p.numel() for p in Bert(ModelConfig()).parameters()) == embeddings + L * block
+
+
+def test_every_exchanged_part_reaches_its_layer(config: ModelConfig) -> None:
+    model = Bert(replace(config, **MODERN, global_attn_every_n_layers=2, local_attention=6))
+    assert not any("bias" in name or "position" in name or "segment" in name for name in model.state_dict())
+    assert isinstance(model.final_norm, nn.LayerNorm)
+    for block, window in zip(model.blocks, (None, 3), strict=True):
+        assert isinstance(block, PreNormBlock)
+        assert isinstance(block.feed_forward, GatedFeedForward)
+        assert (block.attention.rotary, block.attention.window) == (True, window)
+
+
+@pytest.mark.parametrize("parts", [{}, MODERN])
+def test_attention_maps_are_those_of_each_layers_own_input(config: ModelConfig, parts: dict[str, Any]) -> None:
+    """The second layer's attention is caught in the act, with the unit matrix for values."""
+    model = Bert(replace(config, **parts)).eval()
+    ids, mask = torch.randint(5, 61, (2, 7)), torch.arange(7) < torch.tensor([7, 4]).unsqueeze(1)
+    maps = model.attention_maps(ids, mask)  # (L, B, H, T, T)
+    assert maps.shape == (2, 2, 3, 7, 7)
+    torch.testing.assert_close(maps.sum(dim=-1), torch.ones(2, 2, 3, 7))
+    caught: list[torch.Tensor] = []
+    attention = model.get_submodule("blocks.1.attention")
+    attention.register_forward_pre_hook(lambda module, inputs: caught.append(module.probabilities(inputs[0][:1])))
+    model(ids[:1])  # no padding in this one
+    torch.testing.assert_close(maps[1, :1], caught[0])

@@ -20,7 +20,7 @@ Weights = dict[str, Tensor]
 @pytest.fixture
 def theirs(config: ModelConfig) -> Weights:
     """Every weight that a BERT can have: pooler, next-sentence prediction and a decoder saved beside the embeddings."""
-    model = BertForPreTraining(BertConfig(**config_values(config, "BertForPreTraining")))
+    model = BertForPreTraining(BertConfig(**config_values(config, with_head=True)))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return dict(model.state_dict())
@@ -63,9 +63,9 @@ def test_every_spelling_fills_the_encoder_with_the_same_weights(
 
 def test_the_head_is_found_and_filled(config: ModelConfig, theirs: Weights) -> None:
     model = MaskedLanguageModel(config)
-    assert has_mlm_head(theirs)
-    assert has_mlm_head({"cls.predictions.transform.LayerNorm.gamma": torch.zeros(1)})
-    assert not has_mlm_head(without_heads(theirs))
+    assert has_mlm_head(theirs, config)
+    assert has_mlm_head({"cls.predictions.transform.LayerNorm.gamma": torch.zeros(1)}, config)
+    assert not has_mlm_head(without_heads(theirs), config)
     unused = import_weights(model, theirs, mlm_names(config))
     for name, tensor in export_weights(model, mlm_names(config)).items():
         assert torch.equal(tensor, theirs.get(name, theirs.get(f"bert.{name}"))), name  # type: ignore[arg-type]

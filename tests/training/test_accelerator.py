@@ -48,7 +48,7 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device
 
 
 def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
-    optimizer = adamw(task.model, 1e-3, 0.01)
+    optimizer = adamw(task.model, task.options)
     progress = Progress(folder / "metrics.jsonl", 10)
     return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place())
 

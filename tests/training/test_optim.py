@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from minibert.config import ModelConfig
+from minibert.config import DECAYED, MLMOptions, ModelConfig
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.training.optim import adamw, schedule
 
@@ -30,9 +30,10 @@ def test_an_unknown_schedule_is_refused() -> None:
         schedule("cosine", 10, 0.0)
 
 
-def test_each_parameter_is_in_one_group_and_moves(config: ModelConfig) -> None:
+@pytest.mark.parametrize("decayed", DECAYED)
+def test_each_parameter_is_in_one_group_and_moves(config: ModelConfig, decayed: str) -> None:
     model = MaskedLanguageModel(config)
-    optimizer = adamw(model, 1e-3, 0.01)
+    optimizer = adamw(model, MLMOptions(decayed=decayed))
     listed = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -46,7 +47,8 @@ def test_is_the_notebooks_adamw(config: ModelConfig) -> None:
     """The notebook calls torch's AdamW with nothing but a rate and a decay."""
     ours, theirs = MaskedLanguageModel(config).eval(), MaskedLanguageModel(config).eval()
     theirs.load_state_dict(ours.state_dict())
-    first, second = adamw(ours, 1e-3, 0.01), torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01)
+    first = adamw(ours, MLMOptions(learning_rate=1e-3))
+    second = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01)
     for _ in range(3):
         ids = torch.randint(5, 61, (2, 9))
         for model, optimizer in ((ours, first), (theirs, second)):
@@ -55,3 +57,21 @@ def test_is_the_notebooks_adamw(config: ModelConfig) -> None:
             optimizer.step()
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_only_what_is_asked_for_is_decayed(config: ModelConfig) -> None:
+    """With gradients of zero, a step of AdamW changes nothing but by decay: a factor of 1 - rate * decay."""
+    for decayed in DECAYED:
+        model = MaskedLanguageModel(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+            parameter.grad = torch.zeros_like(parameter)
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        adamw(model, MLMOptions(learning_rate=0.5, weight_decay=0.1, decayed=decayed)).step()
+        for name, parameter in model.named_parameters():
+            shrinks = decayed == "all" or not (name.endswith("bias") or "norm" in name)
+            torch.testing.assert_close(parameter, before[name] * (0.95 if shrinks else 1.0), msg=name)
+
+
+def test_beta2_reaches_the_optimiser(config: ModelConfig) -> None:
+    assert adamw(MaskedLanguageModel(config), MLMOptions(beta2=0.9)).defaults["betas"] == (0.9, 0.9)
