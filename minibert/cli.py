@@ -16,6 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minibert.config import TrainingOptions
 from minibert.errors import Interrupted, UserError, os_error_text
 
 Options = TypeVar("Options")
@@ -38,15 +39,23 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, descr
     types_of = typing.get_type_hints(options)
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         flag = "--" + field.name.replace("_", "-")
-        shown = "" if field.default in ("", None, False) else f" (default: {field.default})"
-        settings: dict[str, Any] = {"default": field.default, "help": field.metadata["help"] + shown}
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.metadata["help"] + _defaults(options, field)}
         if types_of[field.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
         else:
             settings |= {"type": _plain(types_of[field.name]), "choices": field.metadata["choices"]}
             parser.add_argument(flag, metavar=None if settings["choices"] else _metavar(settings["type"]), **settings)
     with _said_once():
-        return options(**vars(parser.parse_args(arguments)))
+        given = vars(parser.parse_args(arguments))
+        return options.of(**given) if issubclass(options, TrainingOptions) else options(**given)
+
+
+def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
+    """What a flag is when it is not given, by each recipe that there is."""
+    strong = getattr(options, "STRONG", {}).get(field.name)
+    shown = [] if field.default in ("", None, False) else [f"default: {field.default}"]
+    shown += [] if strong is None else [f"strong: {strong}"]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 @contextmanager

@@ -14,15 +14,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from minibert.errors import UserError
 
 # The order is SNLI's own (0, 1, 2). Data sets, the classifier's rows, reports and saved folders all use this one list.
 LABELS = ("entailment", "neutral", "contradiction")
 
+# Where the defaults of a training's options come from: the notebook, or what was found to do better (docs/recipe.md).
+RECIPES = ("notebook", "strong")
+
 # What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
 SCHEDULES = ("constant", "linear")
+
+# How a sentence's token vectors become one (minibert.model.pooling).
+POOLINGS = ("mean", "cls", "max")
 
 # Which weights are decayed (minibert.training.optim).
 DECAYED = ("all", "matrices")
@@ -122,8 +128,14 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> A
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What both trainings share. Checked when it is made, so that a wrong flag costs no time."""
+    """What both trainings share. Checked when it is made, so that a wrong flag costs no time.
 
+    The defaults are the notebook's. `MLMOptions.of("strong")` has those of the other recipe.
+    """
+
+    STRONG: ClassVar[dict[str, Any]]  # what the strong recipe has instead
+
+    recipe: str = option("notebook", "where the other options' defaults come from", choices=RECIPES)
     output: str  # each script has defaults of its own for these four
     learning_rate: float
     schedule: str
@@ -146,6 +158,11 @@ class TrainingOptions:
     save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
     overwrite: bool = option(False, "replace whatever an earlier run left in --output")
+
+    @classmethod
+    def of(cls, recipe: str = "notebook", **changes: Any) -> Self:
+        """The options of a recipe, with some of them changed."""
+        return cls(recipe=recipe, **{**(cls.STRONG if recipe == "strong" else {}), **changes})
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -236,7 +253,11 @@ class NLIOptions(TrainingOptions):
     max_train: int = option(30_000, "training pairs, sampled as in the notebook; 0: all")
     max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
     max_length: int = option(16, "tokens kept of each sentence, [CLS] and [SEP] included")
+    pooling: str = option("mean", "how a sentence's token vectors become one", choices=POOLINGS)
+    product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
+    encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
+    calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
     schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = option(0.0, "share of the steps in which the learning rate rises to its peak")

@@ -17,7 +17,7 @@ ALLOWED = {
     "config": {"errors"},
     "files": {"errors"},
     "device": {"errors"},
-    "cli": {"errors"},
+    "cli": {"config", "errors"},
     "model": {"config"},
     "data": {"config", "errors", "files"},
     "training": {"config", "device", "errors", "files", "plots"},
