@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from minibert.errors import UserError, os_error_text
+from minibert.errors import UserError, os_error_text, reason
 
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial-"  # how the names begin under which files are written
@@ -37,8 +37,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         write(partial)
         finish_file(partial)
         partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"can't write {path}: {_reason(error)}") from error
+    except (OSError, SafetensorError) as error:  # to safetensors, a full disk is an error of its own
+        raise UserError(f"can't write {path}: {reason(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -104,12 +104,7 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"can't write to {folder}: {_reason(error)}") from error
-
-
-def _reason(error: OSError | SafetensorError) -> str:
-    """A full disk, say; safetensors has an error of its own for it."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"can't write to {folder}: {reason(error)}") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -133,8 +128,8 @@ def check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
-        raise UserError(f"{sums} can't be checked ({reason}): {advice}") from error
+        why = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
+        raise UserError(f"{sums} can't be checked ({why}): {advice}") from error
 
 
 def _sha256(file: Path) -> str:
@@ -159,9 +154,10 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror or error}") from error
+        raise UserError(f"can't write to {folder}: {reason(error)}") from error
     try:
-        _lock(handle, folder)
+        if not lock(handle, wait=False):
+            raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output")
         for partial in folder.rglob(f"{PARTIAL}*"):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         yield
@@ -172,8 +168,15 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def lock(handle: int | BinaryIO, wait: bool) -> bool:
+    """Have an open file or folder to this process, until it is closed or the process has died.
+
+    Args:
+        handle: what is open.
+        wait: until another process that has it lets go; otherwise the answer is False.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output") from error
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

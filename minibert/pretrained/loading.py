@@ -36,6 +36,10 @@ MOST_SPARE_ROWS = 127
 # What a zip may unpack to: thrice a BERT-large.
 MOST_UNPACKED = 4 * 2**30
 
+# Where networks are made with shapes and no numbers: `import_weights` brings those, once it has compared the shapes. So
+# a configuration that asks for more than its file holds costs nothing.
+NOWHERE = torch.device("meta")
+
 # What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
 
@@ -57,7 +61,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
         masked_lm = None
-        with blaming(folder), _without_memory():
+        with blaming(folder), NOWHERE:
             if has_mlm_head(tensors):
                 masked_lm = MaskedLanguageModel(config)
                 encoder = masked_lm.bert
@@ -85,7 +89,7 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
-        with blaming(folder), _without_memory():
+        with blaming(folder), NOWHERE:
             encoder = Bert(config)
             ignored += import_weights(encoder, tensors, encoder_names(config))
         return encoder, _read_tokenizer(folder, config), ignored
@@ -126,16 +130,6 @@ def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return entries
-
-
-@contextmanager
-def _without_memory() -> Iterator[None]:
-    """Networks made within have shapes and no numbers: `import_weights` brings them, once it has compared the shapes.
-
-    So a configuration that asks for more than its file holds costs nothing.
-    """
-    with torch.device("meta"):
-        yield
 
 
 def _from_hub(name: str) -> Path:

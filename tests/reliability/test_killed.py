@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
+from tests.metrics import untimed
 from tests.reliability.killing import train
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +25,6 @@ def killed(folder: Path, task: str, *how: str) -> list[int]:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     return [int(line.split()[2]) for line in done.stdout.splitlines()]
-
-
-def untimed(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
 
 
 @pytest.mark.parametrize("task", ["mlm", "nli"])

@@ -7,7 +7,6 @@ imported everything already, with torchrun's variables in their environment, whi
 from __future__ import annotations
 
 import importlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -29,6 +28,7 @@ import train_mlm
 import train_nli
 from minibert.cli import run
 from minibert.errors import UserError
+from tests.metrics import records
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -42,11 +42,6 @@ NLI = ["--data", "toy", "--max-train", "145", "--max-validation", "50", "--epoch
        "--log-every", "1"]  # fmt: skip
 EXACT = ["--max-steps", "50", "--dropout", "0"]
 PLAIN, ACCUMULATED, HALF = ["--batch-size", "16"], ["--batch-size", "8", "--accumulate", "2"], ["--batch-size", "8"]
-
-
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 def torchrun(script: str, *arguments: str) -> subprocess.Popen[str]:
