@@ -24,7 +24,7 @@ from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
-from minibert.pretrained.names import encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.pretrained.names import check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.saving import FEATURES, MODEL_FILES
 from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
 
@@ -60,15 +60,13 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
-        masked_lm = None
         with blaming(folder), NOWHERE:
-            if has_mlm_head(tensors):
-                masked_lm = MaskedLanguageModel(config)
-                encoder = masked_lm.bert
-                ignored += import_weights(masked_lm, tensors, mlm_names(config))
-            else:
-                encoder = Bert(config)
-                ignored += import_weights(encoder, tensors, encoder_names(config))
+            with_head = has_mlm_head(tensors)
+            names = mlm_names(config) if with_head else encoder_names(config)
+            check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
+            masked_lm = MaskedLanguageModel(config) if with_head else None
+            encoder = masked_lm.bert if masked_lm else Bert(config)
+            ignored += import_weights(masked_lm or encoder, tensors, names)
         tokenizer = _read_tokenizer(folder, config)
         settings = dataclasses.asdict(read_sentence_settings(folder, config.max_position_embeddings))
         settings |= _read_classifier(folder, encoder)
@@ -90,8 +88,10 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
         with blaming(folder), NOWHERE:
+            names = encoder_names(config)
+            check_complete(tensors, names)
             encoder = Bert(config)
-            ignored += import_weights(encoder, tensors, encoder_names(config))
+            ignored += import_weights(encoder, tensors, names)
         return encoder, _read_tokenizer(folder, config), ignored
 
 

@@ -105,12 +105,9 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
 
     The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
     """
+    check_complete(tensors, names)
     tensors = canonical(tensors)
-    wanted = [name for theirs in names.values() for name in theirs]
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise UserError(f"{len(missing)} of {len(wanted)} weights are missing, {missing[0]} the first")
-    unused = sorted(tensors.keys() - set(wanted))
+    unused = sorted(tensors.keys() - {name for theirs in names.values() for name in theirs})
     _check_needless(unused, tensors)
     state = model.state_dict()
     for ours, theirs in names.items():
@@ -120,6 +117,19 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
         state[ours] = torch.cat([tensors[name].float() for name in theirs])
     model.load_state_dict(state, assign=True)
     return unused
+
+
+def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
+    """Compare a file's names with those that are wanted, for which no model is needed.
+
+    Raises:
+        UserError: a weight is missing.
+    """
+    present = canonical(tensors).keys()
+    wanted = [name for theirs in names.values() for name in theirs]
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(wanted)} weights are missing, {missing[0]} the first")
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
