@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -144,8 +145,8 @@ def _sha256(file: Path) -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.
 
-    What a dead process was writing there is removed. A folder that is still empty at the end is removed, too, and so
-    are those above it that were made for it.
+    What a dead process was writing there, or as the folder's zip beside it, is removed. A folder that is still empty at
+    the end is removed, too, and so are those above it that were made for it.
 
     Raises:
         UserError: another process has the folder, or it can't be made.
@@ -161,14 +162,27 @@ def claimed(folder: Path) -> Iterator[None]:
     try:
         if not lock(handle, wait=False):
             raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output")
-        for partial in folder.rglob(f"{PARTIAL}*"):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        for partial in [*folder.rglob(f"{PARTIAL}*"), *_partial_zips(folder)]:
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)  # gone with its folder
         yield
     finally:
         with suppress(OSError):
             for path in made:
                 path.rmdir()
         os.close(handle)
+
+
+def zip_path(folder: Path) -> Path:
+    """FOLDER.zip, beside it."""
+    named = folder if folder.name else folder.absolute()  # "." has no name
+    return named.with_name(f"{named.name}.zip")
+
+
+def _partial_zips(folder: Path) -> list[Path]:
+    """The names under which `write_file` has begun on `zip_path(folder)`, in whatever process."""
+    target = zip_path(folder)
+    name = re.compile(rf"{re.escape(PARTIAL)}\d+-{re.escape(target.name)}")
+    return [path for path in target.parent.glob(f"{PARTIAL}*") if name.fullmatch(path.name)]
 
 
 def lock(handle: int | BinaryIO, wait: bool) -> bool:

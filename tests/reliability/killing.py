@@ -45,7 +45,7 @@ def train(task: str, output: Path, resume: bool) -> None:
         pretrain(MLMOptions(output=str(output), resume=resume, **options, **more, **SMALL, **SHAPE))
     else:
         options = {"data": str(place / "pairs"), "encoder": str(place / "encoder")}
-        finetune(NLIOptions(output=str(output), resume=resume, **options, **SMALL))
+        finetune(NLIOptions(output=str(output), resume=resume, zip=True, **options, **SMALL))
 
 
 def child(task: str, output: Path, before: Callable[[], None] = lambda: None) -> int:
@@ -63,6 +63,12 @@ def child(task: str, output: Path, before: Callable[[], None] = lambda: None) ->
         os._exit(status)
 
 
+def report(output: Path) -> None:
+    """What a death has left half-done, in the output folder or, of its zip, beside it."""
+    left = [path.name for path in output.parent.rglob(".partial-*")]
+    print(len(left), "files underway:", *left, flush=True)
+
+
 def kill_at_random(task: str, output: Path, deaths: int) -> None:
     """Kill a run `deaths` times, at any moment of what is left of it, and let it finish."""
     chance = random.Random(0)
@@ -75,7 +81,7 @@ def kill_at_random(task: str, output: Path, deaths: int) -> None:
         time.sleep(chance.uniform(0.2, 1) * whole)
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        print("killed with", len(list(output.rglob(".partial-*"))), "files underway", flush=True)
+        report(output)
         if (output / "model.safetensors").exists() and not (output / "checkpoints").exists():
             return  # it had finished
     assert os.waitpid(child(task, output), 0)[1] == 0
@@ -107,7 +113,7 @@ def kill_at_every_write(task: str, output: Path) -> None:
         if status == 0:
             return
         assert status == signal.SIGKILL, status
-        print("killed with", len(list(output.rglob(".partial-*"))), "files underway", flush=True)
+        report(output)
 
 
 HEAVY = ("matplotlib.backends.backend_agg", "matplotlib.figure", "torch._dynamo")  # otherwise imported by every child

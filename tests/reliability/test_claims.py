@@ -57,6 +57,16 @@ def test_what_a_dead_run_was_writing_is_removed_and_nothing_else(tmp_path: Path)
     }  # fmt: skip
 
 
+def test_a_zip_that_a_dead_run_was_writing_is_removed_and_no_other(tmp_path: Path) -> None:
+    """One of another folder, whose run may live, has a name that begins or ends alike."""
+    for name in (".partial-12-out.zip", ".partial-12-my-out.zip", ".partial-my-out.zip", ".partial-12-out.zip.zip"):
+        (tmp_path / name).write_text("")
+    with claimed(tmp_path / "out"):
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "out", ".partial-12-my-out.zip", ".partial-my-out.zip", ".partial-12-out.zip.zip",
+        }  # fmt: skip
+
+
 def test_folders_that_were_made_in_vain_are_removed(tmp_path: Path) -> None:
     with claimed(tmp_path / "a" / "b"):
         assert (tmp_path / "a" / "b").is_dir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,12 @@ from tests.reliability.killing import train
 ROOT = Path(__file__).parents[2]
 
 
-def killed(folder: Path, task: str, *how: str) -> list[int]:
-    """Files underway at each death."""
+def killed(folder: Path, task: str, *how: str) -> list[str]:
+    """What was underway at each death, a line each."""
     command = [sys.executable, "-m", "tests.reliability.killing", str(folder / "killed"), task, *how]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    return [int(line.split()[2]) for line in done.stdout.splitlines()]
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("task", ["mlm", "nli"])
@@ -45,7 +46,9 @@ def test_killed_and_resumed_is_never_killed(
     underway = killed(tmp_path, task, *how)
     if how == ("writes",):
         assert len(underway) >= 16
-        assert {0, 1} <= {min(files, 1) for files in underway}
+        assert {"0", "1"} <= {line.split()[0] for line in underway}
+        assert any("-killed.zip" in line for line in underway) == (task == "nli")
+    assert not list(tmp_path.rglob(".partial-*"))
     whole, again = tmp_path / "whole", tmp_path / "killed"
     files = {str(file.relative_to(whole)) for file in whole.rglob("*")}
     assert files == {str(file.relative_to(again)) for file in again.rglob("*")}
@@ -53,3 +56,10 @@ def test_killed_and_resumed_is_never_killed(
         if (whole / name).is_file():
             assert (whole / name).read_bytes() == (again / name).read_bytes(), name
     assert untimed(whole) == untimed(again)
+    if task == "nli":
+        assert unzipped(tmp_path / "whole.zip") == unzipped(tmp_path / "killed.zip")
+
+
+def unzipped(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
