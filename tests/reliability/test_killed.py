@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,23 +15,13 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
 from tests.metrics import untimed
-from tests.reliability.killing import train
-
-ROOT = Path(__file__).parents[2]
-
-
-def killed(folder: Path, task: str, *how: str) -> list[str]:
-    """What was underway at each death, a line each."""
-    command = [sys.executable, "-m", "tests.reliability.killing", str(folder / "killed"), task, *how]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+from tests.reliability.killing import kill_at_every_write, kill_at_random, train
 
 
 @pytest.mark.parametrize("task", ["mlm", "nli"])
-@pytest.mark.parametrize("how", [("random", "16"), ("writes",)], ids=["random", "writes"])
+@pytest.mark.parametrize("kill", [kill_at_random, kill_at_every_write])
 def test_killed_and_resumed_is_never_killed(
-    tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, how: tuple[str, ...]
+    tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, kill: Callable[[str, Path], Any]
 ) -> None:
     """Deaths at random moments, or in the n-th write of the n-th process, before and after the file has its name."""
     save_mlm(tmp_path / "encoder", MaskedLanguageModel(config), tokenizer)
@@ -43,11 +33,11 @@ def test_killed_and_resumed_is_never_killed(
         rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(64)]
         (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train(task, tmp_path / "whole", resume=False)
-    underway = killed(tmp_path, task, *how)
-    if how == ("writes",):
-        assert len(underway) >= 16
-        assert {"0", "1"} <= {line.split()[0] for line in underway}
-        assert any("-killed.zip" in line for line in underway) == (task == "nli")
+    deaths = kill(task, tmp_path / "killed")
+    if kill is kill_at_every_write:
+        assert len(deaths) >= 16
+        assert {0, 1} <= {min(len(left), 1) for left in deaths}
+        assert any("-killed.zip" in name for left in deaths for name in left) == (task == "nli")
     assert not list(tmp_path.rglob(".partial-*"))
     whole, again = tmp_path / "whole", tmp_path / "killed"
     files = {str(file.relative_to(whole)) for file in whole.rglob("*")}
