@@ -39,7 +39,10 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, descr
     types_of = typing.get_type_hints(options)
     for field in dataclasses.fields(options):  # type: ignore[arg-type]
         flag = "--" + field.name.replace("_", "-")
-        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.metadata["help"] + _defaults(options, field)}
+        settings: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": field.metadata["help"] + _defaults(options, field),
+        }
         if types_of[field.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
         else:

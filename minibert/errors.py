@@ -30,6 +30,11 @@ class Interrupted(Exception):
         self.status = 128 + signal
 
 
+def reason(error: Exception) -> str:
+    """Why something can't be done, in the system's words if it has any: "No space left on device"."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def os_error_text(error: OSError) -> str:
-    """A full disk, or a folder that may not be written to, as one line."""
-    return f"{error.filename or 'a file'}: {error.strerror or error}"
+    """A full disk, or a folder that may not be written to, as one line with the file's name."""
+    return f"{error.filename or 'a file'}: {reason(error)}"

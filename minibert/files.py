@@ -10,16 +10,17 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from minibert.errors import UserError, os_error_text
+from minibert.errors import UserError, os_error_text, reason
 
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial-"  # how the names begin under which files are written
@@ -37,8 +38,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         write(partial)
         finish_file(partial)
         partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"can't write {path}: {_reason(error)}") from error
+    except (OSError, SafetensorError) as error:  # to safetensors, a full disk is an error of its own
+        raise UserError(f"can't write {path}: {reason(error)}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -104,17 +105,15 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"can't write to {folder}: {_reason(error)}") from error
+        raise UserError(f"can't write to {folder}: {reason(error)}") from error
 
 
-def _reason(error: OSError | SafetensorError) -> str:
-    """A full disk, say; safetensors has an error of its own for it."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
     """Compare a folder's files with its SHA256SUMS, if it has one; files that are not listed there may be anything.
 
+    Args:
+        folder: the folder.
+        names: the files to be read of it, when it is not all of them.
     Raises:
         UserError: a file is damaged, missing, or of another folder.
     """
@@ -128,13 +127,13 @@ def check_folder(folder: Path) -> None:
             digest, _, name = line.partition("  ")
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
-            if _sha256(folder / name) != digest:
+            if (names is None or name in names) and _sha256(folder / name) != digest:
                 raise UserError(f"{folder / name} is damaged: it has not the checksum in {CHECKSUMS}; {advice}")
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
-        raise UserError(f"{sums} can't be checked ({reason}): {advice}") from error
+        why = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
+        raise UserError(f"{sums} can't be checked ({why}): {advice}") from error
 
 
 def _sha256(file: Path) -> str:
@@ -146,8 +145,8 @@ def _sha256(file: Path) -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.
 
-    What a dead process was writing there is removed. A folder that is still empty at the end is removed, too, and so
-    are those above it that were made for it.
+    What a dead process was writing there, or as the folder's zip beside it, is removed. A folder that is still empty at
+    the end is removed, too, and so are those above it that were made for it.
 
     Raises:
         UserError: another process has the folder, or it can't be made.
@@ -159,11 +158,12 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror or error}") from error
+        raise UserError(f"can't write to {folder}: {reason(error)}") from error
     try:
-        _lock(handle, folder)
-        for partial in folder.rglob(f"{PARTIAL}*"):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        if not lock(handle, wait=False):
+            raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output")
+        for partial in [*folder.rglob(f"{PARTIAL}*"), *_partial_zips(folder)]:
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)  # gone with its folder
         yield
     finally:
         with suppress(OSError):
@@ -172,8 +172,28 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def zip_path(folder: Path) -> Path:
+    """FOLDER.zip, beside it."""
+    named = folder if folder.name else folder.absolute()  # "." has no name
+    return named.with_name(f"{named.name}.zip")
+
+
+def _partial_zips(folder: Path) -> list[Path]:
+    """The names under which `write_file` has begun on `zip_path(folder)`, in whatever process."""
+    target = zip_path(folder)
+    name = re.compile(rf"{re.escape(PARTIAL)}\d+-{re.escape(target.name)}")
+    return [path for path in target.parent.glob(f"{PARTIAL}*") if name.fullmatch(path.name)]
+
+
+def lock(handle: int | BinaryIO, wait: bool) -> bool:
+    """Have an open file or folder to this process, until it is closed or the process has died.
+
+    Args:
+        handle: what is open.
+        wait: until another process that has it lets go; otherwise the answer is False.
+    """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output") from error
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

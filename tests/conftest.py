@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from typing import Any
 
 # Before anything imports the libraries that read these.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # where names can't be resolved, gloo says so on stderr, which tests read
 
 import hypothesis
 import pytest
 import torch
+import tqdm
 
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
@@ -33,11 +36,18 @@ hypothesis.settings.register_profile("same", max_examples=300, derandomize=True,
 hypothesis.settings.register_profile("explore", max_examples=3_000, database=None, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+tqdm.tqdm.monitor_interval = 0  # otherwise each bar, shown or not, starts a thread
+
 torch.set_num_threads(1)  # here too: fixtures of modules come before `_isolated`, and threads change the last digits
 
 
-def _no_network(*_: object, **__: object) -> None:
-    raise OSError("tests have no network")
+CONNECT = socket.socket.connect
+
+
+def _no_network(self: socket.socket, address: Any) -> None:
+    if self.family != socket.AF_UNIX:  # by which processes of one machine talk
+        raise OSError("tests have no network")
+    CONNECT(self, address)
 
 
 @pytest.fixture(autouse=True)

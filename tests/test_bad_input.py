@@ -1,18 +1,22 @@
 """Proves that what a user can get wrong ends in one line on stderr, status 2, and nothing half-written.
 
-Each case is a script run as a user runs it: its own process, a wrong flag, file or folder.
+Each case is a script's whole command line with a wrong flag, file or folder; one of each script is started as a user
+starts it, which takes seconds.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.files import CHECKSUMS
@@ -22,16 +26,26 @@ from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import save_classifier, save_mlm
 
 ROOT = Path(__file__).parent.parent
+Fails = Callable[..., str]
 
 
-def fails(script: str, *arguments: object) -> str:
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
     """Run a script that has to fail as a user's mistake fails; returns its one line."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+
+    def call(script: str, *arguments: object) -> str:
+        main = importlib.import_module(script.removesuffix(".py")).main
+        with pytest.raises(SystemExit) as leave:
+            run(lambda: main(list(map(str, arguments))))
+        return one_line(leave.value.code, capfd.readouterr().err)
+
+    return call
+
+
+def one_line(status: object, err: str) -> str:
+    assert status == 2, err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
     assert lines[0].startswith("error: ")
     return lines[0]
 
@@ -82,7 +96,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
     ],
 )
 def test_wrong_flags_and_paths(
-    folders: Path, monkeypatch: pytest.MonkeyPatch, script: str, arguments: tuple[str, ...], message: str
+    folders: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch, script: str, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(folders)
     before = {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()}
@@ -90,18 +104,33 @@ def test_wrong_flags_and_paths(
     assert {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()} == before
 
 
-def test_a_label_out_of_range(folders: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train_mlm.py", (*MLM, "--data", "nowhere"), "no file or folder nowhere"),
+        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no folder nowhere, and the Hugging Face Hub gave no model"),
+        ("evaluate.py", (*EVALUATE, "--premise", "a"), "give both, or neither"),
+    ],
+)
+def test_started_as_a_user_starts_it(folders: Path, script: str, arguments: tuple[str, ...], message: str) -> None:
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folders)
+    assert message in one_line(done.returncode, done.stderr)
+    assert not (folders / "out").exists()
+
+
+def test_a_label_out_of_range(folders: Path, fails: Fails) -> None:
     (folders / "pairs" / "test.jsonl").write_text('{"premise": "a", "hypothesis": "b", "label": 5}\n')
     line = fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
     assert "row 1: label 5 is neither one of entailment, neutral, contradiction nor 0, 1, 2" in line
 
 
-def test_an_empty_file(folders: Path) -> None:
+def test_an_empty_file(folders: Path, fails: Fails) -> None:
     (folders / "pairs" / "test.jsonl").write_text("")
     assert "test.jsonl" in fails("evaluate.py", "--model", folders / "nli", "--data", folders / "pairs")
 
 
-def test_a_vocabulary_that_does_not_match_the_model(folders: Path) -> None:
+def test_a_vocabulary_that_does_not_match_the_model(folders: Path, fails: Fails) -> None:
     (folders / "nli" / CHECKSUMS).unlink()
     (folders / "nli" / "tokenizer.json").unlink()
     (folders / "nli" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
@@ -109,7 +138,7 @@ def test_a_vocabulary_that_does_not_match_the_model(folders: Path) -> None:
     assert "the vocabulary has 305 tokens, but the model 61" in line
 
 
-def test_a_loss_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number(folders: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step a thousand times too far, and the next loss is not a number. No model is left behind."""
     monkeypatch.chdir(folders)
     line = fails("train_nli.py", *NLI, "--learning-rate", "1e38")
@@ -117,7 +146,9 @@ def test_a_loss_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch
     assert not (folders / "out" / "model.safetensors").exists()
 
 
-def test_an_encoder_with_a_weight_that_is_no_number(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_with_a_weight_that_is_no_number(
+    folders: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folders)
     tensors = load_file(folders / "mlm" / "model.safetensors")
     tensors["bert.embeddings.LayerNorm.weight"][0] = float("inf")

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -16,6 +15,7 @@ import train_mlm
 import train_nli
 from minibert.config import LABELS
 from minibert.training.progress import Progress
+from tests.metrics import records
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 2, "intermediate-size": 64}
@@ -33,13 +33,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_pretraining_learns_and_says_how_much(models: Path) -> None:
-    start, *rest = metrics(models / "mlm")
-    validations = [record for record in rest if record["kind"] == "validation"]
+    (start,), validations = records(models / "mlm", "start"), records(models / "mlm", "validation")
     assert [record["epoch"] for record in validations] == [1, 2]
     assert validations[1]["held_out_loss"] < validations[0]["held_out_loss"] < 6.4  # ln 600
     assert {"held_out_accuracy", "pseudo_perplexity"} <= set(validations[0])
@@ -79,7 +74,7 @@ def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tm
 
 def test_validation_says_what_evaluation_says(models: Path, tmp_path: Path) -> None:
     """The best epoch is the one saved: evaluating the folder on the validation split gives its figure."""
-    best = max(record["validation_accuracy"] for record in metrics(models / "nli") if record["kind"] == "validation")
+    best = max(record["validation_accuracy"] for record in records(models / "nli", "validation"))
     evaluate.main(
         ["--model", str(models / "nli"), "--data", "toy", "--split", "validation", "--max-pairs", "100",
          "--json", str(tmp_path / "r.json")]

@@ -16,14 +16,13 @@ finish names it. What a dead run leaves behind is told from work in progress by 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,8 +33,8 @@ from tqdm import tqdm
 from minibert.data.sources import Articles, Texts
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, encode_chunks, id_type
-from minibert.errors import UserError
-from minibert.files import finish_file
+from minibert.errors import UserError, reason
+from minibert.files import finish_file, lock
 
 FORMAT = 1  # part of the key: to be raised when the ids of the same text, or the files, come to be others
 IDS, STARTS, ABOUT, LOCK, BUILDING = "ids.bin", "starts.bin", "store.json", ".lock", ".building-"
@@ -82,7 +81,7 @@ def stored_articles(
             stored = _build(folder, recipe, articles, tokenizer)
         except OSError as error:
             raise UserError(
-                f"can't keep token ids in {folder.parent} ({error.strerror or error}): pass --cache a folder that can"
+                f"can't keep token ids in {folder.parent} ({reason(error)}): pass --cache a folder that can"
                 " be written to and has room"
             ) from error
     store, articles.found = stored
@@ -165,7 +164,7 @@ def _building(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
         _remove_leftovers(cache)
         place.mkdir()
         ids_file = (place / IDS).open("wb")
-        fcntl.flock(ids_file, fcntl.LOCK_EX)
+        lock(ids_file, wait=True)
     try:
         with ids_file:
             yield place, ids_file
@@ -176,13 +175,9 @@ def _building(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
 def _remove_leftovers(cache: Path) -> None:
     """Remove what dead processes were building."""
     for place in cache.glob(f"{BUILDING}*"):
-        try:
-            with (place / IDS).open("rb") as ids_file:
-                fcntl.flock(ids_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # someone is at work on it
-        except FileNotFoundError:
-            pass  # died before the first byte
+        with suppress(FileNotFoundError), (place / IDS).open("rb") as ids_file:  # none: died before the first byte
+            if not lock(ids_file, wait=False):
+                continue  # someone is at work on it
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -196,6 +191,6 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _locked(cache: Path) -> Iterator[None]:
     """No other process makes, moves or removes folders of the cache meanwhile; the lock dies with this one."""
-    with (cache / LOCK).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (cache / LOCK).open("ab") as file:
+        lock(file, wait=True)
         yield

@@ -22,11 +22,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from minibert.errors import UserError
-from minibert.files import read_json, write_json
+from minibert.files import check_folder, read_json, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-SETTINGS = "tokenizer_config.json"
+WHOLE, VOCABULARY, SETTINGS = FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 # How much of a text is read for each piece that is wanted: English Wikipedia has 4.6 characters a piece.
 CHARACTERS_PER_PIECE = 5
@@ -113,13 +113,15 @@ class WordPieceTokenizer:
         """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
 
         Raises:
-            UserError: there is no such path and no such name, or the file is not a WordPiece vocabulary.
+            UserError: there is no such path and no such name, the file is not a WordPiece vocabulary, or the folder's
+                SHA256SUMS says that one of the tokenizer's files is damaged; what else is in a folder does not matter.
         """
         path = Path(name)
         if path.is_dir():
-            path = next((path / file for file in ("tokenizer.json", "vocab.txt") if (path / file).is_file()), path)
+            check_folder(path, FILES)
+            path = next((path / file for file in (WHOLE, VOCABULARY) if (path / file).is_file()), path)
             if path.is_dir():
-                raise UserError(f"{path} has neither a tokenizer.json nor a vocab.txt")
+                raise UserError(f"{path} has neither a {WHOLE} nor a {VOCABULARY}")
         try:
             if path.is_file() and path.suffix == ".json":
                 return cls(Tokenizer.from_file(str(path)))
@@ -151,9 +153,9 @@ class WordPieceTokenizer:
             folder: where to.
             max_length: the longest sequence that the model reads, for tools that cut texts themselves.
         """
-        self.backend.save(str(folder / "tokenizer.json"))
+        self.backend.save(str(folder / WHOLE))
         tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
+        (folder / VOCABULARY).write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
         normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
         settings = {
             "tokenizer_class": "BertTokenizer",

@@ -24,7 +24,7 @@ from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
-from minibert.pretrained.names import encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.pretrained.names import check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.saving import FEATURES, MODEL_FILES
 from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
 
@@ -35,6 +35,10 @@ MOST_SPARE_ROWS = 127
 
 # What a zip may unpack to: thrice a BERT-large.
 MOST_UNPACKED = 4 * 2**30
+
+# Where networks are made with shapes and no numbers: `import_weights` brings those, once it has compared the shapes. So
+# a configuration that asks for more than its file holds costs nothing.
+NOWHERE = torch.device("meta")
 
 # What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
@@ -56,15 +60,13 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
-        masked_lm = None
-        with blaming(folder), _without_memory():
-            if has_mlm_head(tensors, config):
-                masked_lm = MaskedLanguageModel(config)
-                encoder = masked_lm.bert
-                ignored += import_weights(masked_lm, tensors, mlm_names(config))
-            else:
-                encoder = Bert(config)
-                ignored += import_weights(encoder, tensors, encoder_names(config))
+        with blaming(folder), NOWHERE:
+            with_head = has_mlm_head(tensors, config)
+            names = mlm_names(config) if with_head else encoder_names(config)
+            check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
+            masked_lm = MaskedLanguageModel(config) if with_head else None
+            encoder = masked_lm.bert if masked_lm else Bert(config)
+            ignored += import_weights(masked_lm or encoder, tensors, names)
         tokenizer = _read_tokenizer(folder, config)
         settings = dataclasses.asdict(read_sentence_settings(folder, config.max_position_embeddings))
         settings |= _read_classifier(folder, encoder)
@@ -85,9 +87,11 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
-        with blaming(folder), _without_memory():
+        with blaming(folder), NOWHERE:
+            names = encoder_names(config)
+            check_complete(tensors, names)
             encoder = Bert(config)
-            ignored += import_weights(encoder, tensors, encoder_names(config))
+            ignored += import_weights(encoder, tensors, names)
         return encoder, _read_tokenizer(folder, config), ignored
 
 
@@ -126,16 +130,6 @@ def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return entries
-
-
-@contextmanager
-def _without_memory() -> Iterator[None]:
-    """Networks made within have shapes and no numbers: `import_weights` brings them, once it has compared the shapes.
-
-    So a configuration that asks for more than its file holds costs nothing.
-    """
-    with torch.device("meta"):
-        yield
 
 
 def _from_hub(name: str) -> Path:

@@ -7,6 +7,7 @@ Source: the layouts of `transformers.BertForPreTraining`, which in turn keeps th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -112,8 +113,13 @@ def _modules(modules: Names, bias: bool) -> Names:
 
 
 def _own_names(config: ModelConfig) -> Names:
+    """As they are called here; all blocks but the first have the same ones."""
     with torch.device("meta"):
-        return {name: (name,) for name in Bert(config).state_dict()}
+        model = Bert(replace(config, num_hidden_layers=2))
+    others = list(model.blocks[1].state_dict())
+    names = [name for name in model.state_dict() if not name.startswith("blocks.1.")]
+    names += [f"blocks.{layer}.{name}" for layer in range(1, config.num_hidden_layers) for name in others]
+    return {name: (name,) for name in names}
 
 
 def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
@@ -149,12 +155,9 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
 
     The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
     """
+    check_complete(tensors, names)
     tensors = canonical(tensors)
-    wanted = [name for theirs in names.values() for name in theirs]
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise UserError(f"{len(missing)} of {len(wanted)} weights are missing, {missing[0]} the first")
-    unused = sorted(tensors.keys() - set(wanted))
+    unused = sorted(tensors.keys() - {name for theirs in names.values() for name in theirs})
     _check_needless(unused, tensors)
     state = model.state_dict()
     for ours, theirs in names.items():
@@ -164,6 +167,19 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
         state[ours] = torch.cat([tensors[name].float() for name in theirs])
     model.load_state_dict(state, assign=True)
     return unused
+
+
+def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
+    """Compare a file's names with those that are wanted, for which no model is needed.
+
+    Raises:
+        UserError: a weight is missing.
+    """
+    present = canonical(tensors).keys()
+    wanted = [name for theirs in names.values() for name in theirs]
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(wanted)} weights are missing, {missing[0]} the first")
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

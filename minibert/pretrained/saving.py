@@ -10,7 +10,7 @@ from torch import Tensor
 
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.files import CHECKSUMS, write_file, write_folder, write_json
+from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.kinds import kind_of
@@ -83,7 +83,7 @@ def save_classifier(
 
 def zip_classifier(folder: Path) -> Path:
     """Put a classifier's files into FOLDER.zip, without the run's own records; returns its path."""
-    target = folder.with_name(folder.name + ".zip")
+    target = zip_path(folder)
 
     def write(partial: Path) -> None:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -64,9 +64,8 @@ class NLITask:
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, and how many were classified right."""
-        logits = self.model(batch.input_ids, batch.attention_mask)  # (B, 3)
-        correct = (logits.detach().argmax(dim=-1) == batch.labels).sum()
-        return F.cross_entropy(logits, batch.labels, reduction="sum"), {"accuracy": correct}
+        loss, correct = _sums(self.model(batch.input_ids, batch.attention_mask), batch.labels)
+        return loss, {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
         """Figures over the validation pairs, whose batches ranks share.
@@ -83,8 +82,8 @@ class NLITask:
             batch = self._batch(self.validation, self.validation_labels, rows[start : start + size]).to(self.device)
             u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
             logits = self.model.classify(u, v)  # (B, 3)
-            loss = loss + F.cross_entropy(logits, batch.labels, reduction="sum")
-            correct = correct + (logits.argmax(dim=-1) == batch.labels).sum()
+            its_loss, its_correct = _sums(logits, batch.labels)
+            loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
         totals = gather([part.double().cpu() for part in (loss, correct, answers, directions)])
@@ -122,6 +121,11 @@ class NLITask:
         return Batch(
             input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()), sequences=2
         )
+
+
+def _sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over the pairs, and how many are classified right: (B, 3) logits and (B,) labels."""
+    return F.cross_entropy(logits, labels, reduction="sum"), (logits.detach().argmax(dim=-1) == labels).sum()
 
 
 @ranks()

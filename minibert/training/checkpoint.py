@@ -1,8 +1,8 @@
 """Everything a run needs to continue exactly: weights, optimiser, random state, and where it was.
 
 One safetensors file a checkpoint, so nothing in it can run code and it appears whole or not at all; a checksum of all
-that is in it tells a damaged one. The place in the
-data is two numbers, epoch and batch, since order and masks follow from those (see minibert.data.batching).
+that is in it tells a damaged one. The place in the data is two numbers, epoch and batch, since order and masks follow
+from those (see minibert.data.batching).
 """
 
 from __future__ import annotations

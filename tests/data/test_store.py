@@ -7,14 +7,13 @@ import json
 import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets
 import numpy as np
@@ -25,6 +24,7 @@ from minibert.data.sources import load_articles
 from minibert.data.store import BUILDING, IDS, STARTS, StoredArticles, stored_articles
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from tests.processes import SERVER, start
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = ["cat", "dog", "mat", "log", "animal", "sleeping", "on", "the"]
@@ -323,40 +323,32 @@ def test_the_cache_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: py
     assert store.cache_folder("") == tmp_path / ".cache" / "minibert"
 
 
-# A run of its own: it says when it begins, and goes slowly, a chunk of one text at a time.
-BUILDER = """
-import sys, time
-from pathlib import Path
-from minibert.data import tokens
-from minibert.data.tokenizer import WordPieceTokenizer
-from tests.data.test_store import build, ids
+def build_slowly(source: Path, vocabulary: Path, ready: Any, go: Any) -> None:
+    """A run of its own: it says when it could begin, and goes slowly, a chunk of one text at a time."""
+    encode = WordPieceTokenizer.encode
 
-tokens.CHUNK = 1
-encode = WordPieceTokenizer.encode
-def slow(*arguments):
-    time.sleep(0.002)
-    return encode(*arguments)
-WordPieceTokenizer.encode = slow
-tokenizer = WordPieceTokenizer.load(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-result = build(Path(sys.argv[1]), tokenizer)
-print(result.train.tokens, flush=True)
-"""
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.002)
+        return encode(*arguments)
+
+    patch.object(tokens, "CHUNK", 1).start()
+    patch.object(WordPieceTokenizer, "encode", slow).start()
+    tokenizer = WordPieceTokenizer.load(str(vocabulary))
+    ready.set()
+    go.wait()
+    print(build(source, tokenizer).train.tokens)
 
 
-def builder(source: Path, vocabulary: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDER, str(source), str(vocabulary)]
-    run = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    assert run.stdout.readline() == "ready\n"
-    return run
-
-
-def go(run: subprocess.Popen[str]) -> None:
-    assert run.stdin is not None
-    run.stdin.write("\n")
-    run.stdin.flush()
+def builders(source: Path, vocabulary: Path, count: int) -> list[ForkServerProcess]:
+    """Runs that begin now, all at once."""
+    go, signs = SERVER.Event(), [SERVER.Event() for _ in range(count)]
+    runs = [
+        start(build_slowly, source, vocabulary, ready, go, out=source.parent / f"run{number}")
+        for number, ready in enumerate(signs)
+    ]
+    assert all(ready.wait(60) for ready in signs)
+    go.set()
+    return runs
 
 
 @pytest.fixture
@@ -372,11 +364,10 @@ def test_killed_at_any_moment(source: Path, vocabulary: Path) -> None:
     random.seed(0)
     partial = 0
     for _ in range(6):
-        run = builder(source, vocabulary)
-        go(run)
+        (run,) = builders(source, vocabulary, 1)
         time.sleep(random.uniform(0, 0.3))
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
+        run.kill()
+        run.join()
         named = [path for path in cache.glob("*") if not path.name.startswith(".")]
         partial += len(list(cache.glob(f"{BUILDING}*")))
         if named:  # it was complete
@@ -391,14 +382,12 @@ def test_killed_at_any_moment(source: Path, vocabulary: Path) -> None:
 
 def test_builders_side_by_side(source: Path, vocabulary: Path) -> None:
     tokenizer = WordPieceTokenizer.load(str(vocabulary))
-    runs = [builder(source, vocabulary) for _ in range(3)]
-    for run in runs:
-        go(run)
+    runs = builders(source, vocabulary, 3)
     right = expected(TEXTS, tokenizer)
-    for run in runs:
-        out, _ = run.communicate()
-        assert run.returncode == 0
-        assert int(out) == sum(map(len, right[0]))
+    for number, run in enumerate(runs):
+        run.join()
+        assert run.exitcode == 0
+        assert int((source.parent / f"run{number}.out").read_text()) == sum(map(len, right[0]))
     result = build(source, tokenizer)
     assert result.reused
     assert ids(result) == right

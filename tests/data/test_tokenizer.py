@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.files import write_folder
 from tests.conftest import TEXTS
 
 ODD = [
@@ -148,6 +149,27 @@ def test_a_byte_pair_tokenizer_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="BPE, not a WordPiece"):
         WordPieceTokenizer.load(str(tmp_path))
+
+
+def test_a_folders_checksums_hold_for_what_is_read_of_it(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
+    """Other files of the folder may be damaged: a vocabulary is as good without the weights beside it."""
+
+    def write(staging: Path) -> None:
+        tokenizer.save(staging, 19)
+        (staging / "model.safetensors").write_text("weights")
+
+    write_folder(tmp_path, write)
+    (tmp_path / "model.safetensors").write_text("others")
+    assert WordPieceTokenizer.load(str(tmp_path)).fingerprint() == tokenizer.fingerprint()
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+        right = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(right.replace("a", "b", 1))
+        with pytest.raises(UserError, match=rf"{name} is damaged: it has not the checksum in SHA256SUMS"):
+            WordPieceTokenizer.load(str(tmp_path))
+        (tmp_path / name).unlink()
+        with pytest.raises(UserError, match=rf"SHA256SUMS can't be checked \(.*{name}: No such file"):
+            WordPieceTokenizer.load(str(tmp_path))
+        (tmp_path / name).write_text(right)
 
 
 def test_no_file_and_no_hub(tmp_path: Path) -> None:

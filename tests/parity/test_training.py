@@ -8,7 +8,6 @@ random numbers can't be the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from minibert.pretrained.names import encoder_names, export_weights, mlm_names
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
 from minibert.training.run import run_training
+from tests.metrics import records
 from tests.parity.conftest import near
 from tests.parity.text import ARTICLES
 
@@ -42,8 +42,7 @@ NOTEBOOK = ModelConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
 
 def losses(folder: Path) -> list[float]:
     """What a run has written down, one loss a step."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if record["kind"] == "train"]
+    return [record["loss"] for record in records(folder, "train")]
 
 
 def compare_weights(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> None:

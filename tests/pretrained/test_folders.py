@@ -124,11 +124,16 @@ def test_tied_weights_are_saved_once_and_stay_tied(mlm: tuple[MaskedLanguageMode
     assert loaded(torch.tensor([[5]]))[0, 0, 50].item() != before
 
 
-def test_a_classifier_comes_back_from_folder_copy_and_zip(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+def test_a_classifier_comes_back_from_folder_copy_and_zip(
+    nli: tuple[TrainedModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, folder = nli
     expected = model.predict(TEXTS, TEXTS[::-1])
     archive = zip_classifier(folder)
     assert archive == folder.with_name("nli.zip")
+    monkeypatch.chdir(folder)
+    assert zip_classifier(Path()) == archive
+    monkeypatch.undo()
     moved = shutil.move(folder, tmp_path / "elsewhere" / "moved")
     for path in (Path(moved), archive):
         loaded = from_pretrained(path)

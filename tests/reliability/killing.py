@@ -1,31 +1,21 @@
-"""A program that trains in forked processes and kills them: see test_killed.py.
-
-    python -m tests.reliability.killing FOLDER mlm|nli random COUNT
-    python -m tests.reliability.killing FOLDER mlm|nli writes
-
-It prints a line for each death, and ends with status 0 when the killed run has come to its end. A process is forked
-before torch or arrow has started a thread, so nothing in it waits for a thread that was not forked.
-"""
+"""Runs that are killed: see test_killed.py."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
+import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from minibert.config import MLMOptions, NLIOptions
 from minibert.tasks.mlm import pretrain
 from minibert.tasks.nli import finetune
+from tests.processes import start
 
 SMALL: dict[str, Any] = {"log_every": 1, "save_every": 1, "epochs": 2, "device": "cpu"}
 SHAPE: dict[str, Any] = {
@@ -45,79 +35,75 @@ def train(task: str, output: Path, resume: bool) -> None:
         pretrain(MLMOptions(output=str(output), resume=resume, **options, **more, **SMALL, **SHAPE))
     else:
         options = {"data": str(place / "pairs"), "encoder": str(place / "encoder")}
-        finetune(NLIOptions(output=str(output), resume=resume, **options, **SMALL))
+        finetune(NLIOptions(output=str(output), resume=resume, zip=True, **options, **SMALL))
 
 
-def child(task: str, output: Path, before: Callable[[], None] = lambda: None) -> int:
-    """Start or continue the run in a process of its own; returns its id."""
-    process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        before()
-        train(task, output, resume=any((output / "checkpoints").glob("step-*")))
-        status = 0
-    finally:
-        os._exit(status)
+def go_on(task: str, output: Path) -> None:
+    """Start or continue the run."""
+    train(task, output, resume=any((output / "checkpoints").glob("step-*")))
 
 
-def kill_at_random(task: str, output: Path, deaths: int) -> None:
-    """Kill a run `deaths` times, at any moment of what is left of it, and let it finish."""
-    chance = random.Random(0)
+def go_on_to_a_write(task: str, output: Path, last: int, after: bool) -> None:
+    """The same, and die when the `last`-th file is given its name, or just after."""
+    give, given = Path.replace, []
+
+    def replace(self: Path, target: Path) -> Path:
+        given.append(target)
+        if len(given) == last and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = give(self, target)
+        if len(given) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    patch.object(Path, "replace", replace).start()
+    go_on(task, output)
+
+
+def underway(output: Path) -> list[str]:
+    """What a death has left half-done, in the output folder or, of its zip, beside it."""
+    return [path.name for path in output.parent.rglob(".partial-*")]
+
+
+def kill_at_random(task: str, output: Path) -> list[list[str]]:
+    """Kill a run 16 times, at any moment of what is left of it, and let it finish; returns what each death left."""
+    chance, out = random.Random(0), output.with_name("out")
+    deaths: list[list[str]] = []
     for name in ("timed-once", "timed"):  # the first one is slower: it makes what is kept for all
         started = time.monotonic()
-        assert os.waitpid(child(task, output.parent / name), 0)[1] == 0
+        process = start(go_on, task, output.with_name(name), out=out)
+        process.join()
+        assert process.exitcode == 0
         whole = time.monotonic() - started
-    for _ in range(deaths):
-        process = child(task, output)
+    while len(deaths) < 16:
+        process = start(go_on, task, output, out=out)
         time.sleep(chance.uniform(0.2, 1) * whole)
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        print("killed with", len(list(output.rglob(".partial-*"))), "files underway", flush=True)
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            deaths.append(underway(output))
+        else:
+            assert process.exitcode == 0
         if (output / "model.safetensors").exists() and not (output / "checkpoints").exists():
-            return  # it had finished
-    assert os.waitpid(child(task, output), 0)[1] == 0
+            shutil.rmtree(output)  # it has escaped: once more from the beginning
+    process = start(go_on, task, output, out=out)
+    process.join()
+    assert process.exitcode == 0
+    return deaths
 
 
-def kill_at_every_write(task: str, output: Path) -> None:
+def kill_at_every_write(task: str, output: Path) -> list[list[str]]:
     """Have the first process die in its first write, the next in its second one ..., until one has fewer to do.
 
-    Each place is tried twice: before and after the file has its name.
+    Each place is tried twice: before and after the file has its name. Returns what each death left.
     """
+    deaths: list[list[str]] = []
     for number in count(2):
         last, after = divmod(number, 2)
-
-        def die_in_a_write(last: int = last, after: int = after) -> None:
-            give, given = Path.replace, []
-
-            def replace(self: Path, target: Path) -> Path:
-                given.append(target)
-                if len(given) == last and not after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                result = give(self, target)
-                if len(given) == last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            patch.object(Path, "replace", replace).start()
-
-        status = os.waitpid(child(task, output, die_in_a_write), 0)[1]
-        if status == 0:
-            return
-        assert status == signal.SIGKILL, status
-        print("killed with", len(list(output.rglob(".partial-*"))), "files underway", flush=True)
-
-
-HEAVY = ("matplotlib.backends.backend_agg", "matplotlib.figure", "torch._dynamo")  # otherwise imported by every child
-
-if __name__ == "__main__":
-    for module in HEAVY:
-        importlib.import_module(module)
-    torch.set_num_threads(1)
-    place, name, how, *rest = sys.argv[1:]
-    if how == "random":
-        kill_at_random(name, Path(place), int(rest[0]))
-    else:
-        kill_at_every_write(name, Path(place))
+        process = start(go_on_to_a_write, task, output, last, bool(after), out=output.with_name("out"))
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        deaths.append(underway(output))
+    return deaths

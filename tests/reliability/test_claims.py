@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+import train_mlm
+from minibert.cli import run
 from minibert.errors import UserError
-from minibert.files import claimed
+from minibert.files import claimed, write_file
+from minibert.training import checkpoint
+from tests.processes import SERVER, start
 
 ROOT = Path(__file__).parents[2]
-HOLD = """
-import sys, time
-from pathlib import Path
-from minibert.files import claimed
-with claimed(Path(sys.argv[1])):
-    print(flush=True)
-    time.sleep(600)
-"""
 TRAIN = [
-    sys.executable, "train_mlm.py", "--data", "toy", "--max-articles", "64", "--held-out", "8", "--vocab-size", "300",
+    "--data", "toy", "--max-articles", "64", "--held-out", "8", "--vocab-size", "300",
     "--hidden-size", "32", "--num-hidden-layers", "1", "--save-every", "1", "--epochs", "1",
 ]  # fmt: skip
 
 
-def hold(folder: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    process.stdout.readline()
-    return process
+def hold(folder: Path, ready: Any) -> None:
+    with claimed(folder):
+        ready.set()
+        time.sleep(600)
 
 
 def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    with hold(folder) as first:
-        done = subprocess.run([*TRAIN, "--output", str(folder)], capture_output=True, text=True, cwd=ROOT, check=False)
-        assert done.returncode == 2
-        assert f"error: {folder} is in use by another run: wait for its end" in done.stderr
-        first.kill()
+    folder, ready = tmp_path / "out", SERVER.Event()
+    first = start(hold, folder, ready, out=tmp_path / "first")
+    assert ready.wait(60)
+    with pytest.raises(UserError, match=f"{folder} is in use by another run: wait for its end"):
+        train_mlm.main([*TRAIN, "--output", str(folder)])
+    first.kill()
+    first.join()
     with claimed(folder):  # the claim has died with its process, though that could do nothing about it
         pass
 
@@ -55,6 +57,16 @@ def test_what_a_dead_run_was_writing_is_removed_and_nothing_else(tmp_path: Path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
         "checkpoints", "checkpoints/step-1", ".mine",
     }  # fmt: skip
+
+
+def test_a_zip_that_a_dead_run_was_writing_is_removed_and_no_other(tmp_path: Path) -> None:
+    """One of another folder, whose run may live, has a name that begins or ends alike."""
+    for name in (".partial-12-out.zip", ".partial-12-my-out.zip", ".partial-my-out.zip", ".partial-12-out.zip.zip"):
+        (tmp_path / name).write_text("")
+    with claimed(tmp_path / "out"):
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "out", ".partial-12-my-out.zip", ".partial-my-out.zip", ".partial-12-out.zip.zip",
+        }  # fmt: skip
 
 
 def test_folders_that_were_made_in_vain_are_removed(tmp_path: Path) -> None:
@@ -80,46 +92,43 @@ def test_errors_inside_are_not_taken_for_a_claim(tmp_path: Path) -> None:
         pass
 
 
-FULL = """
-import os, resource, runpy, signal, sys
-from minibert import files
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-write, count = files.write_file, 0
-def fill(path, make):
-    global count
-    count += path.suffix == ".safetensors"
-    if count == 3:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    write(path, make)
-files.write_file = fill
-import minibert.training.checkpoint
-minibert.training.checkpoint.write_file = fill
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+def train_on_a_disk_that_fills_up(arguments: list[str]) -> None:
+    """From the third file of weights on, the system lets no file grow beyond 4 kB."""
+    written: list[Path] = []
+
+    def write(path: Path, make: Callable[[Path], object]) -> None:
+        if path.suffix == ".safetensors":
+            written.append(path)
+        if len(written) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        write_file(path, make)
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    patch.object(checkpoint, "write_file", write).start()
+    run(lambda: train_mlm.main(arguments))
 
 
-def test_a_disk_that_fills_up_leaves_the_older_checkpoints(tmp_path: Path) -> None:
-    """From the third checkpoint on, the system lets no file grow beyond 4 kB; then there is room again."""
-    command = [*TRAIN[1:], "--output", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", FULL, *command], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
-    assert "can't write" in done.stderr
-    assert "step-00000003.safetensors" in done.stderr
+def test_a_disk_that_fills_up_leaves_the_older_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then there is room again."""
+    arguments = [*TRAIN, "--output", str(tmp_path / "out")]
+    process = start(train_on_a_disk_that_fills_up, arguments, out=tmp_path / "said")
+    process.join()
+    (line,) = (tmp_path / "said.err").read_text().splitlines()
+    assert process.exitcode == 2, line
+    assert "can't write" in line
+    assert "step-00000003.safetensors" in line
     left = sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir())
     assert left == ["step-00000001.safetensors", "step-00000002.safetensors"]
-    again = subprocess.run(
-        [sys.executable, *command, "--resume"], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert again.returncode == 0, again.stderr
-    assert "resuming    after step 2" in again.stdout
+    train_mlm.main([*arguments, "--resume"])
+    assert "resuming    after step 2" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_real_disk_that_is_full(tmp_path: Path) -> None:
     """The same on a tmpfs of 600 kB, in a namespace of its own: one line, no partial file, the older checkpoints."""
     script = 'mount -t tmpfs -o size=600k none "$0" && { "$@"; echo "status $?"; find "$0"/out; }'
-    command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *TRAIN, "--output", str(tmp_path / "out")]
+    command = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), sys.executable, "train_mlm.py", *TRAIN]
+    command += ["--output", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert "status 2" in done.stdout, done.stderr + done.stdout
     assert done.stderr.splitlines()[-1].startswith("error: can't write")

@@ -19,9 +19,9 @@ from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.model.encoder import Bert
+from minibert.model.encoder import Bert, EncoderBlock
 from minibert.model.siamese import SiameseClassifier
-from minibert.pretrained import save_classifier, zip_classifier
+from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.pretrained.saving import MODEL_FILES
 from minibert.training.run import check_output
 from tests.training.toy_task import Line, LineTask, options, train
@@ -207,10 +207,25 @@ def test_a_configuration_that_asks_for_too_much_is_refused_before_any_allocation
 ) -> None:
     """The last one would take more than 50 TB."""
     (folder / CHECKSUMS).unlink()
-    values = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(values | change))
+    configure(folder, **change)
     with pytest.raises(UserError, match=message):
         minibert.from_pretrained(folder)
+
+
+def configure(folder: Path, **change: int) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | change))
+
+
+@pytest.mark.parametrize("load", [minibert.from_pretrained, load_encoder])
+def test_layers_that_the_file_lacks_are_missed_before_one_is_made(
+    folder: Path, load: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / CHECKSUMS).unlink()
+    configure(folder, num_hidden_layers=1000)
+    monkeypatch.setattr(EncoderBlock, "__init__", None)
+    with pytest.raises(UserError, match=r"15968 of 16005 weights are missing, encoder\.layer\.2\..* the first"):
+        load(folder)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

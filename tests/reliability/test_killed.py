@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,14 @@ from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
-from tests.reliability.killing import train
-
-ROOT = Path(__file__).parents[2]
-
-
-def killed(folder: Path, task: str, *how: str) -> list[int]:
-    """Files underway at each death."""
-    command = [sys.executable, "-m", "tests.reliability.killing", str(folder / "killed"), task, *how]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return [int(line.split()[2]) for line in done.stdout.splitlines()]
-
-
-def untimed(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
+from tests.metrics import untimed
+from tests.reliability.killing import kill_at_every_write, kill_at_random, train
 
 
 @pytest.mark.parametrize("task", ["mlm", "nli"])
-@pytest.mark.parametrize("how", [("random", "16"), ("writes",)], ids=["random", "writes"])
+@pytest.mark.parametrize("kill", [kill_at_random, kill_at_every_write])
 def test_killed_and_resumed_is_never_killed(
-    tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, how: tuple[str, ...]
+    tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, kill: Callable[[str, Path], Any]
 ) -> None:
     """Deaths at random moments, or in the n-th write of the n-th process, before and after the file has its name."""
     save_mlm(tmp_path / "encoder", MaskedLanguageModel(config), tokenizer)
@@ -47,10 +33,12 @@ def test_killed_and_resumed_is_never_killed(
         rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(64)]
         (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train(task, tmp_path / "whole", resume=False)
-    underway = killed(tmp_path, task, *how)
-    if how == ("writes",):
-        assert len(underway) >= 16
-        assert {0, 1} <= {min(files, 1) for files in underway}
+    deaths = kill(task, tmp_path / "killed")
+    if kill is kill_at_every_write:
+        assert len(deaths) >= 16
+        assert {0, 1} <= {min(len(left), 1) for left in deaths}
+        assert any("-killed.zip" in name for left in deaths for name in left) == (task == "nli")
+    assert not list(tmp_path.rglob(".partial-*"))
     whole, again = tmp_path / "whole", tmp_path / "killed"
     files = {str(file.relative_to(whole)) for file in whole.rglob("*")}
     assert files == {str(file.relative_to(again)) for file in again.rglob("*")}
@@ -58,3 +46,10 @@ def test_killed_and_resumed_is_never_killed(
         if (whole / name).is_file():
             assert (whole / name).read_bytes() == (again / name).read_bytes(), name
     assert untimed(whole) == untimed(again)
+    if task == "nli":
+        assert unzipped(tmp_path / "whole.zip") == unzipped(tmp_path / "killed.zip")
+
+
+def unzipped(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}

@@ -1,14 +1,12 @@
 """Proves that ranks change no figure, that rank 0 alone speaks and writes, and that no rank is waited for in vain.
 
-One pretraining and a killed rank are run by torchrun itself. The others are pairs of processes forked from one that has
-imported everything already, with torchrun's variables in their environment, which saves seconds for each.
+One pretraining and a killed rank are run by torchrun itself. The others are pairs of forked processes with torchrun's
+variables in their environment.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,8 +15,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,6 +27,8 @@ import train_mlm
 import train_nli
 from minibert.cli import run
 from minibert.errors import UserError
+from tests.metrics import records
+from tests.processes import start
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -44,11 +44,6 @@ EXACT = ["--max-steps", "50", "--dropout", "0"]
 PLAIN, ACCUMULATED, HALF = ["--batch-size", "16"], ["--batch-size", "8", "--accumulate", "2"], ["--batch-size", "8"]
 
 
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
 def torchrun(script: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*TORCHRUN, str(ROOT / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -59,19 +54,13 @@ def torchrun(script: str, *arguments: str) -> subprocess.Popen[str]:
 class Job:
     """Two ranks that have ended."""
 
-    statuses: list[int]
+    statuses: list[int | None]
     out: list[str]
     err: list[str]
 
 
-def as_rank(number: int, port: int, script: str, arguments: list[str], out: Path) -> None:
+def as_rank(script: str, arguments: list[str]) -> None:
     """The main function of a rank that torchrun would have started."""
-    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    for name, descriptor in (("out", 1), ("err", 2)):
-        os.dup2(os.open(f"{out}.{name}{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    torch.set_num_threads(1)
     run(lambda: importlib.import_module(script).main(arguments))
 
 
@@ -80,30 +69,28 @@ class Forks:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.jobs = folder, 0
-        self.context = multiprocessing.get_context("forkserver")
-        heavy = ["minibert.tasks.mlm", "minibert.tasks.nli", "torch._dynamo", "matplotlib.backends.backend_agg"]
-        self.context.set_forkserver_preload([__name__, *heavy])
 
-    def start(self, script: str, *arguments: str) -> list[Any]:
+    def start(self, script: str, *arguments: str) -> list[ForkServerProcess]:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         self.jobs += 1
-        self.out = self.folder / f"job{self.jobs}"
-        processes = [
-            self.context.Process(target=as_rank, args=(number, port, script, list(arguments), self.out))
+        master = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        return [
+            start(as_rank, script, list(arguments), out=self.out(number),
+                  environment={"RANK": str(number), "LOCAL_RANK": str(number), **master})
             for number in (0, 1)
-        ]
-        for process in processes:
-            process.start()
-        return processes
+        ]  # fmt: skip
 
-    def end(self, processes: list[Any]) -> Job:
+    def out(self, number: int) -> Path:
+        return self.folder / f"job{self.jobs}-{number}"
+
+    def end(self, processes: list[ForkServerProcess]) -> Job:
         for process in processes:
             process.join(60)
             if process.exitcode is None:
                 process.kill()
-        texts = [[Path(f"{self.out}.{name}{number}").read_text() for number in (0, 1)] for name in ("out", "err")]
+        texts = [[Path(f"{self.out(number)}.{name}").read_text() for number in (0, 1)] for name in ("out", "err")]
         return Job([process.exitcode for process in processes], *texts)
 
     def run(self, script: str, *arguments: str) -> Job:
@@ -226,7 +213,7 @@ def runs(forks: Forks) -> Runs:
 
     processes = forks.start("train_mlm", *part)
     wait_for(folder / "part" / "metrics.jsonl", '"step": 13,')
-    os.kill(processes[1].pid, signal.SIGTERM)
+    processes[1].terminate()
     stopped = forks.end(processes)
     saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
     shutil.copy(folder / "part" / "checkpoints" / saved[-1], folder / "saved.safetensors")

@@ -1,6 +1,5 @@
 """Proves that the loop is the notebook's loop (by a hand-written one), logs honest means, and stops when it should."""
 
-import json
 import os
 import signal
 from itertools import pairwise
@@ -13,12 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from minibert.errors import Interrupted, UserError
+from tests.metrics import records
 from tests.training.toy_task import Line, LineTask, options, train
-
-
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 def by_hand(epochs: int, steps: int, dropout: float = 0.2) -> tuple[list[float], list[int], Line]:
@@ -132,8 +127,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_before_a_checkpoint_has_it(t
 
 
 def warnings_of(folder: Path) -> list[tuple[int, str]]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(record["step"], record["text"]) for record in records if record["kind"] == "warning"]
+    return [(record["step"], record["text"]) for record in records(folder, "warning")]
 
 
 def test_vanished_gradients_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,8 +150,7 @@ def test_the_gradients_norm_is_recorded(tmp_path: Path) -> None:
     train(task, options(tmp_path, log_every=1, max_steps=1))
     batch = task.batch(0, 0)
     by_hand = 2 * batch.x.T @ (batch.x @ torch.tensor([1.0, -1.0]) - batch.y) / batch.count
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    (norm,) = [record["gradient_norm"] for record in records if record["kind"] == "train"]
+    (norm,) = [record["gradient_norm"] for record in records(tmp_path, "train")]
     assert norm == pytest.approx(by_hand.norm().item(), rel=1e-5)
     assert norm > options(tmp_path).clip
 

@@ -10,6 +10,7 @@ import torch
 from minibert.errors import UserError
 from minibert.training.checkpoint import save_checkpoint
 from minibert.training.run import check_output
+from tests.metrics import untimed
 from tests.training.toy_task import Line, LineTask, options, train
 
 
@@ -28,11 +29,6 @@ class Failing(LineTask):
         if len(self.modes) == self.at:
             raise Stop
         return super().loss(batch)
-
-
-def untimed(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in lines]
 
 
 SCORES = [0.5, 0.8, 0.6]
