@@ -196,6 +196,12 @@ _RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2"}
 class MLMOptions(TrainingOptions):
     """Options of train_mlm.py: pretraining with masked language modelling."""
 
+    STRONG: ClassVar[dict[str, Any]] = {
+        "blocks": True, "max_steps": 5_625, "rotary": True, "norm_first": True, "gated": True, "segments": False,
+        "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0,
+        "learning_rate": 1e-3, "beta2": 0.98, "decayed": "matrices",
+    }  # fmt: skip
+
     output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
     vocab: str = option(
         "",
@@ -217,12 +223,18 @@ class MLMOptions(TrainingOptions):
     gated: bool = option(False, "gated feed-forward layers (GeGLU)")
     bias: bool = option(True, "biases in linear layers and norms")
     segments: bool = option(True, "a table of segment vectors, which tell two sentences apart")
+    neighbour_heads: bool = option(False, "start each head looking at a neighbour (needs --rotary and --bias)")
     unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
     dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
     mask_rate: float = option(0.15, "share of tokens to be predicted")
     learning_rate: float = option(5e-4, "peak learning rate")
     schedule: str = option("linear", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = option(0.06, "share of the steps in which the learning rate rises to its peak")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neighbour_heads and not (self.rotary and self.bias):
+            raise UserError("--neighbour-heads needs --rotary and --bias: heads are pointed by biases that turn")
 
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
@@ -247,6 +259,11 @@ class MLMOptions(TrainingOptions):
 @dataclass(frozen=True, kw_only=True)
 class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
+
+    STRONG: ClassVar[dict[str, Any]] = {
+        "max_length": 64, "batch_size": 32, "epochs": 4, "product": True, "encoder_dropout": 0.1, "calibrate": True,
+        "learning_rate": 2e-4, "schedule": "linear", "warmup_ratio": 0.06, "decayed": "matrices",
+    }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "folder of the pretrained encoder")
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")

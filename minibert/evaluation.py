@@ -8,11 +8,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor
 
 from minibert.config import LABELS
 from minibert.inference import Predictions
+
+BINS = 15  # of confidence
 
 
 def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, Any]:
@@ -29,6 +33,7 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
+        "calibration_error": calibration_error(labels, predictions.probabilities),
         "mean_cosine": mean_cosine(F.normalize(embeddings, dim=-1).sum(dim=0), len(embeddings)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),
         "report": classification_report(labels, predicted, output_dict=True, **naming),
@@ -48,6 +53,7 @@ def report_text(result: dict[str, Any]) -> str:
             result["table"],
             f"accuracy {result['accuracy']:.4f} over {result['pairs']:,} pairs",
             f"majority baseline {result['majority_baseline']:.4f} (always the most frequent label)",
+            f"calibration error {result['calibration_error']:.4f} (how far confidence is from accuracy, on average)",
             f"mean cosine between sentences {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
             "",
             "confusion matrix: a row is the true label, a column the predicted one",
@@ -55,6 +61,39 @@ def report_text(result: dict[str, Any]) -> str:
             *matrix,
         ]
     )
+
+
+def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> float:
+    """How far a classifier's confidence is from its accuracy, on average: its expected calibration error.
+
+    Predictions are put into bins by the probability of the answer given. In each bin the mean probability should be the
+    share of right answers; the differences are averaged, each bin weighted by its predictions.
+
+    Args:
+        labels: (pairs,) the true ones.
+        probabilities: (pairs, labels), rows of sum 1.
+    Source: Guo et al. 2017, "On calibration of modern neural networks", section 2, with their 15 bins.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=BINS)  # of each bin, times its predictions
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The number by which logits are to be divided for the labels to be likeliest.
+
+    Args:
+        logits: (pairs, labels).
+        labels: (pairs,) the true ones.
+    Source: Guo et al. 2017, section 4.2.
+    """
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def mean_cosine(directions: Tensor, count: int) -> float:

@@ -38,19 +38,33 @@ def test_every_flag_reaches_its_field(options: type) -> None:
     for field in dataclasses.fields(options):
         flag, default = "--" + field.name.replace("_", "-"), field.default
         value: Any
-        if field.name in ("premise", "hypothesis"):
-            continue  # see below: they go together
+        if field.name in ("premise", "hypothesis", "recipe", "neighbour_heads"):
+            continue  # see below: they don't come alone
         if isinstance(default, bool):
-            value, arguments = True, [flag]
+            value = not default
+            arguments = [flag if value else flag.replace("--", "--no-")]
         elif field.metadata["choices"]:
             value = next(choice for choice in field.metadata["choices"] if choice != default)
             arguments = [flag, value]
         else:
-            value = {int: 7, float: 0.25, str: "x"}[type(default)]
+            value = {int: 7, float: 0.25, str: "x", type(None): 0.25}[type(default)]
             arguments = [flag, str(value)]
         parsed: Any = parse_options(options, arguments, "")
         assert getattr(parsed, field.name) == value, flag
         assert dataclasses.replace(parsed, **{field.name: default}) == options(), flag
+
+
+@pytest.mark.parametrize("options", [MLMOptions, NLIOptions])
+def test_a_recipe_sets_the_defaults_and_flags_go_before_it(options: type[MLMOptions] | type[NLIOptions]) -> None:
+    strong = parse_options(options, ["--recipe", "strong"], "")
+    assert strong == options.of("strong")
+    assert strong != options()
+    for name, value in options.STRONG.items():
+        assert getattr(strong, name) == value != getattr(options(), name), name
+    assert parse_options(options, ["--learning-rate", "0.5", "--recipe", "strong"], "") == dataclasses.replace(
+        strong, learning_rate=0.5
+    )
+    assert parse_options(options, ["--recipe", "notebook"], "") == options()
 
 
 def test_a_pair_of_sentences() -> None:

@@ -47,6 +47,8 @@ def test_every_shape_option_reaches_the_model() -> None:
         (MLMOptions, {"held_out": 0}, "--held-out 0: it has to be at least 1"),
         (MLMOptions, {"seed": -1}, "--seed -1: it can't be negative"),
         (MLMOptions, {"max_articles": -1}, "--max-articles -1: it can't be negative"),
+        (MLMOptions, {"neighbour_heads": True}, "--neighbour-heads needs --rotary and --bias"),
+        (MLMOptions, {"neighbour_heads": True, "rotary": True, "bias": False}, "--neighbour-heads needs"),
         (NLIOptions, {"learning_rate": 0.0}, "above 0"),
         (NLIOptions, {"clip": 0.0}, "above 0"),
         (NLIOptions, {"dropout": 1.0}, "--dropout"),

@@ -13,6 +13,7 @@ Source: Vaswani et al. 2017, section 3.2; Devlin et al. 2019, section 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from minibert.config import ModelConfig
 from minibert.model.dropout import dropout
 from minibert.model.packing import Packing
-from minibert.model.rotary import rotate
+from minibert.model.rotary import pointing, rotate
 
 
 class SelfAttention(nn.Module):
@@ -80,6 +81,20 @@ class SelfAttention(nn.Module):
         query, key, _ = self.heads(hidden)
         B, H, T, _ = query.shape
         return attend(query, key, torch.eye(T).to(query).expand(B, H, T, T), self.allowed(attention_mask, key), 0.0)
+
+    @torch.no_grad()
+    def look_at(self, distances: Sequence[int]) -> None:
+        """Point the heads, in turn, at the tokens that stand so many places further on, by their biases alone.
+
+        Raises:
+            ValueError: there are no biases, or no rotary positions for them to work with.
+        """
+        if not self.rotary or self.qkv.bias is None:
+            raise ValueError("heads can be pointed somewhere only by biases, and only with rotary positions")
+        of_queries, of_keys, _ = self.qkv.bias.view(3, self.num_heads, self.head_size)
+        for head in range(self.num_heads):
+            distance = distances[head % len(distances)]
+            of_queries[head], of_keys[head] = pointing(self.head_size, self.theta, distance)
 
     def heads(self, hidden: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all heads: each (B, H, T, K)."""

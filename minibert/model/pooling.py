@@ -44,7 +44,7 @@ def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return hidden[:, 0]  # (B, D)
 
 
-POOLINGS = {"mean": masked_mean, "cls": first_token, "max": masked_max}
+POOLINGS = {"mean": masked_mean, "cls": first_token, "max": masked_max}  # minibert.config.POOLINGS
 
 
 def _check(hidden: Tensor, attention_mask: Tensor) -> None:

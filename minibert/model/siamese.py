@@ -3,7 +3,11 @@
 Each sentence becomes the mean of its token vectors. The classifier sees [u, v, |u - v|] and nothing else, so whatever
 it knows about a pair has to be in the two vectors: that is what makes them useful as sentence embeddings.
 
-Source: Reimers & Gurevych 2019, section 3 (MEAN pooling; classification objective, figure 1).
+Another pooling can be had, and the product u * v as a fourth feature, in which a linear layer can see where both
+vectors agree, as it sees in |u - v| where they don't.
+
+Source: Reimers & Gurevych 2019, section 3 (MEAN pooling; classification objective, figure 1); Conneau et al. 2017,
+"Supervised learning of universal sentence representations", section 3.1 (the product).
 """
 
 from __future__ import annotations
@@ -14,31 +18,48 @@ from torch import Tensor, nn
 from minibert.config import LABELS
 from minibert.model.dropout import Dropout
 from minibert.model.encoder import Bert, initialise
-from minibert.model.pooling import masked_mean
+from minibert.model.pooling import POOLINGS
+
+FEATURES, PRODUCT = ("u", "v", "|u - v|"), "u * v"
 
 
-def pair_features(u: Tensor, v: Tensor) -> Tensor:
-    """[u, v, |u - v|]: (B, D) and (B, D) to (B, 3D). Source: Reimers & Gurevych 2019, section 3 and table 6."""
-    return torch.cat([u, v, (u - v).abs()], dim=-1)
+def pair_features(u: Tensor, v: Tensor, product: bool = False) -> Tensor:
+    """[u, v, |u - v|]: (B, D) and (B, D) to (B, 3D); with u * v, (B, 4D).
+
+    Source: Reimers & Gurevych 2019, section 3 and table 6.
+    """
+    return torch.cat([u, v, (u - v).abs(), *([u * v] if product else [])], dim=-1)
 
 
 class SiameseClassifier(nn.Module):
-    """Scores entailment, neutral and contradiction for pairs of sentences."""
+    """Scores entailment, neutral and contradiction for pairs of sentences.
 
-    def __init__(self, encoder: Bert, dropout: float = 0.1) -> None:
+    Args:
+        encoder: both sentences go through it.
+        dropout: of the features.
+        pooling: how token vectors become one, a key of `POOLINGS`.
+        product: whether u * v is a feature.
+    """
+
+    def __init__(self, encoder: Bert, dropout: float = 0.1, pooling: str = "mean", product: bool = False) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.pooling, self.product = encoder, pooling, product
         self.dropout = Dropout(dropout)
-        self.classifier = nn.Linear(3 * encoder.config.hidden_size, len(LABELS))
+        self.classifier = nn.Linear(len(self.features) * encoder.config.hidden_size, len(LABELS))
         initialise(self.classifier, encoder.config.initializer_range)
+
+    @property
+    def features(self) -> list[str]:
+        """What the classifier sees, by name and in order."""
+        return [*FEATURES, PRODUCT] if self.product else [*FEATURES]
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector a sentence: (B, T) ids and mask to (B, D)."""
-        return masked_mean(self.encoder(input_ids, attention_mask), attention_mask)
+        return POOLINGS[self.pooling](self.encoder(input_ids, attention_mask), attention_mask)
 
     def classify(self, u: Tensor, v: Tensor) -> Tensor:
         """Score pairs of sentence vectors: (B, D) and (B, D) to (B, 3) logits in the order of `LABELS`."""
-        return self.classifier(self.dropout(pair_features(u, v)))
+        return self.classifier(self.dropout(pair_features(u, v, self.product)))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Classify B pairs, both sides in one pass through the encoder.

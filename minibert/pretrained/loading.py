@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from minibert.files import check_folder, read_json
 from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.model.siamese import FEATURES, PRODUCT, SiameseClassifier
 from minibert.pretrained.names import check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
-from minibert.pretrained.saving import FEATURES, MODEL_FILES
+from minibert.pretrained.saving import MODEL_FILES
 from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
@@ -68,8 +68,8 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             encoder = masked_lm.bert if masked_lm else Bert(config)
             ignored += import_weights(masked_lm or encoder, tensors, names)
         tokenizer = _read_tokenizer(folder, config)
-        settings = dataclasses.asdict(read_sentence_settings(folder, config.max_position_embeddings))
-        settings |= _read_classifier(folder, encoder)
+        settings = asdict(read_sentence_settings(folder, config.max_position_embeddings))
+        settings |= _read_classifier(folder, encoder, settings["pooling"])
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
     model = TrainedModel(encoder, tokenizer, masked_lm=masked_lm, ignored=tuple(ignored), **settings)
@@ -79,13 +79,17 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     return model
 
 
-def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
+def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, WordPieceTokenizer, list[str]]:
     """Read the encoder alone, to train it further, its tokenizer, and the names of what else there is.
 
-    Args and Raises: see `from_pretrained`.
+    Args:
+        name: see `from_pretrained`, whose errors are raised here, too.
+        dropout: the rate within the encoder; None = what the folder says.
     """
     with _opened(name) as folder:
         config, ignored = read_config(folder)
+        if dropout is not None:
+            config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         tensors = _read_weights(folder)
         with blaming(folder), NOWHERE:
             names = encoder_names(config)
@@ -182,22 +186,23 @@ def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
     return tokenizer
 
 
-def _read_classifier(folder: Path, encoder: Bert) -> dict[str, Any]:
+def _read_classifier(folder: Path, encoder: Bert, pooling: str) -> dict[str, Any]:
     """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
     file = folder / CLASSIFIER
     if not file.exists():
         return {}
     settings = read_json(file, "")
-    for name, fine in (("labels", list(LABELS)), ("features", FEATURES)):
-        if settings.get(name) != fine:
-            raise UserError(f"{file} has the {name} {settings.get(name)}, not {fine}")
+    features = list(FEATURES)
+    for name, fine in (("labels", (list(LABELS),)), ("features", (features, [*features, PRODUCT]))):
+        if settings.get(name) not in fine:
+            raise UserError(f"{file} has the {name} {settings.get(name)}, not {' or '.join(map(str, fine))}")
     length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
     positions = encoder.config.max_position_embeddings
     if type(length) is not int or not 3 <= length <= positions:
         raise UserError(f"{file} has the max_length {length!r}, not a number from 3 to {positions}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
-    network = SiameseClassifier(encoder, dropout)
+    network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"])
     weights = folder / "classifier.safetensors"
     with blaming(weights):
         import_weights(network.classifier, _read_tensors(weights), {"weight": ("weight",), "bias": ("bias",)})

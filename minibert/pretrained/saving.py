@@ -15,9 +15,7 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.pretrained.settings import config_values
-
-FEATURES = ["u", "v", "|u - v|"]
+from minibert.pretrained.settings import POOLING_FLAGS, config_values
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
@@ -57,12 +55,12 @@ def save_classifier(
     config = model.encoder.config
     settings = {
         "labels": list(LABELS),
-        "features": FEATURES,
+        "features": model.features,
         "max_length": max_length,
         "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
     }
-    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": config.hidden_size, POOLING_FLAGS[model.pooling]: True}
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},

@@ -14,6 +14,9 @@ from minibert.files import read_json
 from minibert.model.pooling import POOLINGS
 from minibert.pretrained.kinds import KINDS, Kind, kind_of
 
+# What all versions of sentence-transformers call a pooling.
+POOLING_FLAGS = {mode: f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}" for mode in POOLINGS}
+
 CONFIG, MODULES = "config.json", "modules.json"
 
 
@@ -157,7 +160,7 @@ def _pooling(file: Path) -> str:
     values = read_json(file, "modules.json asks for it")
     _check_only(file, values, {"include_prompt": True})
     flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
-    short = {f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}": mode for mode in POOLINGS}
+    short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
     asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
     modes = asked if isinstance(asked, list) else [asked]
     if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:

@@ -24,6 +24,7 @@ from minibert.data.tokens import Blocks, TokenStore
 from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
+from minibert.model.encoder import look_at_neighbours
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import save_mlm
 from minibert.training.distributed import gather, rank, ranks, together, world_size
@@ -168,6 +169,8 @@ def pretrain(asked: MLMOptions) -> None:
             task = MLMTask(model, train, held_out, tokenizer, options)
             if options.unigram_bias:
                 model.head.bias.data = torch.from_numpy(log_frequencies(task.counts())).to(model.head.bias)
+            if options.neighbour_heads:
+                look_at_neighbours(model.bert)
             unigram_loss, unigram_accuracy = task.baseline()
             steps = total_steps(task, options)
             heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")

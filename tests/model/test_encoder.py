@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from minibert.config import MODERN, ModelConfig
-from minibert.model.encoder import Bert, EncoderBlock, FeedForward, GatedFeedForward, PreNormBlock
+from minibert.model.encoder import Bert, EncoderBlock, FeedForward, GatedFeedForward, PreNormBlock, look_at_neighbours
 
 
 def test_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
@@ -169,3 +169,23 @@ def test_attention_maps_are_those_of_each_layers_own_input(config: ModelConfig, 
     attention.register_forward_pre_hook(lambda module, inputs: caught.append(module.probabilities(inputs[0][:1])))
     model(ids[:1])  # no padding in this one
     torch.testing.assert_close(maps[1, :1], caught[0])
+
+
+def test_heads_start_at_neighbours_if_asked() -> None:
+    """A model of the usual size, untrained: each head gives most to the place that it is pointed at, and only there."""
+    config = ModelConfig(**MODERN | {"bias": True}, vocab_size=500, hidden_dropout_prob=0.0)
+    model = Bert(config).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    look_at_neighbours(model)
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert changed == [f"blocks.{layer}.attention.qkv.bias" for layer in range(4)]
+    assert not model.state_dict()["blocks.0.attention.qkv.bias"][512:].any()  # values have none
+    maps = model.attention_maps(torch.randint(5, 500, (8, 40))).mean(dim=1)  # (L, H, T, T)
+    for head, distance in enumerate((-1, 1, -2, 2)):
+        at = maps[:, head].diagonal(distance, dim1=1, dim2=2)[:, 5:-5].mean(dim=1)
+        assert (at > 0.2).all(), head  # of 40 places
+        assert at.min() > maps[:, head].diagonal(-distance, dim1=1, dim2=2).max()
+    with pytest.raises(ValueError, match="only with rotary positions"):
+        look_at_neighbours(Bert(ModelConfig(vocab_size=9)))
+    with pytest.raises(ValueError, match="only by biases"):
+        look_at_neighbours(Bert(ModelConfig(**MODERN, vocab_size=9)))

@@ -1,12 +1,13 @@
 """Proves that rotary positions are a turn in the plane, that only distance counts, and that they are transformers'."""
 
 import cmath
+import math
 
 import pytest
 import torch
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-from minibert.model.rotary import rotate
+from minibert.model.rotary import pointing, rotate
 
 
 def test_each_pair_is_a_complex_number_that_is_turned() -> None:
@@ -55,3 +56,19 @@ def test_the_precision_is_that_of_the_heads() -> None:
     half = rotate(heads.bfloat16(), 50.0)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), rotate(heads.bfloat16().float(), 50.0), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("distance", [-3, -1, 0, 1, 2])
+@pytest.mark.parametrize("size", [64, 6])
+def test_a_pointed_head_scores_highest_at_its_distance(distance: int, size: int) -> None:
+    """The same biases at every position, turned: the score is the sum of cosines of the distance from the target."""
+    query, key = pointing(size, 10_000.0, distance)
+    queries, keys = (rotate(bias.expand(20, size), 10_000.0) for bias in (query, key))
+    scores = queries @ keys.T  # (20, 20)
+    for place in range(5, 15):
+        assert scores[place].argmax() == place + distance
+    pairs = min(8, size // 2)
+    angles = [10_000.0 ** (-2 * i / size) for i in range(pairs)]
+    for place, other in ((10, 10), (10, 12), (4, 9)):
+        expected = 4 * sum(math.cos(angle * (other - place - distance)) for angle in angles)
+        assert scores[place, other].item() == pytest.approx(expected, abs=1e-4)
