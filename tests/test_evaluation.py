@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.evaluation import figures, mean_cosine, report_text
+from minibert.evaluation import calibration_error, figures, mean_cosine, report_text, temperature
 from minibert.inference import Predictions
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -56,3 +56,29 @@ def test_the_report_has_the_mean_cosine() -> None:
     cosines = F.normalize(embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).T
     by_hand = (cosines.sum() - 12) / (12 * 11)
     assert figures(LABELS, PREDICTIONS)["mean_cosine"] == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two answers at 0.9, one of them right, and two at 0.6, both right: (2 * |0.5 - 0.9| + 2 * |1 - 0.6|) / 4."""
+    probabilities = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.6, 0.2, 0.2], [0.2, 0.2, 0.6]])
+    assert calibration_error(np.array([0, 0, 0, 2]), probabilities) == pytest.approx(0.4)
+    assert calibration_error(np.array([0, 1]), np.eye(3)[:2]) == 0  # sure and right; 1 belongs into the last bin
+    assert calibration_error(np.array([1, 0]), np.eye(3)[:2]) == pytest.approx(1)
+    assert figures(LABELS, PREDICTIONS)["calibration_error"] == pytest.approx(2 / 6)
+    assert "calibration error 0.3333" in report_text(figures(LABELS, PREDICTIONS))
+
+
+def test_answers_drawn_by_their_probabilities_are_calibrated() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet([1, 1, 1], 20_000)
+    labels = np.array([random.choice(3, p=row) for row in probabilities])
+    assert calibration_error(labels, probabilities) < 0.02
+    sharper = probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+    assert calibration_error(labels, sharper) > 0.1
+    assert temperature(np.log(probabilities) * 3, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_temperature_by_hand() -> None:
+    """Logits (1, 0), right three times out of four: sigma(1 / T) = 3/4, so T = 1 / ln 3."""
+    logits = np.array([[1.0, 0.0]] * 4)
+    assert temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(1 / np.log(3), rel=1e-4)

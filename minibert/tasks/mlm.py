@@ -167,13 +167,11 @@ def pretrain(asked: MLMOptions) -> None:
             heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
 
             task = MLMTask(model, train, held_out, tokenizer, options)
-            if options.unigram_bias:
-                model.head.bias.data = torch.from_numpy(log_frequencies(task.counts())).to(model.head.bias)
-            if options.neighbour_heads:
-                look_at_neighbours(model.bert)
+            prepare(task, options)
             unigram_loss, unigram_accuracy = task.baseline()
             steps = total_steps(task, options)
-            heading("training", f"{steps:,} steps of {task.step_size} articles on {describe(device, world_size())}")
+            what = "blocks" if options.blocks else "articles"
+            heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(device, world_size())}")
             heading(
                 "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency"
             )
@@ -185,6 +183,15 @@ def pretrain(asked: MLMOptions) -> None:
                 "unigram_accuracy": unigram_accuracy,
             }
         run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
+
+
+def prepare(task: MLMTask, options: MLMOptions) -> None:
+    """Give a new model the head start that the options ask for."""
+    if options.unigram_bias:
+        bias = task.model.head.bias
+        bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
+    if options.neighbour_heads:
+        look_at_neighbours(task.model.bert)
 
 
 def _shape(options: MLMOptions) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from minibert.data import tokens
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.data.tokens import tokenise
+from minibert.data.tokens import Blocks, tokenise
 from tests.conftest import TEXTS
 
 
@@ -49,3 +49,25 @@ def test_a_part_counts_its_own_tokens(
 def test_a_part_of_a_part(tokenizer: WordPieceTokenizer) -> None:
     store = tokenise(TEXTS, tokenizer, 10).select(np.array([3, 1, 2])).select(np.array([2, 0]))
     assert [store[index].tolist() for index in range(len(store))] == tokenizer.encode([TEXTS[2], TEXTS[3]], 10)
+
+
+@pytest.mark.parametrize("rows", [None, [5, 0, 3, 11, 2], [7]])
+@pytest.mark.parametrize("length", [1, 4, 19])
+def test_blocks_are_the_stream_in_pieces(tokenizer: WordPieceTokenizer, rows: list[int] | None, length: int) -> None:
+    """All texts written one after another and cut by hand, whichever blocks are asked for, and in whatever order."""
+    store = tokenise([*TEXTS, "", "the cat"], tokenizer, 40)
+    if rows is not None:
+        store = store.select(np.array(rows, dtype=np.int64))
+    stream = [token for index in range(len(store)) for token in store[index].tolist()]
+    blocks = Blocks(store, length)
+    assert len(blocks) == len(stream) // length
+    assert blocks.tokens == len(blocks) * length
+    wanted = np.random.default_rng(0).permutation(len(blocks))
+    for block, ids in zip(wanted, blocks.take(wanted), strict=True):
+        assert ids.tolist() == stream[block * length : (block + 1) * length]
+    assert blocks.counts(61).tolist() == store.counts(61).tolist()
+
+
+def test_less_than_a_block_is_none(tokenizer: WordPieceTokenizer) -> None:
+    assert len(Blocks(tokenise(["cat"], tokenizer, 10), 4)) == 0
+    assert len(Blocks(tokenise([], tokenizer, 10), 4)) == 0

@@ -13,6 +13,8 @@ from minibert.model.siamese import SiameseClassifier, pair_features
 def test_features_are_u_v_and_their_distance() -> None:
     u, v = torch.tensor([[1.0, -2.0]]), torch.tensor([[4.0, 3.0]])
     torch.testing.assert_close(pair_features(u, v), torch.tensor([[1.0, -2.0, 4.0, 3.0, 3.0, 5.0]]))
+    with_product = torch.tensor([[1.0, -2.0, 4.0, 3.0, 3.0, 5.0, 4.0, -6.0]])
+    torch.testing.assert_close(pair_features(u, v, product=True), with_product)
 
 
 def test_logits_are_the_formula_written_out(config: ModelConfig) -> None:
@@ -25,6 +27,19 @@ def test_logits_are_the_formula_written_out(config: ModelConfig) -> None:
     for pair in range(3):  # each sentence alone, unpadded, through the encoder by itself
         u, v = (model.encoder(ids[row : row + 1, : lengths[row]])[0].mean(dim=0) for row in (pair, pair + 3))
         features = torch.cat([u, v, (u - v).abs()])
+        torch.testing.assert_close(logits[pair], model.classifier.weight @ features + model.classifier.bias)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+def test_other_features_and_poolings_by_the_formula(config: ModelConfig, pooling: str) -> None:
+    model = SiameseClassifier(Bert(config), pooling=pooling, product=True).eval()
+    assert model.features == ["u", "v", "|u - v|", "u * v"]
+    ids, lengths = torch.randint(5, 61, (4, 7)), [7, 3, 5, 2]
+    logits = model(ids, torch.arange(7) < torch.tensor(lengths).unsqueeze(1))
+    pool = {"mean": lambda h: h.mean(dim=0), "cls": lambda h: h[0], "max": lambda h: h.max(dim=0).values}[pooling]
+    for pair in range(2):
+        u, v = (pool(model.encoder(ids[row : row + 1, : lengths[row]])[0]) for row in (pair, pair + 2))
+        features = torch.cat([u, v, (u - v).abs(), u * v])
         torch.testing.assert_close(logits[pair], model.classifier.weight @ features + model.classifier.bias)
 
 

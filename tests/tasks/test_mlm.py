@@ -1,6 +1,7 @@
 """Proves that pretraining asks the right questions: masks, held-out figures, and the unigram guesser beside them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.tasks.mlm import MLMTask
+from minibert.tasks.mlm import MLMTask, prepare
 from tests.conftest import TEXTS
 
 
@@ -91,3 +92,53 @@ def test_the_unigram_guesser_by_hand() -> None:
     loss, accuracy = unigram_baseline(np.array([3, 1, 0]), np.array([0, 0, 1, 2]))
     assert loss == pytest.approx(-(2 * math.log(4 / 7) + math.log(2 / 7) + math.log(1 / 7)) / 4)
     assert accuracy == 0.5
+
+
+def test_blocks_have_no_padding_and_lose_nothing_but_the_end(
+    config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    options = MLMOptions(batch_size=3, max_length=7, mask_rate=0.0, blocks=True)
+    whole, held_out = tokenise(TEXTS, tokenizer, 1_000), tokenise(TEXTS[:5], tokenizer, 1_000)
+    task = MLMTask(MaskedLanguageModel(config), whole, held_out, tokenizer, options)
+    batches = list(task.batches(0, 0))
+    assert len(batches) == task.steps_per_epoch == -(-(whole.tokens // 7) // 3)
+    assert all(batch.attention_mask.all() and batch.input_ids.shape[1] == 7 for batch in batches)
+    rows = [tuple(row.tolist()) for batch in batches for row in batch.input_ids]
+    stream = [token for ids in tokenizer.encode(TEXTS, None) for token in ids]
+    assert sorted(rows) == sorted(tuple(stream[i : i + 7]) for i in range(0, len(stream) - 6, 7))
+
+
+def test_held_out_articles_are_the_same_for_blocks(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Cut from whole articles, or cut by the tokenizer: the same ids, the same masks, so the same questions."""
+    model = MaskedLanguageModel(config)
+    for length in (5, 19):
+        cut, whole = (
+            MLMTask(
+                model, tokenise(TEXTS, tokenizer, most), tokenise(TEXTS, tokenizer, most), tokenizer,
+                MLMOptions(batch_size=3, max_length=length, mask_rate=0.5, blocks=blocks),
+            )
+            for most, blocks in ((length, False), (1_000, True))
+        )  # fmt: skip
+        assert len(cut.held_out) == len(whole.held_out)
+        for ours, theirs in zip(cut.held_out, whole.held_out, strict=True):
+            assert torch.equal(ours.input_ids, theirs.input_ids)
+            assert torch.equal(ours.labels, theirs.labels)
+
+
+def test_a_start_at_the_frequencies_is_the_unigram_guesser(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """With hidden vectors of zero, nothing but the decoder's bias speaks."""
+    task = make(config, tokenizer)
+    prepare(task, replace(task.options, unigram_bias=True))
+    torch.nn.init.zeros_(task.model.head.norm.weight)
+    with torch.no_grad():
+        figures = task.validate()
+    assert figures["held_out_loss"] == pytest.approx(task.baseline()[0], rel=1e-5)
+
+
+def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(replace(config, rotary=True), tokenizer)
+    bias = task.model.bert.get_parameter("blocks.0.attention.qkv.bias")
+    prepare(task, task.options)
+    assert not bias.any()
+    prepare(task, replace(task.options, rotary=True, neighbour_heads=True))
+    assert bias.any()

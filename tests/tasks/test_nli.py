@@ -1,5 +1,6 @@
 """Proves that fine-tuning pairs the right sentences with the right label, and that the control sees no premise."""
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,9 +12,13 @@ from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.inference import TrainedModel
+from minibert.model.attention import SelfAttention
+from minibert.model.dropout import Dropout
 from minibert.model.encoder import Bert, EncoderBlock
+from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
-from minibert.tasks.nli import NLITask
+from minibert.pretrained import save_mlm
+from minibert.tasks.nli import NLITask, make_classifier
 
 PAIRS = Pairs(
     premises=["the cat sat", "the dog sat on the mat", "an animal is on the log", "cats", "dogs sleep"],
@@ -111,3 +116,37 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
     collapsed, one_answer = task.warnings(figures)
     assert collapsed.startswith("the encoder has collapsed: the mean cosine between sentences is 1.000")
     assert one_answer.startswith("every validation pair is given the same label")
+
+
+def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    task = make(config, tokenizer)
+    torch.nn.init.normal_(task.model.classifier.weight, std=3)
+    predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
+    task.validation_labels = predictions.labels.copy()
+    task.validation_labels[0] = (task.validation_labels[0] + 1) % 3  # four of five are right
+    with torch.no_grad():
+        before = task.validate()
+        divisor = task.calibrate()
+        after = task.validate()
+    calibrated = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
+    assert after["validation_loss"] < before["validation_loss"] - 0.1
+    assert after["validation_accuracy"] == before["validation_accuracy"]
+    assert divisor > 1
+    scaled = predictions.probabilities ** (1 / divisor)
+    np.testing.assert_allclose(calibrated.probabilities, scaled / scaled.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert task.calibrate() == pytest.approx(1, abs=1e-3)  # nothing is left to gain
+
+
+def test_every_option_of_the_classifier_reaches_it(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    save_mlm(tmp_path, MaskedLanguageModel(config), tokenizer)
+    options = NLIOptions(encoder=str(tmp_path), dropout=0.3, pooling="max", product=True, encoder_dropout=0.25)
+    model, _ = make_classifier(options)
+    assert (model.dropout.p, model.pooling, model.product) == (0.3, "max", True)
+    assert model.classifier.weight.shape == (3, 4 * 24)
+    for module in model.encoder.modules():
+        if isinstance(module, Dropout | SelfAttention):
+            assert (module.p if isinstance(module, Dropout) else module.dropout) == 0.25
+    model, _ = make_classifier(NLIOptions(encoder=str(tmp_path)))
+    assert model.encoder.config == config
