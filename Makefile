@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 3 --batch-size 32 \
+	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 1 --batch-size 32 \
 	    --num-hidden-layers 1 --hidden-size 128 --intermediate-size 512 --dropout 0
 	$(BIN)/python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli --overwrite --epochs 6 \
 	    --batch-size 64 --learning-rate 2e-3 --schedule linear --warmup-ratio 0.1 --max-length 24 --dropout 0

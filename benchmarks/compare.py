@@ -113,8 +113,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--json", default="", help="also write every figure to this file")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=6, help="MLM steps in a round; NLI does eight times as many")
-    parser.add_argument("--articles", type=int, default=30_000, help="articles to tokenise")
+    parser.add_argument("--articles", type=int, default=30_000, help="articles to tokenise, and to start with")
     parser.add_argument("--sentences", type=int, default=5_000, help="sentences to encode")
+    parser.add_argument("--starts", type=int, default=3, help="starts of a script, whose median is taken")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--profile", action="store_true", help="also show which of torch's operators take the time")
     parser.add_argument("--only", nargs="+", default=[*CASES, "start"], choices=[*CASES, "start"])
@@ -294,12 +295,13 @@ CASES = {"nli": nli, "encode": encode, "tokenise": tokens, "mlm": mlm}  # see `m
 
 
 def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Seconds from the command to `--help`, and to the end of the first training step; medians of three.
+    """Seconds from the command to `--help`, and to the end of the first training step; medians of `--starts`.
 
     The step is timed with articles that have to be tokenised (`step`), and with a store that is reused (`again`).
     """
     script = [sys.executable, str(ROOT / "train_mlm.py")]
-    command = [*script, "--data", options.wikipedia, "--vocab", options.vocab, "--max-steps", "1", "--log-every", "1"]
+    command = [*script, "--data", options.wikipedia, "--vocab", options.vocab, "--max-steps", "1", "--log-every", "1",
+               "--max-articles", str(options.articles)]  # fmt: skip
 
     def seconds(command: list[str], until: str) -> float:
         started = time.perf_counter()
@@ -317,9 +319,9 @@ def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         return seconds([*command, *places], "step 1/")
 
     return {
-        "help": statistics.median(seconds([*script, "--help"], "usage:") for _ in range(3)),
-        "step": statistics.median(first_step(f"cache-{number}", 0) for number in range(3)),
-        "again": statistics.median(first_step("cache-0", number) for number in range(1, 4)),
+        "help": statistics.median(seconds([*script, "--help"], "usage:") for _ in range(options.starts)),
+        "step": statistics.median(first_step(f"cache-{number}", 0) for number in range(options.starts)),
+        "again": statistics.median(first_step("cache-0", number) for number in range(1, options.starts + 1)),
     }
 
 

@@ -50,6 +50,12 @@ def _no_network(self: socket.socket, address: Any) -> None:
     CONNECT(self, address)
 
 
+@pytest.hookimpl(trylast=True)  # when the order has been drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that in the end no core waits for another one's last test."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", _no_network)

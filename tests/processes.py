@@ -25,14 +25,14 @@ SERVER.set_forkserver_preload([__name__, *HEAVY, "matplotlib.backends.backend_ag
 def start(
     call: Callable[..., object], *arguments: Any, out: Path, environment: Mapping[str, str] | None = None
 ) -> ForkServerProcess:
-    """Call a function of a module in a process of its own.
+    """Call a function of a module in a process of its own, which ends with this one if it has not before.
 
     Args:
         call, arguments: what can be pickled.
         out: where its output goes: OUT.out and OUT.err.
         environment: variables that it has besides.
     """
-    process = SERVER.Process(target=_child, args=(call, arguments, out, environment or {}))
+    process = SERVER.Process(target=_child, args=(call, arguments, out, environment or {}), daemon=True)
     process.start()
     return process
 

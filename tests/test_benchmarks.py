@@ -5,25 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from minibert.data.tokenizer import SPECIAL_TOKENS
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_compare(tmp_path: Path) -> None:
     tiny = [
-        "--rounds",
-        "2",
-        "--steps",
-        "1",
-        "--articles",
-        "40",
-        "--sentences",
-        "40",
-        "--profile",
-        "--json",
-        str(tmp_path / "x.json"),
-    ]
+        "--rounds", "2", "--steps", "1", "--articles", "40", "--sentences", "40", "--starts", "1", "--profile",
+        "--json", str(tmp_path / "x.json"),
+    ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "compare.py"), *tiny],
         capture_output=True, text=True, check=False, cwd=tmp_path,

@@ -172,6 +172,16 @@ def test_a_folders_checksums_hold_for_what_is_read_of_it(tokenizer: WordPieceTok
         (tmp_path / name).write_text(right)
 
 
+def test_ids_beyond_the_vocabulary_are_refused(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
+    """A model has no row for them."""
+    tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["model"]["vocab"]["cat"] = 61
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"the vocabulary has 61 tokens, and ids beyond"):
+        WordPieceTokenizer.load(str(tmp_path))
+
+
 def test_no_file_and_no_hub(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--vocab train"):
         WordPieceTokenizer.load("google-bert/bert-base-uncased")

@@ -14,6 +14,8 @@ from minibert.inference import TrainedModel
 from tests.parity.conftest import near
 from tests.parity.text import PARAGRAPHS, SENTENCES, WORLD
 
+pytestmark = pytest.mark.slow
+
 # Mixed on purpose: from nothing at all to more than the model reads, and one odd line among the ordinary ones.
 CHOICE = np.random.default_rng(0).permutation(len(SENTENCES))[:400]
 MIXED = [*(SENTENCES[index] for index in CHOICE), *sorted(PARAGRAPHS, key=len)[-4:], *WORLD]

@@ -23,6 +23,8 @@ from minibert.data.batching import pad
 from tests.parity.conftest import near
 from tests.parity.text import LINES, SENTENCES, WORLD
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,8 +34,11 @@ def models(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "models"
     mlm, nli = folder / "bert_mlm_small", folder / "sbert_nli_small"
     small = ["--data", "toy", "--max-steps", "30", "--learning-rate", "1e-3"]
-    train_mlm.main([*small, "--vocab", str(minilm / "vocab.txt"), "--output", str(mlm), "--max-articles", "600"])
-    train_nli.main([*small, "--encoder", str(mlm), "--output", str(nli), "--max-train", "600"])
+    articles = ["--max-articles", "600", "--held-out", "20", "--batch-size", "4"]
+    train_mlm.main([*small, "--vocab", str(minilm / "vocab.txt"), "--output", str(mlm), *articles])
+    train_nli.main(
+        [*small, "--encoder", str(mlm), "--output", str(nli), "--max-train", "600", "--max-validation", "60"]
+    )
     return folder
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, BertTokenizerFast, get_linear_schedule_with_warmup
@@ -36,7 +37,9 @@ from tests.metrics import records
 from tests.parity.conftest import near
 from tests.parity.text import ARTICLES
 
-STEPS = 50
+pytestmark = pytest.mark.slow
+
+STEPS, BATCH = 50, 4  # a quarter of the notebook's batch takes a quarter of the time and computes the same way
 NOTEBOOK = ModelConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
 
 
@@ -65,7 +68,9 @@ def padded(batch: Batch, length: int) -> dict[str, Tensor]:
 
 
 def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, tmp_path: Path) -> None:
-    options = MLMOptions(output=str(tmp_path / "run"), dropout=0, max_steps=STEPS, log_every=1, save_every=0)
+    options = MLMOptions(
+        output=str(tmp_path / "run"), dropout=0, max_steps=STEPS, batch_size=BATCH, log_every=1, save_every=0
+    )
     model = MaskedLanguageModel(NOTEBOOK)
     save_mlm(tmp_path / "start", model, vocabulary)
     store = tokenise(ARTICLES, vocabulary, options.max_length)
@@ -92,7 +97,9 @@ def bare(reference: nn.Module) -> dict[str, Tensor]:
 
 
 def compare_siamese(what: str, model: SiameseClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
-    options = NLIOptions(output=str(folder / "run"), dropout=0, max_steps=STEPS, log_every=1, save_every=0)
+    options = NLIOptions(
+        output=str(folder / "run"), dropout=0, max_steps=STEPS, batch_size=BATCH, log_every=1, save_every=0
+    )
     pairs = load_pairs("toy", "train", max_pairs=STEPS * options.batch_size, seed=1)
     task = NLITask(model, vocabulary, pairs, load_pairs("toy", "validation", max_pairs=10, seed=1), options)
     save_classifier(folder / "start", model, vocabulary, options.max_length, hypothesis_only=False)

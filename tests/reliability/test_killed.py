@@ -17,6 +17,8 @@ from minibert.pretrained import save_mlm
 from tests.metrics import untimed
 from tests.reliability.killing import kill_at_every_write, kill_at_random, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("task", ["mlm", "nli"])
 @pytest.mark.parametrize("kill", [kill_at_random, kill_at_every_write])
