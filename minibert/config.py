@@ -208,6 +208,7 @@ class MLMOptions(TrainingOptions):
         "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
     )
     vocab_size: int = option(30_522, "largest vocabulary for --vocab train")
+    start_from: str = option("", "folder of a pretrained model to train further; its shape and vocabulary are used")
     max_articles: int = option(30_000, "articles to train on; 0: all there are")
     min_characters: int = option(200, "leave out articles of no more characters than this")
     held_out: int = option(500, "further articles, never trained on, for the reported loss")
@@ -235,6 +236,8 @@ class MLMOptions(TrainingOptions):
         super().__post_init__()
         if self.neighbour_heads and not (self.rotary and self.bias):
             raise UserError("--neighbour-heads needs --rotary and --bias: heads are pointed by biases that turn")
+        if self.start_from and self.vocab not in ("", self.start_from):
+            raise UserError("--vocab and --start-from contradict each other: the model's own vocabulary is used")
 
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""

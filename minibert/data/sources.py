@@ -327,15 +327,21 @@ def _stream(files: list[Path]) -> datasets.IterableDataset:
 
 
 def _text_column(data: str, rows: datasets.IterableDataset) -> Iterator[list[Any]]:
-    """The column `text` of a stream of rows, a batch at a time.
+    """The column `text` of a stream of rows, a batch at a time; a row of a pair is a text of two sentences.
 
     Raises:
-        UserError: there is no such column.
+        UserError: there are no such columns.
     """
-    if "text" not in rows.column_names:
+    pair = next((names[:2] for names in PAIR_COLUMNS if set(names[:2]) <= set(rows.column_names)), None)
+    columns = ("text",) if "text" in rows.column_names else pair
+    if columns is None:
         raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but articles need one named text")
-    for batch in rows.select_columns("text").iter(batch_size=BATCH):
-        yield batch["text"]
+    for batch in rows.select_columns(list(columns)).iter(batch_size=BATCH):
+        if columns == ("text",):
+            yield batch["text"]
+        else:
+            both = zip(*(batch[name] for name in columns), strict=True)
+            yield [" ".join(sides) if all(isinstance(side, str) for side in sides) else None for sides in both]
 
 
 def _read_hub(name: str, split: str) -> datasets.Dataset:

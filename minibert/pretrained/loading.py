@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -40,6 +40,8 @@ MOST_UNPACKED = 4 * 2**30
 # a configuration that asks for more than its file holds costs nothing.
 NOWHERE = torch.device("meta")
 
+Network = TypeVar("Network", Bert, MaskedLanguageModel)
+
 # What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
 
@@ -60,13 +62,15 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         tensors = _read_weights(folder)
-        with blaming(folder), NOWHERE:
+        with blaming(folder):
             with_head = has_mlm_head(tensors, config)
-            names = mlm_names(config) if with_head else encoder_names(config)
-            check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
-            masked_lm = MaskedLanguageModel(config) if with_head else None
-            encoder = masked_lm.bert if masked_lm else Bert(config)
-            ignored += import_weights(masked_lm or encoder, tensors, names)
+        masked_lm = None
+        if with_head:
+            masked_lm, unused = _filled(MaskedLanguageModel, config, tensors, folder)
+            encoder = masked_lm.bert
+        else:
+            encoder, unused = _filled(Bert, config, tensors, folder)
+        ignored += unused
         tokenizer = _read_tokenizer(folder, config)
         settings = asdict(read_sentence_settings(folder, config.max_position_embeddings))
         settings |= _read_classifier(folder, encoder, settings["pooling"])
@@ -86,17 +90,36 @@ def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, 
         name: see `from_pretrained`, whose errors are raised here, too.
         dropout: the rate within the encoder; None = what the folder says.
     """
+    return _load(Bert, name, dropout)
+
+
+def load_mlm(
+    name: str | Path, dropout: float | None = None
+) -> tuple[MaskedLanguageModel, WordPieceTokenizer, list[str]]:
+    """The same of an encoder with its MLM head."""
+    return _load(MaskedLanguageModel, name, dropout)
+
+
+def _load(
+    kind: type[Network], name: str | Path, dropout: float | None
+) -> tuple[Network, WordPieceTokenizer, list[str]]:
     with _opened(name) as folder:
         config, ignored = read_config(folder)
         if dropout is not None:
             config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-        tensors = _read_weights(folder)
-        with blaming(folder), NOWHERE:
-            names = encoder_names(config)
-            check_complete(tensors, names)
-            encoder = Bert(config)
-            ignored += import_weights(encoder, tensors, names)
-        return encoder, _read_tokenizer(folder, config), ignored
+        network, unused = _filled(kind, config, _read_weights(folder), folder)
+        return network, _read_tokenizer(folder, config), ignored + unused
+
+
+def _filled(
+    kind: type[Network], config: ModelConfig, tensors: dict[str, Tensor], folder: Path
+) -> tuple[Network, list[str]]:
+    """A network with a folder's weights, and the names of those that it has no place for."""
+    with blaming(folder), NOWHERE:
+        names = mlm_names(config) if kind is MaskedLanguageModel else encoder_names(config)
+        check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
+        network = kind(config)
+        return network, import_weights(network, tensors, names)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minibert.config import IGNORED, MLMOptions
+from minibert.config import IGNORED, MLMOptions, ModelConfig
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
@@ -26,7 +26,7 @@ from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.model.encoder import look_at_neighbours
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.pretrained import save_mlm
+from minibert.pretrained import load_mlm, save_mlm
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
@@ -154,20 +154,21 @@ def pretrain(asked: MLMOptions) -> None:
         Interrupted: a signal came, and the run's place is saved.
     """
     # The toy world has to work without a network and has few words: it learns its own vocabulary.
-    vocab = asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
+    vocab = asked.start_from or asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
     keep_freed_memory()
     with open_run(replace(asked, vocab=vocab)) as (options, device):
         with together():
             tokenizer, train, held_out = read_articles(options)
 
-            model = MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(device)
+            model = make_model(options, tokenizer).to(device)
             if options.compile:
                 compile_blocks(model.bert.blocks, device)
             parameters = sum(parameter.numel() for parameter in model.parameters())
-            heading("model", f"{_shape(options)}: {parameters / 1e6:.1f} M parameters")
+            heading("model", f"{_shape(model.config)}: {parameters / 1e6:.1f} M parameters")
 
             task = MLMTask(model, train, held_out, tokenizer, options)
-            prepare(task, options)
+            if not options.start_from:
+                prepare(task, options)
             unigram_loss, unigram_accuracy = task.baseline()
             steps = total_steps(task, options)
             what = "blocks" if options.blocks else "articles"
@@ -194,11 +195,27 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
         look_at_neighbours(task.model.bert)
 
 
-def _shape(options: MLMOptions) -> str:
-    layers = "1 layer" if options.num_hidden_layers == 1 else f"{options.num_hidden_layers} layers"
-    return (
-        f"{layers} x {options.hidden_size}, {options.num_attention_heads} heads, {options.intermediate_size:,} inside"
-    )
+def make_model(options: MLMOptions, tokenizer: WordPieceTokenizer) -> MaskedLanguageModel:
+    """A new model, or the one in `--start-from`, whose shape is its own.
+
+    Raises:
+        UserError: there is no such model, or it reads fewer tokens than `--max-length`.
+    """
+    if not options.start_from:
+        return MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+    model, _, unused = load_mlm(options.start_from, options.dropout)
+    if options.max_length > model.config.max_position_embeddings:
+        raise UserError(
+            f"--max-length {options.max_length}: the model in {options.start_from} has"
+            f" {model.config.max_position_embeddings} positions"
+        )
+    heading("start", options.start_from + (f"; not used of it: {', '.join(unused)}" if unused else ""))
+    return model
+
+
+def _shape(config: ModelConfig) -> str:
+    layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
+    return f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
 
 
 def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore]:

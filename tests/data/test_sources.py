@@ -214,6 +214,16 @@ def test_short_and_missing_texts_are_left_out(tmp_path: Path) -> None:
     assert sorted(map(len, [*result.train, *result.held_out])) == [31, 32, 33, 34, 35, 36]
 
 
+@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
+def test_pairs_are_read_as_texts_of_two_sentences(tmp_path: Path, names: tuple[str, str]) -> None:
+    """For masked language modelling on the very sentences that are classified later."""
+    sentences = [(f"The cat number {i} sat on the long mat.", "A cat sat.") for i in range(7)]
+    rows: list[dict[str, Any]] = [dict(zip(names, pair, strict=True)) for pair in sentences]
+    rows.append({names[0]: "A premise of a certain length.", names[1]: None})
+    result = articles(write(tmp_path / "train.jsonl", rows))
+    assert sorted([*result.train, *result.held_out]) == [" ".join(pair) for pair in sentences]
+
+
 def test_the_hubs_layout_of_wikipedia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A local folder laid out as the Hub's: only the first file, and of it the first rows, unless all is asked for."""
     monkeypatch.setattr(sources, "NOTEBOOK_ROWS", 30)
@@ -305,7 +315,7 @@ def test_paths_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no validation file among its \.csv files"):
         pairs(write(tmp_path / "folder" / "train.csv", PAIRS).parent, "validation")
     with pytest.raises(UserError, match="articles need one named text"):
-        articles(write(tmp_path / "p.csv", PAIRS))
+        articles(write(tmp_path / "p.csv", [{"body": "x"}]))
     with pytest.raises(UserError, match="are to be held out"):
         articles(write(tmp_path / "few.jsonl", ARTICLES[:4]))
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from minibert.config import IGNORED, MLMOptions, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
+from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.tasks.mlm import MLMTask, prepare
+from minibert.pretrained import save_mlm
+from minibert.tasks.mlm import MLMTask, make_model, prepare
 from tests.conftest import TEXTS
 
 
@@ -142,3 +145,18 @@ def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPie
     assert not bias.any()
     prepare(task, replace(task.options, rotary=True, neighbour_heads=True))
     assert bias.any()
+
+
+def test_a_model_is_trained_further_with_this_runs_dropout(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    before = MaskedLanguageModel(config)
+    save_mlm(tmp_path, before, tokenizer)
+    model = make_model(MLMOptions(start_from=str(tmp_path), dropout=0.3, max_length=19), tokenizer)
+    assert model.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before.state_dict()[name]), name
+    with pytest.raises(UserError, match="--max-length 20: the model in .* has 19 positions"):
+        make_model(MLMOptions(start_from=str(tmp_path), max_length=20), tokenizer)
+    with pytest.raises(UserError, match="--vocab and --start-from"):
+        MLMOptions(start_from=str(tmp_path), vocab="vocab.txt")
