@@ -156,7 +156,7 @@ def test_a_model_is_trained_further_with_this_runs_dropout(
     assert model.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before.state_dict()[name]), name
-    with pytest.raises(UserError, match="--max-length 20: the model in .* has 19 positions"):
+    with pytest.raises(UserError, match=r"--max-length 20: the model in .* has 19 positions"):
         make_model(MLMOptions(start_from=str(tmp_path), max_length=20), tokenizer)
     with pytest.raises(UserError, match="--vocab and --start-from"):
         MLMOptions(start_from=str(tmp_path), vocab="vocab.txt")
