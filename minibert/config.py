@@ -199,7 +199,7 @@ class MLMOptions(TrainingOptions):
     STRONG: ClassVar[dict[str, Any]] = {
         "blocks": True, "max_steps": 5_625, "rotary": True, "norm_first": True, "gated": True, "segments": False,
         "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0,
-        "learning_rate": 1e-3, "beta2": 0.98, "decayed": "matrices",
+        "learning_rate": 2e-3, "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
     output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import ablation
+from minibert.cli import parse_options
+from minibert.config import MLMOptions, NLIOptions
 from minibert.data.tokenizer import SPECIAL_TOKENS
 
 pytestmark = pytest.mark.slow
@@ -58,3 +62,34 @@ def test_memory(tmp_path: Path) -> None:
         assert run["tokens"] > 55 * 50
         assert run["peak_mb"] > 100
         assert run["seconds"] > 0
+
+
+@pytest.mark.parametrize(("ladder", "options"), [(ablation.MLM, MLMOptions), (ablation.NLI, NLIOptions)])
+def test_the_ladder_ends_at_the_strong_recipe(
+    ladder: tuple[ablation.Row, ...], options: type[MLMOptions] | type[NLIOptions]
+) -> None:
+    """Row by row from the notebook's, each with a change of its own."""
+    kept = [number for number, row in enumerate(ladder) if row.kept]
+    rungs = [parse_options(options, ablation.flags(ladder, number), "") for number in range(len(ladder))]
+    assert rungs[0] == options()
+    assert rungs[kept[-1]] == replace(options.of("strong"), recipe="notebook")
+    assert len({str(rung) for rung in rungs}) == len(ladder)
+
+
+def test_ablation(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
+        "--rows", "9", "--steps", "2", "--snapshots", "1", "--seeds", "1", "2", "--threads", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = done.stdout.splitlines()[-1]
+    folders = [tmp_path / f"mlm-9-2-{seed}" for seed in (1, 2)]
+    losses = [json.loads((folder / "row.json").read_text())["held_out_loss"] for folder in folders]
+    assert row.startswith(f"| heads pointed at neighbours | {sum(losses) / 2:.4f} ({min(losses):.4f} to ")
+    for seed, folder in zip((1, 2), folders, strict=True):
+        options = json.loads((folder / "options.json").read_text())
+        assert (options["seed"], options["max_steps"], options["neighbour_heads"]) == (seed, 2, True)
+        assert (folder / "step-00000001.safetensors").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert again.stdout == done.stdout  # nothing is run a second time

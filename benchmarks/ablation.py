@@ -1,0 +1,156 @@
+"""From the notebook's recipe to the strong one, one change a row, and some changes that were not kept.
+
+Each row is a run of train_mlm.py or train_nli.py in a process of its own, with the flags that the rows up to it have
+gathered; the last row of a ladder is `--recipe strong`, which tests/test_benchmarks.py holds. A row that is there in
+the output folder is not run again.
+
+    python benchmarks/ablation.py mlm --data wikipedia/ --vocab vocab.txt --output ablation [--rows 0 9] [--steps 1000]
+    python benchmarks/ablation.py nli --data snli/ --encoder models/bert_mlm_strong --output ablation [--seeds 1 2 3]
+
+Without --steps each row has all the steps of its recipe. --snapshots 200 1000 keeps the model at these steps, too, for
+a look at its attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
+
+from minibert.files import write_json
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change.
+
+    Attributes:
+        name: what is changed, as the table has it.
+        flags: what it adds to the flags of the rows before it.
+        kept: whether the rows after it have it, too; otherwise it is tried by itself on top of the strong recipe.
+    """
+
+    name: str
+    flags: tuple[str, ...] = ()
+    kept: bool = True
+
+
+MLM = (
+    Row("the notebook's recipe"),
+    Row("whole articles in full blocks", ("--blocks", "--max-steps", "5625")),
+    Row("no dropout", ("--dropout", "0")),
+    Row("norms before each part, and one at the end", ("--norm-first",)),
+    Row("gated feed-forward layers, no segments", ("--gated", "--intermediate-size", "688", "--no-segments")),
+    Row("rotary positions", ("--rotary",)),
+    Row("decoder's bias at the log frequencies", ("--unigram-bias",)),
+    Row("beta2 0.98, only matrices decayed", ("--beta2", "0.98", "--decayed", "matrices")),
+    Row("learning rate 2e-3", ("--learning-rate", "2e-3")),
+    Row("heads pointed at neighbours", ("--neighbour-heads",)),
+    Row("and no biases, so no pointed heads", ("--no-bias", "--no-neighbour-heads"), kept=False),
+    Row("and batches of 8, twice the steps", ("--batch-size", "8", "--max-steps", "11250"), kept=False),
+    Row("and 30 % of tokens masked", ("--mask-rate", "0.3"), kept=False),
+)
+
+NLI = (
+    Row("the notebook's options"),
+    Row("pairs in full length", ("--max-length", "64")),
+    Row(
+        "batches of 32, 2e-4 falling to 0, 4 epochs, only matrices decayed",
+        ("--batch-size", "32", "--learning-rate", "2e-4", "--schedule", "linear", "--warmup-ratio", "0.06",
+         "--epochs", "4", "--decayed", "matrices"),
+    ),
+    Row("dropout 0.1 within the encoder", ("--encoder-dropout", "0.1")),
+    Row("u * v as a fourth feature", ("--product",)),
+    Row("calibrated", ("--calibrate",)),
+    Row("and the control: premises emptied", ("--hypothesis-only",), kept=False),
+    Row("and the largest number of each dimension, not the mean", ("--pooling", "max"), kept=False),
+)  # fmt: skip
+
+LADDERS = {"mlm": MLM, "nli": NLI}
+
+
+def main() -> None:
+    """Read the flags, run the rows, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ladder", choices=LADDERS, help="pretraining or fine-tuning")
+    parser.add_argument("--data", required=True, help="as for the script")
+    parser.add_argument("--vocab", default="", help="as for train_mlm.py")
+    parser.add_argument("--encoder", default="", help="as for train_nli.py")
+    parser.add_argument("--output", type=Path, required=True, help="folder for all runs and for the table's figures")
+    parser.add_argument("--rows", type=int, nargs="+", help="which rows, by number from 0; all without it")
+    parser.add_argument("--steps", type=int, help="stop every row after so many steps, its schedule fitted to them")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
+    parser.add_argument("--snapshots", type=int, nargs="+", default=[], help="steps at which to keep the model")
+    parser.add_argument("--threads", type=int, default=0, help="as for the scripts")
+    options = parser.parse_args()
+
+    ladder = LADDERS[options.ladder]
+    print("| change | held-out loss or validation accuracy | seconds a step |\n| --- | --- | --- |", flush=True)
+    for number in options.rows or range(len(ladder)):
+        runs = [run(ladder, number, seed, options) for seed in options.seeds]
+        scores = [score for score, _ in runs]
+        spread = f" ({min(scores):.4f} to {max(scores):.4f})" if len(scores) > 1 else ""
+        seconds = statistics.median(seconds for _, seconds in runs)
+        print(f"| {ladder[number].name} | {statistics.mean(scores):.4f}{spread} | {seconds:.3f} |", flush=True)
+
+
+def flags(ladder: tuple[Row, ...], number: int) -> list[str]:
+    """What a row's run is started with: its own flags after those of all kept rows before it."""
+    before = [row for row in ladder[:number] if row.kept]
+    return [flag for row in [*before, ladder[number]] for flag in row.flags]
+
+
+def run(ladder: tuple[Row, ...], number: int, seed: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Train one row with one seed, unless it is there; its score at the end and its seconds a step."""
+    folder = options.output / f"{options.ladder}-{number}-{options.steps or 'all'}-{seed}"
+    if not (folder / "model.safetensors").exists():
+        command = [
+            sys.executable, str(ROOT / f"train_{options.ladder}.py"), *flags(ladder, number), "--data", options.data,
+            "--output", str(folder), "--overwrite", "--seed", str(seed), "--threads", str(options.threads),
+            *(["--max-steps", str(options.steps)] if options.steps else []),
+            *(["--vocab", options.vocab] if options.vocab else []),
+            *(["--encoder", options.encoder] if options.encoder else []),
+            *(["--save-every", str(min(options.snapshots))] if options.snapshots else []),
+        ]  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                keep_snapshots(folder, options.snapshots)
+                time.sleep(0.5)
+        if process.returncode:
+            sys.exit(process.returncode)
+    return read(folder, ladder[number])
+
+
+def keep_snapshots(folder: Path, steps: list[int]) -> None:
+    """Copy checkpoints that are wanted, since training keeps only the last two of them."""
+    for step in steps:
+        name = f"step-{step:08d}.safetensors"
+        if (folder / "checkpoints" / name).exists() and not (folder / name).exists():
+            shutil.copy(folder / "checkpoints" / name, folder / name)
+
+
+def read(folder: Path, row: Row) -> tuple[float, float]:
+    """A finished run's figures, from what it has written; they are put together in the folder's row.json."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    validations = [record for record in records if record["kind"] == "validation"]
+    end = records[-1]
+    name = "held_out_loss" if "held_out_loss" in validations[-1] else "validation_accuracy"
+    best = validations[-1][name] if name == "held_out_loss" else max(record[name] for record in validations)
+    seconds = end["seconds"] / end["step"]
+    write_json(folder / "row.json", {"row": row.name, name: best, "steps": end["step"], "seconds_a_step": seconds})
+    return best, seconds
+
+
+if __name__ == "__main__":
+    main()
