@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from safetensors.torch import load_file
 import evaluate
 import train_mlm
 import train_nli
-from minibert.config import LABELS
+from minibert.cli import parse_options
+from minibert.config import LABELS, MLMOptions, NLIOptions
 from minibert.training.progress import Progress
 from tests.metrics import records
 
@@ -48,7 +52,7 @@ def test_a_run_leaves_the_model_its_options_its_metrics_and_its_picture(
     files = {path.name for path in (models / name).iterdir()}
     assert files >= more | {
         "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
-        "options.json", "metrics.jsonl", "training.png",
+        "options.json", "metrics.jsonl", "training.png", "README.md",
     }  # fmt: skip
     assert "checkpoints" not in files
     assert not [file for file in files if file.startswith(".")]
@@ -57,6 +61,35 @@ def test_a_run_leaves_the_model_its_options_its_metrics_and_its_picture(
     assert options["seed"] == 42
     assert options["device"] != "auto"  # what was chosen, not what was asked for
     assert options.get("vocab", "train") == "train"
+
+
+@pytest.mark.parametrize(("name", "options"), [("mlm", MLMOptions), ("nli", NLIOptions)])
+def test_a_cards_command_is_the_run(models: Path, name: str, options: type[MLMOptions] | type[NLIOptions]) -> None:
+    """What the card says to type has the options of the run, but for where and on what it was made."""
+    card = (models / name / "README.md").read_text()
+    command = shlex.split(card.split("`python ")[1].split("`")[0])
+    assert command[0] == f"train_{name}.py"
+    said = asdict(parse_options(options, command[1:], ""))
+    done = json.loads((models / name / "options.json").read_text())
+    for option in said:
+        if option not in ("output", "device", "cache", "overwrite", "save_every", "log_every", "zip"):
+            assert said[option] == done[option], option
+    validations = records(models / name, "validation")
+    for record in validations:
+        assert all(f"{value:.4f}" in card for value in record.values() if isinstance(value, float))
+
+
+def test_an_evaluation_is_added_to_the_card(models: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(models / "nli", tmp_path / "nli"))
+    assert "On the validation split" not in (folder / "README.md").read_text()
+    evaluate.main([
+        "--model", str(folder), "--data", "toy", "--split", "validation", "--json", str(tmp_path / "x.json"),
+    ])  # fmt: skip
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert json.loads((folder / "evaluation.json").read_text()) == report
+    card = (folder / "README.md").read_text()
+    assert "On the validation split of toy" in card
+    assert f"| accuracy | {report['accuracy']:.4f} |" in card
 
 
 def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

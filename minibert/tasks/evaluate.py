@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minibert.card import EVALUATION, write_card
 from minibert.config import LABELS, EvaluateOptions
 from minibert.data.sources import load_pairs
 from minibert.device import pick_device
@@ -48,5 +49,9 @@ def evaluate(options: EvaluateOptions) -> None:
     print(report_text(result))
     default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
     plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default)
+    record = {"model": str(path), "data": options.data, "split": options.split, **result}
+    if path.is_dir() and (path / "options.json").exists():  # a folder of train_nli.py: its card has these, too
+        write_json(path / EVALUATION, record)
+        write_card(path)
     if options.json:
-        write_json(Path(options.json), {"model": str(path), "data": options.data, "split": options.split, **result})
+        write_json(Path(options.json), record)

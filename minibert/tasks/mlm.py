@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minibert.card import write_card
 from minibert.config import IGNORED, MLMOptions, ModelConfig
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
@@ -183,7 +185,12 @@ def pretrain(asked: MLMOptions) -> None:
                 "unigram_loss": unigram_loss,
                 "unigram_accuracy": unigram_accuracy,
             }
-        run_training(model, task, options, start, lambda folder: save_mlm(folder, model, tokenizer))
+
+        def save(folder: Path) -> None:
+            save_mlm(folder, model, tokenizer)
+            write_card(folder)
+
+        run_training(model, task, options, start, save)
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:

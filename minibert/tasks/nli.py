@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minibert.card import write_card
 from minibert.config import LABELS, NLIOptions
 from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_pairs
@@ -183,6 +184,7 @@ def finetune(asked: NLIOptions) -> None:
             if options.calibrate:
                 heading("calibrated", f"logits divided by {task.calibrate():.3f}")
             save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)
+            write_card(folder)
             if options.zip:
                 heading("zipped", str(zip_classifier(folder)))
 

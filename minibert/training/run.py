@@ -5,6 +5,7 @@ models/bert_mlm_small/
     options.json      every option, as resolved
     metrics.jsonl     every figure, a line each
     training.png      the same as a picture
+    README.md         the model card (minibert.card)
     checkpoints/      only while the run is unfinished
 """
 
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from minibert.card import CARD, EVALUATION
 from minibert.config import TrainingOptions
 from minibert.device import pick_device, pick_precision
 from minibert.errors import UserError
@@ -167,7 +169,7 @@ def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> 
     if rank():
         return Place()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, METRICS, OPTIONS, PICTURE):
+    for name in (WEIGHTS, METRICS, OPTIONS, PICTURE, CARD, EVALUATION):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     write_json(folder / OPTIONS, dataclasses.asdict(options))
