@@ -21,7 +21,8 @@ ALLOWED = {
     "model": {"config"},
     "data": {"config", "errors", "files"},
     "training": {"config", "device", "errors", "files", "plots"},
-    "plots": {"config", "files"},
+    "plots": {"config", "errors", "files"},
+    "plots.__main__": {"cli", "plots", "tasks"},
     "inference": {"data", "errors", "model"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
@@ -50,7 +51,10 @@ def imported(file: Path) -> set[str]:
 
 
 def part(file: Path) -> str:
+    """The module or folder of the package; a folder's command line is a part of its own."""
     relative = file.relative_to(ROOT)
+    if file.stem == "__main__":
+        return f"{relative.parts[1]}.__main__"
     return relative.parts[1].removesuffix(".py") if relative.parts[0] == "minibert" else relative.stem
 
 

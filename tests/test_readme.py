@@ -12,6 +12,7 @@ import train_mlm
 import train_nli
 from minibert.cli import parse_options
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.plots.__main__ import PICTURES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,8 +24,9 @@ COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
 SCRIPTS = [
     words[next(index for index, word in enumerate(words) if word in OPTIONS) :]
     for words in COMMANDS
-    if words[0] in ("python", "torchrun")
+    if words[0] in ("python", "torchrun") and words[1] != "-m"
 ]
+DRAWN = [words[3:] for words in COMMANDS if words[:3] == ["python", "-m", "minibert.plots"]]
 
 
 def test_the_code_prints_what_it_shows() -> None:
@@ -43,6 +45,11 @@ def test_every_block_is_checked() -> None:
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
 def test_the_scripts_know_every_flag(words: list[str]) -> None:
     parse_options(OPTIONS[words[0]], words[1:], "")
+
+
+@pytest.mark.parametrize("words", DRAWN, ids=" ".join)
+def test_the_pictures_know_every_flag(words: list[str]) -> None:
+    parse_options(PICTURES[words[0]], words[1:], "")
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "make"], ids=" ".join)
