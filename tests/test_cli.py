@@ -10,13 +10,14 @@ import pytest
 
 from minibert.cli import parse_options, run
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.demo.__main__ import DemoOptions
 from minibert.errors import Interrupted, UserError
 from minibert.plots.__main__ import PICTURES
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
-OPTIONS = [*SCRIPTS.values(), *PICTURES.values()]
-MODULES = ["minibert.plots"]  # started by python -m
+OPTIONS = [*SCRIPTS.values(), *PICTURES.values(), DemoOptions]
+MODULES = ["minibert.plots", "minibert.demo"]  # started by python -m
 
 
 @pytest.mark.parametrize("options", OPTIONS)

@@ -24,6 +24,8 @@ ALLOWED = {
     "plots": {"config", "errors", "files"},
     "plots.__main__": {"cli", "plots", "tasks"},
     "inference": {"data", "errors", "model"},
+    "demo": {"config", "data", "errors", "inference", "plots"},
+    "demo.__main__": {"__init__", "cli", "config", "demo", "errors", "from_pretrained"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
     "tasks": {
