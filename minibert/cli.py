@@ -22,19 +22,22 @@ from minibert.errors import Interrupted, UserError, os_error_text
 Options = TypeVar("Options")
 
 
-def parse_options(options: type[Options], arguments: Sequence[str] | None, description: str) -> Options:
+def parse_options(
+    options: type[Options], arguments: Sequence[str] | None, description: str, program: str | None = None
+) -> Options:
     """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
 
     Args:
         options: a dataclass whose fields come from `minibert.config.option`.
         arguments: as in `sys.argv[1:]`, which None stands for.
         description: what `--help` says first.
+        program: the command as a user writes it; None is the script's name.
     Raises:
         SystemExit: `--help` (0), or a flag that does not exist or can't be read (2).
         UserError: a value makes no sense.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     types_of = typing.get_type_hints(options)
     for field in dataclasses.fields(options):  # type: ignore[arg-type]

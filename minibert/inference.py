@@ -204,6 +204,22 @@ class TrainedModel:
         ]
         return answers[0] if len(places) == 1 else answers
 
+    def attention(self, text: str) -> tuple[list[str], NDArray[np.float32]]:
+        """What every head of every layer looks at in a text.
+
+        Args:
+            text: cut to `max_length` tokens.
+        Returns:
+            its T tokens, [CLS] and [SEP] among them, and (L, H, T, T) probabilities: a row is a token that looks, a
+            column one that is looked at, and each row sums to 1.
+        Raises:
+            TypeError: `text` is not a string.
+        """
+        ids = self.tokenizer.encode([text], self.max_length)  # one row of T
+        with evaluating(self.encoder):
+            maps = self.encoder.attention_maps(torch.tensor(ids, device=self.device))  # (L, 1, H, T, T)
+        return self.tokenizer.tokens(ids[0]), maps.squeeze(1).float().cpu().numpy()
+
     def _guess(self, ids: NDArray[np.int64], place: int, token: int, score: float, alone: bool) -> Guess:
         filled = ids.copy()
         filled[place] = token

@@ -10,18 +10,22 @@ import pytest
 
 from minibert.cli import parse_options, run
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.demo.__main__ import DemoOptions
 from minibert.errors import Interrupted, UserError
+from minibert.plots.__main__ import PICTURES
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
+OPTIONS = [*SCRIPTS.values(), *PICTURES.values(), DemoOptions]
+MODULES = ["minibert.plots", "minibert.demo"]  # started by python -m
 
 
-@pytest.mark.parametrize("options", SCRIPTS.values())
+@pytest.mark.parametrize("options", OPTIONS)
 def test_no_flags_are_the_defaults(options: type) -> None:
     assert parse_options(options, [], "") == options()
 
 
-@pytest.mark.parametrize("options", SCRIPTS.values())
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_field_is_a_flag_with_help(options: type, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         parse_options(options, ["--help"], "What it does.")
@@ -32,7 +36,7 @@ def test_every_field_is_a_flag_with_help(options: type, capsys: pytest.CaptureFi
         assert field.metadata["help"] in text
 
 
-@pytest.mark.parametrize("options", SCRIPTS.values())
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_flag_reaches_its_field(options: type) -> None:
     """Each field set, alone, to something that is not its default."""
     for field in dataclasses.fields(options):
@@ -79,13 +83,15 @@ def test_flags_that_do_not_exist_or_make_no_sense(arguments: list[str]) -> None:
     assert leave.value.code == 2
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_loads_nothing_heavy(script: str) -> None:
+@pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
+def test_help_loads_nothing_heavy(program: str) -> None:
+    how = "run_path" if program.endswith(".py") else "run_module"
+    heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib", "gradio"}
     code = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"
-        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        f"try: runpy.{how}({program!r}, run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "sys.exit(', '.join({'torch', 'datasets', 'sklearn', 'numpy', 'tokenizers', 'tqdm'} & set(sys.modules)) or 0)"
+        f"sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -22,8 +22,11 @@ ALLOWED = {
     "model": {"config"},
     "data": {"config", "errors", "files"},
     "training": {"card", "config", "device", "errors", "files", "plots"},
-    "plots": {"config", "files"},
+    "plots": {"config", "errors", "files"},
+    "plots.__main__": {"cli", "plots", "tasks"},
     "inference": {"data", "errors", "model"},
+    "demo": {"config", "data", "errors", "inference", "plots"},
+    "demo.__main__": {"__init__", "cli", "config", "demo", "errors", "from_pretrained"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
     "tasks": {
@@ -51,7 +54,10 @@ def imported(file: Path) -> set[str]:
 
 
 def part(file: Path) -> str:
+    """The module or folder of the package; a folder's command line is a part of its own."""
     relative = file.relative_to(ROOT)
+    if file.stem == "__main__":
+        return f"{relative.parts[1]}.__main__"
     return relative.parts[1].removesuffix(".py") if relative.parts[0] == "minibert" else relative.stem
 
 

@@ -121,11 +121,12 @@ ASKS: list[Callable[[TrainedModel], Any]] = [
     lambda model: model.predict(PREMISES, HYPOTHESES).probabilities.tolist(),
     lambda model: model.encode(PREMISES).tolist(),
     lambda model: model.fill_mask("the [MASK] sat"),
+    lambda model: model.attention("the cat sat")[1].tolist(),
 ]
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask"])
+@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
 def test_the_mode_is_left_as_it_was_and_dropout_is_off(
     model: TrainedModel, training: bool, ask: Callable[[TrainedModel], Any]
 ) -> None:
@@ -152,6 +153,25 @@ def test_guesses_are_the_softmax_at_the_mask(model: TrainedModel) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_attention_is_that_of_every_head_over_the_tokens_of_the_text(model: TrainedModel) -> None:
+    tokens, maps = model.attention("the cat sat.")
+    assert tokens == ["[CLS]", "the", "cat", "sat", ".", "[SEP]"]
+    assert maps.shape == (2, 3, 6, 6)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps.sum(axis=-1), 1, atol=1e-6)
+    ids = torch.tensor([[model.tokenizer.backend.token_to_id(token) for token in tokens]])
+    with torch.no_grad():
+        assert torch.equal(torch.from_numpy(maps), model.encoder.eval().attention_maps(ids)[:, 0])
+
+
+@pytest.mark.parametrize(("text", "length"), [("the cat " * 20, 10), ("", 2), ("emoji \ud800", 3)])
+def test_attention_of_odd_texts(model: TrainedModel, text: str, length: int) -> None:
+    """What is too long is cut to max_length, here 10."""
+    tokens, maps = model.attention(text)
+    assert (tokens[0], tokens[-1], len(tokens)) == ("[CLS]", "[SEP]", length)
+    assert maps.shape[2:] == (length, length)
+
+
 def test_questions_that_make_no_sense(model: TrainedModel) -> None:
     for premises in (["a"], list[str]()):
         with pytest.raises(UserError, match="need as many"):
@@ -162,6 +182,8 @@ def test_questions_that_make_no_sense(model: TrainedModel) -> None:
         model.predict("the cat", "the dog")
     with pytest.raises(TypeError, match="a text has to be a string, not None"):
         model.encode(["the cat", None])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="a text has to be a string"):
+        model.attention(["the cat"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="batch_size 0"):
         model.encode(["the cat"], batch_size=0)
     with pytest.raises(UserError, match=r"no \[MASK\] in the text"):

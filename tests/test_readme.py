@@ -12,6 +12,8 @@ import train_mlm
 import train_nli
 from minibert.cli import parse_options
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.demo.__main__ import DemoOptions
+from minibert.plots.__main__ import PICTURES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,8 +25,9 @@ COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
 SCRIPTS = [
     words[next(index for index, word in enumerate(words) if word in OPTIONS) :]
     for words in COMMANDS
-    if words[0] in ("python", "torchrun")
+    if words[0] in ("python", "torchrun") and words[1] != "-m"
 ]
+MODULES = [words[2:] for words in COMMANDS if words[:2] == ["python", "-m"] and words[2] != "pip"]
 
 
 def test_the_code_prints_what_it_shows() -> None:
@@ -43,6 +46,15 @@ def test_every_block_is_checked() -> None:
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
 def test_the_scripts_know_every_flag(words: list[str]) -> None:
     parse_options(OPTIONS[words[0]], words[1:], "")
+
+
+@pytest.mark.parametrize("words", MODULES, ids=" ".join)
+def test_the_modules_know_every_flag(words: list[str]) -> None:
+    if words[0] == "minibert.demo":
+        parse_options(DemoOptions, words[1:], "")
+    else:
+        assert words[0] == "minibert.plots"
+        parse_options(PICTURES[words[1]], words[2:], "")
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "make"], ids=" ".join)

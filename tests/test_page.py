@@ -1,0 +1,230 @@
+"""Proves by a real browser that the page answers: a visitor types, clicks, reads; and no other host is asked anything.
+
+The browser is the machine's own Chromium. Without one these tests are skipped, or, with MINIBERT_NEEDS_BROWSER set, as
+continuous integration does, they fail. Screenshots are kept in the folder that MINIBERT_SCREENSHOTS names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+import minibert
+from minibert.cli import run
+from minibert.config import LABELS, ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.demo.__main__ import HOST, main
+from minibert.inference import TrainedModel
+from minibert.model.encoder import Bert
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
+from minibert.pretrained import save_classifier, save_mlm
+from tests.browser import chromium, opened, screenshot
+from tests.processes import start
+
+NOTEBOOK = ("A group of people riding a yellow roller coaster.", "A group of people are riding a roller coaster.")
+POODLE = ("A poodle is sleeping in the park.", "A dog is resting indoors.")
+TEXTS = [*NOTEBOOK, *POODLE, "A man is playing a guitar on stage.", "Paris is the capital of France."] * 4
+
+
+@dataclass
+class Visit:
+    """A page that is open in a browser, and the models behind it."""
+
+    page: Page
+    model: TrainedModel
+    filler: TrainedModel
+
+    def shows(self, premise: str, hypothesis: str) -> None:
+        """The answer is the model's to this pair."""
+        probabilities = self.model.predict([premise], [hypothesis]).probabilities[0]
+        expect(self.page.locator("#answer .value")).to_have_text([f"{share:.1%}" for share in probabilities])
+        expect(self.page.locator("#answer .name")).to_have_text(list(LABELS))
+        for side, text in (("premise", premise), ("hypothesis", hypothesis)):
+            tokens = self.model.tokenizer.tokens(self.model.tokenizer.encode([text], self.model.max_length)[0])
+            expect(self.page.locator(f"#answer .{side} .piece")).to_have_text(tokens)
+        u, v = self.model.encode([premise, hypothesis], normalize=True)
+        expect(self.page.locator("#answer .cosine")).to_have_text(f"{u @ v:.3f}")
+
+    def type(self, name: str, text: str) -> None:
+        self.page.locator(f"#{name}").get_by_role("textbox").fill(text)
+
+    def picture(self) -> str | None:
+        return self.page.locator("#attention img").get_attribute("src")
+
+    def picture_changes(self, before: str | None) -> str | None:
+        expect(self.page.locator("#attention img")).not_to_have_attribute("src", before or "")
+        return self.picture()
+
+    def keep(self, name: str, folder: Path) -> None:
+        screenshot(self.page, Path(os.environ.get("MINIBERT_SCREENSHOTS", folder)) / f"{name}.png")
+
+
+def need_browser() -> None:
+    if chromium() is None and os.environ.get("MINIBERT_NEEDS_BROWSER"):
+        pytest.fail("no Chromium on this machine, and MINIBERT_NEEDS_BROWSER is set: apt-get install chromium")
+    if chromium() is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+
+
+def serve(arguments: list[str]) -> None:
+    """The page's own command, in a process that ends if it asks another host for anything."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def checked_connect(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] != HOST:
+            leave(address)
+        connect(self, address)
+
+    def checked_look_up(host: Any, *rest: Any, **settings: Any) -> Any:
+        if host not in (HOST, "localhost", None):
+            leave(host)
+        return look_up(host, *rest, **settings)
+
+    def leave(address: object) -> None:
+        print(f"asked {address}", file=sys.stderr, flush=True)
+        os._exit(3)
+
+    socket.socket.connect, socket.getaddrinfo = checked_connect, checked_look_up  # type: ignore[method-assign,assignment]
+    run(lambda: main(arguments))
+
+
+@dataclass
+class Served:
+    """The page, served by a process that writes to `out`, and the models behind it."""
+
+    address: str
+    model: TrainedModel
+    filler: TrainedModel
+    process: Any
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two tiny models of random weights, served."""
+    need_browser()
+    folder = tmp_path_factory.mktemp("served")
+    tokenizer = WordPieceTokenizer.train(TEXTS, 200)
+    config = ModelConfig(tokenizer.vocab_size, 24, 2, 3, 40, max_position_embeddings=32, initializer_range=0.3)
+    save_classifier(folder / "nli", SiameseClassifier(Bert(config)), tokenizer, 24, hypothesis_only=False)
+    save_mlm(folder / "mlm", MaskedLanguageModel(config), tokenizer)
+    model, filler = (minibert.from_pretrained(folder / name) for name in ("nli", "mlm"))
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = str(free.getsockname()[1])
+    arguments = ["--model", str(folder / "nli"), "--mlm", str(folder / "mlm"), "--port", port]
+    process = start(serve, arguments, out=folder / "server")
+    try:
+        served = Served(f"http://{HOST}:{port}", model, filler, process, folder / "server")
+        while not (out := Path(f"{served.out}.out")).exists() or served.address not in out.read_text():
+            assert_runs(served)
+            time.sleep(0.1)
+        yield served
+    finally:
+        process.kill()
+        process.join()
+
+
+def assert_runs(served: Served) -> None:
+    assert served.process.exitcode is None, Path(f"{served.out}.err").read_text()
+
+
+@pytest.fixture
+def visit(served: Served) -> Iterator[Visit]:
+    """The page, opened in a browser; afterwards, the browser has asked nobody else for anything, nor has the page."""
+    asked: list[str] = []
+    with opened(served.address, asked) as page:
+        yield Visit(page, served.model, served.filler)
+    assert asked
+    assert [url for url in asked if not url.startswith((f"{served.address}/", "data:", "blob:"))] == []
+    assert_runs(served)
+
+
+def test_a_missing_browser_is_a_failure_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("MINIBERT_NEEDS_BROWSER", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        need_browser()
+    monkeypatch.setenv("MINIBERT_NEEDS_BROWSER", "1")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        need_browser()
+
+
+def test_a_visit(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    expect(page.get_by_role("heading", name="Do you agree?")).to_be_visible()
+    assert page.title() == "Do you agree?"
+    visit.shows(*NOTEBOOK)  # the notebook's own pair is there from the start
+
+    pair = ("A man is playing in the park.", "A poodle is sleeping.")
+    visit.type("premise", pair[0])
+    visit.type("hypothesis", pair[1])
+    page.locator("#compare").click()
+    visit.shows(*pair)
+    visit.type("hypothesis", "A dog.")
+    page.keyboard.press("Enter")
+    visit.shows(pair[0], "A dog.")
+
+    page.get_by_text(POODLE[1], exact=True).click()
+    visit.shows(*POODLE)
+    visit.keep("pair", tmp_path)
+
+    picture = visit.picture()
+    for group, choice in (("side", "hypothesis"), ("layer", "2"), ("head", "3")):
+        page.locator(f"#{group}").get_by_role("radio", name=choice).check()
+        picture = visit.picture_changes(picture)
+
+
+def test_odd_input_is_answered_kindly(visit: Visit, tmp_path: Path) -> None:
+    page, note = visit.page, visit.page.locator("#answer .note")
+    visit.shows(*NOTEBOOK)
+    visit.type("premise", "")
+    page.locator("#compare").click()
+    expect(note).to_have_text("The premise is empty: write a sentence there.")
+    long = "A dog is running. " * 556  # 10,008 characters
+    visit.type("premise", long)
+    page.locator("#compare").click()
+    expect(note).to_have_text("The premise has more than the 24 tokens that are read; the rest is left out.")
+    visit.shows(long, NOTEBOOK[1])
+    strange = "<b>bold</b> 🙂 \u202e"
+    visit.type("premise", strange)
+    page.locator("#compare").click()
+    visit.shows(strange, NOTEBOOK[1])
+    expect(note).to_contain_text("[UNK] in the premise")
+    visit.keep("odd", tmp_path)
+
+
+def test_masks_are_filled(visit: Visit, tmp_path: Path) -> None:
+    page, words = visit.page, visit.page.locator("#words")
+    page.get_by_role("tab", name="Fill a mask").click()
+    for text in ("A [MASK] is sleeping.", "[MASK] is the [MASK]."):
+        visit.type("text", text)
+        page.locator("#fill").click()
+        found: Any = visit.filler.fill_mask(text, 5)
+        guesses = found if text.startswith("A") else [*found[0], *found[1]]
+        expect(words.locator(".value")).to_have_text([f"{guess['score']:.1%}" for guess in guesses])
+        expect(words.locator(".name")).to_have_text([guess["token_str"] for guess in guesses])
+    visit.keep("mask", tmp_path)
+    page.get_by_text("Paris is the [MASK] of France.", exact=True).click()
+    found = visit.filler.fill_mask("Paris is the [MASK] of France.", 5)
+    expect(words.locator(".name")).to_have_text([guess["token_str"] for guess in found])
+
+    for text, sentence in (
+        ("", "There is no [MASK] in the text: write one where a word is to be guessed."),
+        ("A dog 🙂.", "There is no [MASK] in the text: write one where a word is to be guessed."),
+        ("[MASK] " * 1_430, "The text has 1,432 tokens: the model reads 32."),
+    ):
+        visit.type("text", text)
+        page.locator("#fill").click()
+        expect(words.locator(".note")).to_have_text(sentence)
