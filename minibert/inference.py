@@ -9,7 +9,7 @@ batches by their length only to have less of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypedDict
@@ -132,8 +132,7 @@ class TrainedModel:
         lengths = np.diff(texts.starts)
         vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        bar = tqdm(total=len(texts), desc="encoding", unit="text", disable=None if len(texts) >= LONG else True)
-        with evaluating(self.encoder), bar:
+        with evaluating(self.encoder), _counting(len(texts)) as count:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
@@ -142,7 +141,7 @@ class TrainedModel:
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()
-                bar.update(len(rows))
+                count(len(rows))
         return vectors
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
@@ -225,6 +224,16 @@ class TrainedModel:
         filled[place] = token
         sequence = self.tokenizer.decode(filled.tolist(), skip_special=alone)
         return Guess(score=score, token=token, token_str=self.tokenizer.decode([token]), sequence=sequence)
+
+
+@contextmanager
+def _counting(total: int) -> Iterator[Callable[[int], object]]:
+    """Show how many of many sentences are done, on a terminal; of few, nothing: a bar costs a thread, shown or not."""
+    if total < LONG:
+        yield lambda _: None
+        return
+    with tqdm(total=total, desc="encoding", unit="text", disable=None) as bar:
+        yield bar.update
 
 
 @contextmanager

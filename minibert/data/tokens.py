@@ -148,8 +148,9 @@ def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: in
         tokenizer: decides the ids.
         max_length: the most tokens a text may have, the two special ones included.
     """
-    bar = tqdm(texts, desc="tokenising", unit=" texts", disable=None)  # on a terminal only
-    chunks = list(encode_chunks(bar, tokenizer, max_length))
+    # A bar on a terminal only, and for few texts none: it costs a thread, shown or not.
+    shown = texts if len(texts) < CHUNK else tqdm(texts, desc="tokenising", unit=" texts", disable=None)
+    chunks = list(encode_chunks(shown, tokenizer, max_length))
     ids = [np.empty(0, dtype=id_type(tokenizer)), *(ids for ids, _ in chunks)]
     lengths = [np.zeros(1, dtype=np.int64), *(lengths for _, lengths in chunks)]
     return TokenStore(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
