@@ -1,5 +1,6 @@
 # Everything a fresh machine needs is python3 (3.11 or newer) and make.
 #   make demo   pretrain, fine-tune and evaluate on the built-in toy world
+#   make strong the strong recipe on real text: WIKIPEDIA, VOCAB and SNLI may be paths; without them, the Hub's
 #   make test   the whole test suite
 #   make lint   formatting, lint rules, types
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo strong test lint clean
 
 demo: .venv/installed
 	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 1 --batch-size 32 \
@@ -15,6 +16,15 @@ demo: .venv/installed
 	$(BIN)/python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli --overwrite --epochs 6 \
 	    --batch-size 64 --learning-rate 2e-3 --schedule linear --warmup-ratio 0.1 --max-length 24 --dropout 0
 	$(BIN)/python evaluate.py --data toy --model models/toy_nli
+
+WIKIPEDIA ?= hub
+SNLI ?= hub
+strong: .venv/installed
+	$(BIN)/python train_mlm.py --recipe strong --data $(WIKIPEDIA) $(if $(VOCAB),--vocab $(VOCAB)) \
+	    --output models/bert_mlm_strong
+	$(BIN)/python train_nli.py --recipe strong --data $(SNLI) --encoder models/bert_mlm_strong \
+	    --output models/sbert_nli_strong
+	$(BIN)/python evaluate.py --data $(SNLI) --model models/sbert_nli_strong
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -202,6 +202,9 @@ class MLMOptions(TrainingOptions):
         "learning_rate": 2e-3, "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
+    data: str = option(
+        "hub", "hub, hub-pairs (SNLI as text), toy, or a file or folder of parquet, jsonl, json, csv, tsv or txt"
+    )
     output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
     vocab: str = option(
         "",

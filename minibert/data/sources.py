@@ -182,25 +182,29 @@ class Pairs:
 
 
 def load_articles(
-    data: str, *, max_articles: int, held_out: int, min_characters: int, seed: int, hub: str = HUB_WIKIPEDIA
+    data: str, *, max_articles: int, held_out: int, min_characters: int, seed: int, hub: str = ""
 ) -> Articles:
     """Articles without the short ones, shuffled and parted; not read yet.
 
     Args:
-        data: "hub", "toy", or a path.
+        data: "hub" for Wikipedia, "hub-pairs" for SNLI's training pairs as texts of two sentences, "toy", or a path.
         max_articles: how many to train on; 0 is all but the held-out ones.
         held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
             the last ones of it.
         min_characters: only texts longer than this are kept.
         seed: of the shuffle.
-        hub: the data set that "hub" stands for; a local folder laid out alike works too.
+        hub: another data set in their place; a local folder laid out alike works too.
     Raises:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
     """
     if data == "hub":
+        hub = hub or HUB_WIKIPEDIA
         everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
         source: Callable[[], Any] = partial(_hub_identity, hub, everything)
         batches: Callable[[], Iterator[list[Any]]] = partial(_hub_batches, hub, everything)
+    elif data == "hub-pairs":
+        hub = hub or HUB_SNLI
+        source, batches = partial(_hub_pairs_identity, hub), partial(_hub_pairs_batches, hub)
     elif data == "toy":
         source, batches = _toy_identity, _toy_batches
     else:
@@ -283,6 +287,14 @@ def _hub_identity(hub: str, everything: bool) -> Any:
     """The data set's name, which has its date in it, and nothing that only the network knows; a folder's files."""
     pattern = WIKIPEDIA_ALL_FILES if everything else WIKIPEDIA_FIRST_FILE
     return [hub, pattern, NOTEBOOK_ROWS, _identity(sorted(Path(hub).glob(pattern)) if Path(hub).is_dir() else [])]
+
+
+def _hub_pairs_batches(hub: str) -> Iterator[list[Any]]:
+    yield from _text_column("hub-pairs", _read_hub(hub, "train").to_iterable_dataset())
+
+
+def _hub_pairs_identity(hub: str) -> Any:
+    return [hub, "train", _identity(sorted(Path(hub).rglob("train*.parquet")) if Path(hub).is_dir() else [])]
 
 
 def _toy_batches() -> Iterator[list[Any]]:

@@ -251,6 +251,14 @@ def test_the_hubs_layout_of_snli(tmp_path: Path) -> None:
         assert all(premise.startswith(split) for premise in result.premises)
 
 
+def test_snlis_training_pairs_as_texts(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        rows = [{"premise": f"{split} {i} " + "." * 40, "hypothesis": "b", "label": 0} for i in range(9)]
+        write(tmp_path / "plain_text" / f"{split}-00000-of-00001.parquet", rows)
+    result = articles("hub-pairs", hub=str(tmp_path))
+    assert sorted([*result.train, *result.held_out]) == [f"train {i} " + "." * 40 + " b" for i in range(9)]
+
+
 def test_snlis_own_zip(tmp_path: Path) -> None:
     """gold_label with "-", sentence1, sentence2, dev for validation, and the same again as .txt beside a README."""
     for split in ("train", "dev", "test"):
