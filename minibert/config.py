@@ -174,7 +174,7 @@ class TrainingOptions:
                 raise UserError(f"{flag} {value}: [CLS], one token and [SEP] need 3")
             if item.name in _AT_LEAST_ZERO and not value >= 0:  # so that NaN is refused, too
                 raise UserError(f"{flag} {value}: it can't be negative")
-            if item.name in _RATES and not 0 <= value < 1:
+            if item.name in _RATES and value is not None and not 0 <= value < 1:
                 raise UserError(f"{flag} {value}: it has to be in [0, 1)")
         if not (0 < self.learning_rate < math.inf and self.clip > 0):
             raise UserError("--learning-rate and --clip have to be numbers above 0")
@@ -189,7 +189,7 @@ _AT_LEAST_ZERO = {
     "max_validation",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
-_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2"}
+_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +280,7 @@ class NLIOptions(TrainingOptions):
     product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
+    hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], others in each epoch")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
     schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)

@@ -6,6 +6,7 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from minibert.card import write_card
 from minibert.config import LABELS, NLIOptions
-from minibert.data.batching import Batch, batches_per_epoch, epoch_batches, pad
+from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
+from minibert.data.masking import hide_tokens
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
@@ -56,13 +58,22 @@ class NLITask:
         self.device = next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
+        self.special = tokenizer.special()
         self.step_size = examples_per_step(options)
         self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
-        for _, rows in epoch_batches(len(self.train_labels), self.step_size, self.options.seed, epoch, start):
-            yield self._batch(self.train, self.train_labels, rows)
+        options = self.options
+        for step, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start):
+            batch = self._batch(self.train, self.train_labels, rows)
+            if options.hidden_tokens:
+                generator = batch_generator(options.seed, epoch, step)
+                hidden = hide_tokens(
+                    batch.input_ids, self.special, self.tokenizer.mask_id, generator, options.hidden_tokens
+                )
+                batch = replace(batch, input_ids=hidden)
+            yield batch
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, and how many were classified right."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.config import IGNORED
-from minibert.data.masking import mask_tokens
+from minibert.data.masking import hide_tokens, mask_tokens
 
 V, MASK = 1_000, 4
 SPECIAL = torch.arange(V) < 5
@@ -112,3 +112,17 @@ def test_agrees_with_the_notebooks_collator() -> None:
         assert not chosen[:, [0, 60, *range(61, 100)]].any()
         assert within(int(chosen.sum()), eligible, 0.15)
         assert within(int((seen[chosen] == MASK).sum()), int(chosen.sum()), 0.8)
+
+
+def test_hidden_tokens_are_as_many_as_asked_and_never_special() -> None:
+    """Of 100,000 ordinary tokens a share of 0.2, within five standard deviations; the others untouched."""
+    special = torch.zeros(50, dtype=torch.bool)
+    special[:5] = True
+    ids = torch.randint(50, (1_000, 100), generator=torch.Generator().manual_seed(0))
+    hidden = hide_tokens(ids, special, 4, torch.Generator().manual_seed(1), 0.2)
+    changed = hidden != ids
+    assert (hidden[changed] == 4).all()
+    assert not special[ids[changed]].any()
+    ordinary = int((~special[ids]).sum())
+    assert abs(int(changed.sum()) - 0.2 * ordinary) < 5 * math.sqrt(0.2 * 0.8 * ordinary)
+    assert torch.equal(hidden, hide_tokens(ids, special, 4, torch.Generator().manual_seed(1), 0.2))

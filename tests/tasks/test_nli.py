@@ -150,3 +150,23 @@ def test_every_option_of_the_classifier_reaches_it(
             assert (module.p if isinstance(module, Dropout) else module.dropout) == 0.25
     model, _ = make_classifier(NLIOptions(encoder=str(tmp_path)))
     assert model.encoder.config == config
+
+
+def test_tokens_are_hidden_in_training_alone_and_anew_in_each_epoch(
+    config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    plain, hidden = (make(config, tokenizer, batch_size=5, hidden_tokens=rate) for rate in (0.0, 0.4))
+    seen = set()
+    for epoch in range(4):
+        (batch,), (again,) = hidden.batches(epoch, 0), hidden.batches(epoch, 0)
+        assert torch.equal(batch.input_ids, again.input_ids)
+        whole = next(plain.batches(epoch, 0))
+        left = batch.input_ids != tokenizer.mask_id
+        assert torch.equal(batch.input_ids[left], whole.input_ids[left])
+        assert not tokenizer.special()[whole.input_ids[~left]].any()
+        assert torch.equal(batch.attention_mask, whole.attention_mask)
+        seen.add(tuple((~left).flatten().tolist()))
+    assert len(seen) == 4
+    with torch.no_grad():
+        hidden.model.load_state_dict(plain.model.state_dict())
+        assert hidden.validate() == plain.validate()
