@@ -1,4 +1,7 @@
-"""Proves that README tells the truth: its code runs and prints what it shows, its commands and links exist."""
+"""Proves that README tells the truth: its code runs and prints what it shows, its commands and links exist.
+
+The commands of docs/recipe.md are checked, too.
+"""
 
 import doctest
 import re
@@ -19,7 +22,9 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OPTIONS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
-SHELL = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+RECIPE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + RECIPE, re.DOTALL)
+SHELL = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
 # Each from the script's name on, whatever starts it.
 SCRIPTS = [
