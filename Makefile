@@ -2,12 +2,13 @@
 #   make demo   pretrain, fine-tune and evaluate on the built-in toy world
 #   make test   the whole test suite
 #   make lint   formatting, lint rules, types
+#   make docs   the reference site, in build/site; open index.html
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 3 --batch-size 32 \
@@ -23,6 +24,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv build *.egg-info
