@@ -3,12 +3,13 @@
 #   make strong the strong recipe on real text: WIKIPEDIA, VOCAB and SNLI may be paths; without them, the Hub's
 #   make test   the whole test suite
 #   make lint   formatting, lint rules, types
+#   make docs   the reference site, in build/site; open index.html
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo strong test lint clean
+.PHONY: demo strong test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 1 --batch-size 32 \
@@ -33,6 +34,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv build *.egg-info
