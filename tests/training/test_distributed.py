@@ -117,8 +117,9 @@ def exact(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, (script, arguments) in kinds.items():
         for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
             script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
-    (folder / "mlm.out").write_text(real.communicate(timeout=120)[0])
-    assert real.returncode == 0
+    out, err = real.communicate(timeout=120)
+    (folder / "mlm.out").write_text(out)
+    assert real.returncode == 0, err
     ranks = forks.run("train_nli", *kinds["nli"][1], *HALF, "--output", str(folder / "nli-ranks"))
     assert ranks.statuses == [0, 0], ranks.err
     assert ranks.out[1] == ranks.err[0] == ranks.err[1] == ""
