@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import evaluate
 import train_mlm
 import train_nli
+from minibert.card import write_card
 from minibert.cli import parse_options
 from minibert.config import LABELS, MLMOptions, NLIOptions
 from minibert.training.progress import Progress
@@ -81,6 +82,8 @@ def test_a_cards_command_is_the_run(models: Path, name: str, options: type[MLMOp
 
 def test_an_evaluation_is_added_to_the_card(models: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(models / "nli", tmp_path / "nli"))
+    (folder / "evaluation.json").unlink(missing_ok=True)  # of another test
+    write_card(folder)
     assert "On the validation split" not in (folder / "README.md").read_text()
     evaluate.main([
         "--model", str(folder), "--data", "toy", "--split", "validation", "--json", str(tmp_path / "x.json"),
