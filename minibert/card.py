@@ -15,6 +15,7 @@ from typing import Any
 
 import minibert
 from minibert.config import MLMOptions, NLIOptions
+from minibert.errors import UserError
 from minibert.files import read_json, write_file
 
 CARD, EVALUATION = "README.md", "evaluation.json"
@@ -41,6 +42,16 @@ def write_card(folder: Path) -> None:
     Raises:
         UserError: the run's records are missing or damaged, or the card can't be written.
     """
+    try:
+        text = _card(folder)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder}: the run's records are damaged, or another version's ({error!r})") from error
+    write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _card(folder: Path) -> str:
     options = read_json(folder / "options.json", "")
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     records: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -60,7 +71,7 @@ def write_card(folder: Path) -> None:
         "## Limits",
         _LIMITS[kind],
     ]
-    write_file(folder / CARD, lambda partial: partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8"))
+    return "\n\n".join(parts) + "\n"
 
 
 def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -> list[str]:

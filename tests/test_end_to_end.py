@@ -19,6 +19,7 @@ import train_nli
 from minibert.card import write_card
 from minibert.cli import parse_options
 from minibert.config import LABELS, MLMOptions, NLIOptions
+from minibert.errors import UserError
 from minibert.training.progress import Progress
 from tests.metrics import records
 
@@ -93,6 +94,10 @@ def test_an_evaluation_is_added_to_the_card(models: Path, tmp_path: Path) -> Non
     card = (folder / "README.md").read_text()
     assert "On the validation split of toy" in card
     assert f"| accuracy | {report['accuracy']:.4f} |" in card
+    (folder / "metrics.jsonl").write_text('{"kind": "start"}\n')
+    with pytest.raises(UserError, match="records are damaged"):
+        write_card(folder)
+    assert (folder / "README.md").read_text() == card
 
 
 def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ALLOWED = {
     "errors": set(),
     "config": {"errors"},
     "files": {"errors"},
-    "card": {"config", "files"},
+    "card": {"config", "errors", "files"},
     "device": {"errors"},
     "cli": {"config", "errors"},
     "model": {"config"},

@@ -5,9 +5,10 @@ Source: the notebook, Task 3.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from minibert.card import EVALUATION, write_card
+from minibert.card import CARD, EVALUATION, write_card
 from minibert.config import LABELS, EvaluateOptions
 from minibert.data.sources import load_pairs
 from minibert.device import pick_device
@@ -50,7 +51,7 @@ def evaluate(options: EvaluateOptions) -> None:
     default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
     plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default)
     record = {"model": str(path), "data": options.data, "split": options.split, **result}
-    if path.is_dir() and (path / "options.json").exists():  # a folder of train_nli.py: its card has these, too
+    if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
         write_json(path / EVALUATION, record)
         write_card(path)
     if options.json:

@@ -19,7 +19,7 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW as the options have it; beta1 0.9 and epsilon 1e-8 are torch's and the notebook's own.
 
     By default all parameters are decayed, biases and norms included, as in the notebook. With `decayed` "matrices" only
-    those of two dimensions are, which is BERT's own rule but for the embeddings, which it decays, too.
+    those of two dimensions are, the embeddings among them, which is BERT's own rule.
 
     The fused kernel reads and writes each parameter once a step instead of a dozen times; the arithmetic is the same.
     """
