@@ -27,7 +27,7 @@ from minibert.card import CARD, EVALUATION
 from minibert.config import TrainingOptions
 from minibert.device import pick_device, pick_precision
 from minibert.errors import UserError
-from minibert.files import claimed, write_json
+from minibert.files import PARTIAL, claimed, write_json
 from minibert.plots import plot_training
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
 from minibert.training.distributed import local_rank, rank, together, world_size
@@ -160,7 +160,8 @@ def run_training(
 
     save(folder)
     plot_training(folder)
-    shutil.rmtree(folder / CHECKPOINTS)  # nothing is left to resume
+    # Nothing is left to resume. All at once: killed half-way, a run would seem unfinished and lack its best epoch.
+    shutil.rmtree((folder / CHECKPOINTS).rename(folder / f"{PARTIAL}{CHECKPOINTS}"))
     heading("saved", str(folder))
 
 
