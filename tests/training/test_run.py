@@ -86,6 +86,22 @@ def test_the_last_two_checkpoints_are_kept_until_the_model_is_saved(tmp_path: Pa
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_run_killed_while_it_removes_its_checkpoints_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Death comes as soon as anything is removed; what is left must not look like a run to be resumed."""
+
+    def die(folder: Path, **_: object) -> None:
+        if list(folder.glob("*.safetensors")):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("minibert.training.run.shutil.rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(LineTask(Line(), SCORES), options(tmp_path, save_every=2))
+    assert not (tmp_path / "checkpoints").exists()
+    assert list(tmp_path.glob(".partial-checkpoints/best.safetensors"))
+
+
 def test_options_are_written_and_a_contradiction_is_refused(tmp_path: Path) -> None:
     fail(tmp_path, 12)
     written = json.loads((tmp_path / "options.json").read_text())
