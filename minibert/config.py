@@ -290,23 +290,34 @@ class NLIOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
+class AnswersOptions:
+    """A trained classifier, and the labelled pairs that it is to answer."""
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
     data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv or tsv")
     split: str = option("test", "which part of the data", choices=("train", "validation", "test"))
     max_pairs: int = option(6_000, "pairs, sampled as in the notebook; 0: all")
     seed: int = option(42, "seed of the sample")
-    batch_size: int = option(64, "pairs in a batch; does not change the results")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        if self.max_pairs < 0 or self.seed < 0:
+            raise UserError("--max-pairs and --seed can't be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(AnswersOptions):
+    """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
+
+    batch_size: int = option(64, "pairs in a batch; does not change the results")
     json: str = option("", "also write every figure to this file")
     figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
     hypothesis: str | None = option(None, "see --premise")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
-        if self.batch_size < 1 or self.max_pairs < 0 or self.seed < 0:
-            raise UserError("--batch-size has to be at least 1, --max-pairs and --seed can't be negative")
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size {self.batch_size}: it has to be at least 1")

@@ -26,7 +26,7 @@ ALLOWED = {
     "plots.__main__": {"cli", "plots", "tasks"},
     "inference": {"data", "errors", "model"},
     "demo": {"config", "data", "errors", "inference", "plots"},
-    "demo.__main__": {"__init__", "cli", "config", "demo", "errors", "from_pretrained"},
+    "demo.__main__": {"cli", "config", "demo", "errors", "pretrained"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
     "tasks": {

@@ -46,11 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_free(options.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: it would tell its makers
     os.environ["no_proxy"] = f"{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))},{HOST}"
-    from minibert import from_pretrained
+    from minibert.pretrained import from_pretrained, load_classifier
 
-    model = from_pretrained(options.model)
-    if model.classifier is None:
-        raise UserError(f"{options.model} has no classifier: write one with train_nli.py")
+    model = load_classifier(options.model)
     filler = from_pretrained(options.mlm) if Path(options.mlm).exists() else None
     if filler and filler.masked_lm is None:
         raise UserError(f"{options.mlm} has no MLM head: write one with train_mlm.py")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minibert.config import option
+from minibert.config import AnswersOptions, option
 from minibert.errors import UserError
 
 
@@ -48,30 +48,14 @@ class EmbeddingsPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswersPicture:
-    """What a classifier says of labelled pairs; the options are those of evaluate.py."""
-
-    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
-    data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv or tsv")
-    split: str = option("test", "which part of the data", choices=("train", "validation", "test"))
-    max_pairs: int = option(6_000, "pairs, sampled as in the notebook; 0: all")
-    seed: int = option(42, "seed of the sample")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-
-    def __post_init__(self) -> None:
-        if self.max_pairs < 0 or self.seed < 0:
-            raise UserError("--max-pairs and --seed can't be negative")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConfusionPicture(AnswersPicture):
-    """Which labels a classifier takes for which."""
+class ConfusionPicture(AnswersOptions):
+    """Which labels a classifier takes for which; the options are those of evaluate.py."""
 
     output: str = option("confusion_matrix.png", "where the picture goes")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReliabilityPicture(AnswersPicture):
-    """How often a classifier is right that says it is so sure."""
+class ReliabilityPicture(AnswersOptions):
+    """How often a classifier is right that says it is so sure; the options are those of evaluate.py."""
 
     output: str = option("reliability.png", "where the picture goes")

@@ -83,6 +83,14 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     return model
 
 
+def load_classifier(name: str | Path) -> TrainedModel:
+    """The same of a folder that has to have a classifier; without one, it is a UserError that says so."""
+    model = from_pretrained(name)
+    if model.classifier is None:
+        raise UserError(f"{name} has no classifier: write one with train_nli.py")
+    return model
+
+
 def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, WordPieceTokenizer, list[str]]:
     """Read the encoder alone, to train it further, its tokenizer, and the names of what else there is.
 

@@ -16,7 +16,7 @@ from minibert.errors import UserError
 from minibert.evaluation import figures, report_text
 from minibert.files import write_json
 from minibert.plots import plot_confusion
-from minibert.pretrained import from_pretrained
+from minibert.pretrained import load_classifier
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -27,10 +27,7 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     device = pick_device(options.device)
     path = Path(options.model)
-    model = from_pretrained(path).to(device)
-    if model.classifier is None:
-        raise UserError(f"{path} has no classifier: write one with train_nli.py")
-
+    model = load_classifier(path).to(device)
     if options.premise is not None and options.hypothesis is not None:
         for side in ("premise", "hypothesis"):
             if not getattr(options, side).strip():

@@ -87,12 +87,9 @@ class NLITask:
         the share of the label that is answered most.
         """
         count = len(self.validation_labels)
-        rows = np.arange(count)
-        size = self.options.batch_size
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
-        for start in range(rank() * size, count, world_size() * size):
-            batch = self._batch(self.validation, self.validation_labels, rows[start : start + size]).to(self.device)
+        for batch in self._validation_batches(rank(), world_size()):
             u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
             logits = self.model.classify(u, v)  # (B, 3)
             its_loss, its_correct = _sums(logits, batch.labels)
@@ -128,18 +125,20 @@ class NLITask:
 
         Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2 (temperature scaling).
         """
-        size, count = self.options.batch_size, len(self.validation_labels)
-        logits = []
         with evaluating(self.model):
-            for start in range(0, count, size):
-                rows = np.arange(start, min(start + size, count))
-                batch = self._batch(self.validation, self.validation_labels, rows).to(self.device)
-                logits.append(self.model(batch.input_ids, batch.attention_mask).cpu())  # (B, 3)
+            logits = [self.model(batch.input_ids, batch.attention_mask).cpu() for batch in self._validation_batches()]
         divisor = temperature(torch.cat(logits).double().numpy(), self.validation_labels)
         with torch.no_grad():
             for parameter in self.model.classifier.parameters():
                 parameter.div_(divisor)
         return divisor
+
+    def _validation_batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
+        """The validation pairs in their order; of their batches number `first` and then one in so many."""
+        count, size = len(self.validation_labels), self.options.batch_size
+        for start in range(first * size, count, every * size):
+            rows = np.arange(start, min(start + size, count))
+            yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
         """Premises and hypotheses as ids."""

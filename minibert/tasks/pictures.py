@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibert import evaluation
+from minibert.config import AnswersOptions
 from minibert.data.sources import load_pairs
 from minibert.data.topics import load_topics
 from minibert.device import pick_device
@@ -16,14 +17,13 @@ from minibert.errors import UserError
 from minibert.inference import Predictions
 from minibert.plots import plot_attention, plot_confusion, plot_embeddings, plot_reliability, plot_training
 from minibert.plots.options import (
-    AnswersPicture,
     AttentionPicture,
     ConfusionPicture,
     EmbeddingsPicture,
     ReliabilityPicture,
     TrainingPicture,
 )
-from minibert.pretrained import from_pretrained
+from minibert.pretrained import from_pretrained, load_classifier
 
 
 def training(options: TrainingPicture) -> None:
@@ -82,10 +82,8 @@ def embeddings(options: EmbeddingsPicture) -> None:
     plot_embeddings(vectors, [topic for topic, _ in topical], Path(options.output))
 
 
-def _answers(options: AnswersPicture) -> tuple[NDArray[np.int64], Predictions]:
+def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
     """The true labels of some pairs, and what the classifier says of them."""
-    model = from_pretrained(options.model).to(pick_device(options.device))
-    if model.classifier is None:
-        raise UserError(f"{options.model} has no classifier: write one with train_nli.py")
+    model = load_classifier(options.model).to(pick_device(options.device))
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
     return pairs.labels, model.predict(pairs.premises, pairs.hypotheses)
