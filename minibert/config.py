@@ -186,7 +186,7 @@ _AT_LEAST_ONE = {
 }  # fmt: skip
 _AT_LEAST_ZERO = {
     "seed", "threads", "max_steps", "weight_decay", "save_every", "max_articles", "min_characters", "max_train",
-    "max_validation",
+    "max_validation", "contrast",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
 _RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens"}
@@ -281,6 +281,7 @@ class NLIOptions(TrainingOptions):
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
     hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], others in each epoch")
+    contrast: float = option(0.0, "weight of a second loss: entailed pairs are to find each other in their batch")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
     schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)

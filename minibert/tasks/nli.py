@@ -25,6 +25,7 @@ from minibert.device import compile_blocks, describe
 from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
+from minibert.model.contrast import contrastive_loss
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.training.distributed import gather, rank, ranks, together, world_size
@@ -76,8 +77,15 @@ class NLITask:
             yield batch
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, and how many were classified right."""
-        loss, correct = _sums(self.model(batch.input_ids, batch.attention_mask), batch.labels)
+        """Cross-entropy summed over the pairs, with the contrastive loss in its weight; how many are classified right.
+
+        The other sentences that an entailed pair is compared with are those of the same part of a batch: with
+        `--accumulate`, or on several ranks, they are fewer.
+        """
+        u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
+        loss, correct = _sums(self.model.classify(u, v), batch.labels)
+        if self.options.contrast:
+            loss = loss + self.options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
         return loss, {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:

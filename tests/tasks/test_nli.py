@@ -73,6 +73,22 @@ def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceToke
     assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
 
 
+def test_the_contrastive_loss_is_added_in_its_weight(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Pairs 0 and 4 are entailed; each is compared with all five."""
+    plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, contrast=0.7)
+    task.model.load_state_dict(plain.model.state_dict())
+    batch = next(task.batches(0, 0))
+    u, v = (F.normalize(side, dim=-1) for side in task.model.embed(batch.input_ids, batch.attention_mask).chunk(2))
+    logits = u @ v.T * 20
+    expected = sum(
+        (F.cross_entropy(logits[row], torch.tensor(row)) + F.cross_entropy(logits[:, row], torch.tensor(row))) / 2
+        for row in torch.nonzero(batch.labels == 0).flatten().tolist()
+    )
+    (with_contrast, extras), (without, _) = task.loss(batch), plain.loss(batch)
+    torch.testing.assert_close(with_contrast - without, 0.7 * expected)
+    assert set(extras) == {"accuracy"}
+
+
 def test_validation_is_what_predict_says(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
     for changes in ({}, {"hypothesis_only": True}):
         task = make(config, tokenizer, **changes)
