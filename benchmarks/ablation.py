@@ -7,8 +7,9 @@ the output folder is not run again.
     python benchmarks/ablation.py mlm --data wikipedia/ --vocab vocab.txt --output ablation [--rows 0 9] [--steps 1000]
     python benchmarks/ablation.py nli --data snli/ --encoder models/bert_mlm_strong --output ablation [--seeds 1 2 3]
 
-Without --steps each row has all the steps of its recipe. --snapshots 200 1000 keeps the model at these steps, too, for
-a look at its attention.
+Without --steps each row has all the steps of its recipe. The losses of the rows asked for are drawn together, in
+mlm.png or nli.png of the output folder. --snapshots 200 1000 keeps the model at these steps, too, for a look at its
+attention (benchmarks/plateau.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
 from minibert.files import write_json
+from minibert.plots import canvas
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,15 @@ def main() -> None:
     options = parser.parse_args()
 
     ladder = LADDERS[options.ladder]
+    options.rows = options.rows or list(range(len(ladder)))
     print("| change | held-out loss or validation accuracy | seconds a step |\n| --- | --- | --- |", flush=True)
-    for number in options.rows or range(len(ladder)):
+    for number in options.rows:
         runs = [run(ladder, number, seed, options) for seed in options.seeds]
         scores = [score for score, _ in runs]
         spread = f" ({min(scores):.4f} to {max(scores):.4f})" if len(scores) > 1 else ""
         seconds = statistics.median(seconds for _, seconds in runs)
         print(f"| {ladder[number].name} | {statistics.mean(scores):.4f}{spread} | {seconds:.3f} |", flush=True)
+    draw(ladder, options)
 
 
 def flags(ladder: tuple[Row, ...], number: int) -> list[str]:
@@ -110,9 +114,14 @@ def flags(ladder: tuple[Row, ...], number: int) -> list[str]:
     return [flag for row in [*before, ladder[number]] for flag in row.flags]
 
 
+def place(number: int, seed: int, options: argparse.Namespace) -> Path:
+    """The folder of a row's run with a seed."""
+    return Path(options.output / f"{options.ladder}-{number}-{options.steps or 'all'}-{seed}")
+
+
 def run(ladder: tuple[Row, ...], number: int, seed: int, options: argparse.Namespace) -> tuple[float, float]:
     """Train one row with one seed, unless it is there; its score at the end and its seconds a step."""
-    folder = options.output / f"{options.ladder}-{number}-{options.steps or 'all'}-{seed}"
+    folder = place(number, seed, options)
     if not (folder / "model.safetensors").exists():
         command = [
             sys.executable, str(ROOT / f"train_{options.ladder}.py"), *flags(ladder, number), "--data", options.data,
@@ -141,8 +150,7 @@ def keep_snapshots(folder: Path, steps: list[int]) -> None:
 
 def read(folder: Path, row: Row) -> tuple[float, float]:
     """A finished run's figures, from what it has written; they are put together in the folder's row.json."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    records = metrics(folder)
     validations = [record for record in records if record["kind"] == "validation"]
     end = records[-1]
     name = "held_out_loss" if "held_out_loss" in validations[-1] else "validation_accuracy"
@@ -150,6 +158,28 @@ def read(folder: Path, row: Row) -> tuple[float, float]:
     seconds = end["seconds"] / end["step"]
     write_json(folder / "row.json", {"row": row.name, name: best, "steps": end["step"], "seconds_a_step": seconds})
     return best, seconds
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """All records of a run."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
+    """The losses in training of all rows over their steps, of the first seed, in one picture."""
+    figure = canvas.new_figure(8, 4.5)
+    if figure is None:
+        return
+    axes = figure.subplots()
+    for index, number in enumerate(options.rows):
+        records = [record for record in metrics(place(number, options.seeds[0], options)) if record["kind"] == "train"]
+        colour, style = canvas.COLOURS[index % len(canvas.COLOURS)], ("-", "--", ":")[index // len(canvas.COLOURS) % 3]
+        steps, losses = ([record[name] for record in records] for name in ("step", "loss"))
+        axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {ladder[number].name}")
+    axes.set(xlabel="step", ylabel="loss in training")
+    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    canvas.open_axes(axes)
+    canvas.save(figure, options.output / f"{options.ladder}.png")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import ablation
+from benchmarks import ablation, plateau
 from minibert.cli import parse_options
 from minibert.config import MLMOptions, NLIOptions
 from minibert.data.tokenizer import SPECIAL_TOKENS
@@ -83,7 +84,8 @@ def test_ablation(tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    row = done.stdout.splitlines()[-1]
+    row, drawn = done.stdout.splitlines()[-2:]
+    assert drawn == f"drawn       {tmp_path / 'mlm.png'}"
     folders = [tmp_path / f"mlm-9-2-{seed}" for seed in (1, 2)]
     losses = [json.loads((folder / "row.json").read_text())["held_out_loss"] for folder in folders]
     assert row.startswith(f"| heads pointed at neighbours | {sum(losses) / 2:.4f} ({min(losses):.4f} to ")
@@ -93,3 +95,31 @@ def test_ablation(tmp_path: Path) -> None:
         assert (folder / "step-00000001.safetensors").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert again.stdout == done.stdout  # nothing is run a second time
+
+    run = folders[0]
+    plateau = [
+        sys.executable, str(ROOT / "benchmarks" / "plateau.py"), "--runs", str(run), "--names", "rotary",
+        "--steps", "1", "--text", "the king of the island", "--output", str(tmp_path / "plateau.png"),
+    ]  # fmt: skip
+    done = subprocess.run(plateau, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[2:4]] == ["1", "the last"]
+    assert (tmp_path / "plateau.png").exists()
+
+
+def test_the_head_that_looks_most_at_neighbours() -> None:
+    """Two layers of one head over five tokens: the first looks everywhere alike, the second at the token before."""
+    maps = np.full((2, 1, 5, 5), 0.2, dtype=np.float32)
+    maps[1, 0] = np.eye(5, k=-1)
+    maps[1, 0, 0, 0] = 1
+
+    class Model:
+        def attention(self, text: str) -> tuple[list[str], np.ndarray]:
+            return text.split(), maps
+
+    look = plateau.look_of(Model(), "[CLS] a b c [SEP]")  # type: ignore[arg-type]
+    assert (look.layer, look.head, look.neighbours) == (1, 0, 1)
+    maps[1] = 0.2
+    looks = [[0.5, 0, 0, 0, 0.5], [1.0, 0, 0, 0, 0], [0, 0, 1.0, 0, 0]]  # half, all and all of it at neighbours
+    maps[0, 0, 1:4] = np.array(looks)
+    assert plateau.look_of(Model(), "[CLS] a b c [SEP]").neighbours == pytest.approx(2.5 / 3)  # type: ignore[arg-type]
