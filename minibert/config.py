@@ -68,11 +68,11 @@ class ModelConfig:
     intermediate_size: int = 1_024  # F
     max_position_embeddings: int = 128  # the longest T
     type_vocab_size: int = 2  # 0: sentences of a pair are not told apart
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
+    hidden_dropout_prob: float = 0.1  # of the embeddings, and of what each part of a block adds
+    attention_probs_dropout_prob: float = 0.1  # of what a head looks at
+    initializer_range: float = 0.02  # standard deviation of the starting weights
+    layer_norm_eps: float = 1e-12  # added to the variance, so that no norm divides by 0
+    pad_token_id: int = 0  # its vector is 0, and stays so
     rotary: bool = False  # queries and keys are turned by their position, instead of a table of position vectors
     norm_first: bool = False  # a norm before each part and one at the end, instead of one after each sum
     gated: bool = False  # the feed-forward layer is a GeGLU
