@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.model.dropout import dropout
-from minibert.model.packing import Packing
+from minibert.model.packing import Packing, only
 from minibert.model.rotary import pointing, rotate
 
 
@@ -69,9 +69,7 @@ class SelfAttention(nn.Module):
         context = context.transpose(1, 2).flatten(2)  # (B, T, D): the heads side by side again
         if packing is not None:
             context = packing.pack(context)
-        if wanted is not None:
-            context = context.flatten(0, -2).index_select(0, wanted)  # (M, D)
-        return self.output(context)
+        return self.output(only(context, wanted))
 
     def probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much each token takes from each: (B, T, D) to (B, H, T, T), whose rows, a query's, sum to 1.

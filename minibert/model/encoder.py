@@ -20,7 +20,7 @@ from minibert.config import ModelConfig
 from minibert.model.attention import SelfAttention
 from minibert.model.dropout import Dropout
 from minibert.model.embeddings import Embeddings
-from minibert.model.packing import Packing
+from minibert.model.packing import Packing, only
 
 
 class FeedForward(nn.Module):
@@ -80,9 +80,7 @@ class EncoderBlock(nn.Module):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (N, D) -> (N, D), or to (M, D); the other arguments as in `SelfAttention`."""
         attended = self.attention(hidden, attention_mask, packing, wanted)
-        if wanted is not None:
-            hidden = hidden.flatten(0, -2).index_select(0, wanted)  # (M, D)
-        hidden = self.attention_norm(hidden + self.dropout(attended))
+        hidden = self.attention_norm(only(hidden, wanted) + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
     def attention_probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -113,9 +111,7 @@ class PreNormBlock(EncoderBlock):
     ) -> Tensor:
         """Shapes and arguments as in `EncoderBlock`."""
         attended = self.attention(self.attention_norm(hidden), attention_mask, packing, wanted)
-        if wanted is not None:
-            hidden = hidden.flatten(0, -2).index_select(0, wanted)  # (M, D)
-        hidden = hidden + self.dropout(attended)
+        hidden = only(hidden, wanted) + self.dropout(attended)
         return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))
 
     def attention_probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -58,3 +58,13 @@ class Packing:
         B, T = self.shape
         padded = packed.new_zeros(B * T, packed.shape[-1])
         return padded.index_copy_(0, self.places, packed).view(B, T, -1)
+
+
+def only(hidden: Tensor, wanted: Tensor | None) -> Tensor:
+    """Some tokens of a batch: (B, T, C) or (N, C) to (M, C).
+
+    Args:
+        hidden: a vector for each token.
+        wanted: (M,) which rows, all dimensions but the last being flattened; None leaves `hidden` as it is.
+    """
+    return hidden if wanted is None else hidden.flatten(0, -2).index_select(0, wanted)
