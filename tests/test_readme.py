@@ -6,6 +6,7 @@ The commands of docs/recipe.md are checked, too.
 import doctest
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,15 +82,29 @@ def test_the_tour_passes_every_file() -> None:
             assert f"(minibert/{file.relative_to(folder)})" in TEXT, file
 
 
-def test_the_demo_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The commands of `make demo`, as the Makefile has them, on a small share of the data."""
+@pytest.mark.parametrize(
+    ("target", "scripts"),
+    [
+        ("demo", ["train_mlm.py", "train_nli.py", "evaluate.py"]),
+        ("strong", ["train_mlm.py", "train_mlm.py", "train_nli.py", "evaluate.py"]),
+    ],
+)
+def test_what_make_runs(
+    target: str, scripts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands as make would start them, on a small share of the toy world."""
+    said = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "--directory", str(ROOT), target, "WIKIPEDIA=toy", "SNLI=toy"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    commands = [shlex.split(line) for line in said.replace("\\\n", " ").splitlines() if ".py " in line]
+    assert [words[1] for words in commands] == scripts
     monkeypatch.chdir(tmp_path)
-    recipe = re.search(r"^demo:.*\n((?:\t.*\n)+)", MAKEFILE.replace("\\\n", " "), re.MULTILINE)
-    assert recipe
-    commands = [shlex.split(line.replace("$(BIN)/", "")) for line in recipe[1].splitlines()]
-    assert [words[1] for words in commands] == ["train_mlm.py", "train_nli.py", "evaluate.py"]
-    mlm, nli, report = (words[2:] for words in commands)
-    train_mlm.main([*mlm, "--max-articles", "100", "--held-out", "10", "--max-steps", "2"])
-    train_nli.main([*nli, "--max-train", "60", "--max-validation", "30", "--max-steps", "2"])
-    evaluate.main([*report, "--max-pairs", "30"])
+    for _, script, *flags in commands:
+        script_main, few = {
+            "train_mlm.py": (train_mlm.main, ["--max-articles", "100", "--held-out", "10", "--max-steps", "2"]),
+            "train_nli.py": (train_nli.main, ["--max-train", "60", "--max-validation", "30", "--max-steps", "2"]),
+            "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
+        }[script]
+        script_main([*flags, *few])
     assert "precision" in capsys.readouterr().out
