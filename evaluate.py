@@ -1,7 +1,7 @@
 """Report how well a trained classifier does, or ask it about one pair.
 
 Example:
-    python evaluate.py --data toy
+    python evaluate.py --data toy --model models/toy_nli
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pretrain a small BERT with masked language modelling.
 
 Example:
-    python train_mlm.py --data toy
+    python train_mlm.py --data toy --output models/toy_mlm
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turn a pretrained encoder into a Siamese classifier of sentence pairs.
 
 Example:
-    python train_nli.py --data toy --encoder models/bert_mlm_small
+    python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli
 """
 
 from __future__ import annotations

@@ -148,11 +148,15 @@ class TrainingOptions:
     compile: bool = option(False, "compile the encoder's blocks with torch.compile before training")
     epochs: int = option(3, "passes over the training data")
     max_steps: int = option(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
-    batch_size: int = option(16, "examples in a batch; a step has one of each rank, times --accumulate")
+    batch_size: int = option(16, "examples in a batch; a step has so many, times --accumulate, times the processes")
     accumulate: int = option(1, "batches of each rank whose gradients are added up before a step")
     beta2: float = option(0.999, "AdamW's decay of the mean of squared gradients")
     weight_decay: float = option(0.01, "AdamW's decoupled weight decay")
-    decayed: str = option("all", "what it is for; the notebook's is for all, biases and norms too", choices=DECAYED)
+    decayed: str = option(
+        "all",
+        "which weights are decayed: all, as in the notebook, biases and norms too, or matrices only",
+        choices=DECAYED,
+    )
     clip: float = option(1.0, "largest gradient norm")
     log_every: int = option(100, "steps between two lines of progress")
     save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
@@ -211,7 +215,9 @@ class MLMOptions(TrainingOptions):
         "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
     )
     vocab_size: int = option(30_522, "largest vocabulary for --vocab train")
-    start_from: str = option("", "folder of a pretrained model to train further; its shape and vocabulary are used")
+    start_from: str = option(
+        "", "a pretrained model to train further, a folder or a name on the Hub; its shape and vocabulary are used"
+    )
     max_articles: int = option(30_000, "articles to train on; 0: all there are")
     min_characters: int = option(200, "leave out articles of no more characters than this")
     held_out: int = option(500, "further articles, never trained on, for the reported loss")
@@ -271,7 +277,7 @@ class NLIOptions(TrainingOptions):
         "learning_rate": 2e-4, "schedule": "linear", "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
 
-    encoder: str = option("models/bert_mlm_small", "folder of the pretrained encoder")
+    encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
     max_train: int = option(30_000, "training pairs, sampled as in the notebook; 0: all")
     max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
@@ -280,7 +286,7 @@ class NLIOptions(TrainingOptions):
     product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
-    hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], others in each epoch")
+    hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(0.0, "weight of a second loss: entailed pairs are to find each other in their batch")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
@@ -310,7 +316,7 @@ class AnswersOptions:
 class EvaluateOptions(AnswersOptions):
     """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
 
-    batch_size: int = option(64, "pairs in a batch; does not change the results")
+    batch_size: int = option(64, "sentences in a pass through the encoder; does not change the results")
     json: str = option("", "also write every figure to this file")
     figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")

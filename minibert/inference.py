@@ -162,10 +162,11 @@ class TrainedModel:
                 f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one"
             )
         seen = [""] * len(premises) if self.hypothesis_only else premises
-        embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)
+        # What `SiameseClassifier.forward` does, but for the batches: sentences of like length are encoded together.
+        embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, D)
         with evaluating(self.classifier):
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
-            probabilities = self.classifier.classify(u, v).softmax(dim=-1)
+            probabilities = self.classifier.classify(u, v).softmax(dim=-1)  # (pairs, 3)
         return Predictions(probabilities.cpu().numpy(), embeddings)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:

@@ -173,7 +173,7 @@ def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], m
     assert "mlm has no classifier" in fails(capsys, "--model", "mlm", "--port", free)
     assert "nli has no MLM head" in fails(capsys, "--model", "nli", "--mlm", "nli", "--port", free)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert 'pip install "minibert[demo]"' in fails(capsys, "--model", "nli", "--port", free)
+    assert 'pip install -e ".[demo]"' in fails(capsys, "--model", "nli", "--port", free)
 
 
 def test_without_gradio_help_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

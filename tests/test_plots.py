@@ -148,5 +148,5 @@ def test_without_matplotlib_a_line_says_so(
     plots.plot_embeddings(np.eye(3, dtype=np.float32), ["a", "b", "c"], tmp_path / "picture.png")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
-    assert all("minibert[plots]" in line for line in lines)
+    assert all('-e ".[plots]"' in line for line in lines)
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(DemoOptions, arguments, str(__doc__), "python -m minibert.demo")
     for needed in ("gradio", "matplotlib"):
         if importlib.util.find_spec(needed) is None:
-            raise UserError(f'the page needs {needed}: pip install "minibert[demo]"')
+            raise UserError(f'the page needs {needed}: pip install -e ".[demo]"')
     check_free(options.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: it would tell its makers
     os.environ["no_proxy"] = f"{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))},{HOST}"

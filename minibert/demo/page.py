@@ -24,6 +24,7 @@ PAIRS = [
     ["Two women are walking their dogs in the park.", "The women are asleep at home."],
     # The toy world's.
     ["A poodle is sleeping in the park.", "A dog is resting indoors."],
+    ["A poodle is sleeping in the park.", "An animal is resting."],
 ]
 
 TEXTS = ["Paris is the [MASK] of France.", "The film was directed [MASK] him.", "A poodle is a kind of [MASK]."]

@@ -71,29 +71,6 @@ class SelfAttention(nn.Module):
             context = packing.pack(context)
         return self.output(only(context, wanted))
 
-    def probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """How much each token takes from each: (B, T, D) to (B, H, T, T), whose rows, a query's, sum to 1.
-
-        Attention gives a weighted mean of values, so with the unit vectors for values it gives the weights.
-        """
-        query, key, _ = self.heads(hidden)
-        B, H, T, _ = query.shape
-        return attend(query, key, torch.eye(T).to(query).expand(B, H, T, T), self.allowed(attention_mask, key), 0.0)
-
-    @torch.no_grad()
-    def look_at(self, distances: Sequence[int]) -> None:
-        """Point the heads, in turn, at the tokens that stand so many places further on, by their biases alone.
-
-        Raises:
-            ValueError: there are no biases, or no rotary positions for them to work with.
-        """
-        if not self.rotary or self.qkv.bias is None:
-            raise ValueError("heads can be pointed somewhere only by biases, and only with rotary positions")
-        of_queries, of_keys, _ = self.qkv.bias.view(3, self.num_heads, self.head_size)
-        for head in range(self.num_heads):
-            distance = distances[head % len(distances)]
-            of_queries[head], of_keys[head] = pointing(self.head_size, self.theta, distance)
-
     def heads(self, hidden: Tensor, packing: Packing | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of all heads: each (B, H, T, K)."""
         qkv = self.qkv(hidden)  # (B, T, 3D)
@@ -120,6 +97,30 @@ class SelfAttention(nn.Module):
         # A padded position may have no real token within its window: with nothing to look at it would compute NaN.
         return near if allowed is None else near & allowed | (distance == 0)
 
+    def probabilities(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """How much each token takes from each: (B, T, D) to (B, H, T, T), whose rows, a query's, sum to 1.
+
+        Attention gives a weighted mean of values, so with the unit vectors for values it gives the weights.
+        """
+        query, key, _ = self.heads(hidden)
+        B, H, T, _ = query.shape
+        unit_vectors = torch.eye(T).to(query).expand(B, H, T, T)
+        return attend(query, key, unit_vectors, self.allowed(attention_mask, key), 0.0)
+
+    @torch.no_grad()
+    def look_at(self, distances: Sequence[int]) -> None:
+        """Point the heads, in turn, at the tokens that stand so many places further on, by their biases alone.
+
+        Raises:
+            ValueError: there are no biases, or no rotary positions for them to work with.
+        """
+        if not self.rotary or self.qkv.bias is None:
+            raise ValueError("heads can be pointed somewhere only by biases, and only with rotary positions")
+        of_queries, of_keys, _ = self.qkv.bias.view(3, self.num_heads, self.head_size)
+        for head in range(self.num_heads):
+            distance = distances[head % len(distances)]
+            of_queries[head], of_keys[head] = pointing(self.head_size, self.theta, distance)
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:
     """softmax(Q K^T / sqrt(K)) V, of queries, keys and values (B, H, T, K); `allowed` as in `SelfAttention.allowed`.
@@ -130,10 +131,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
     if dropout_p == 0 or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_p)
     B, H, T, K = query.shape
-    hidden_keys = query.new_zeros(B, 1, 1, T)
+    bias = query.new_zeros(B, 1, 1, T)  # added to the scores: 0 where a key may be looked at, -inf where not
     if allowed is not None:
-        hidden_keys = hidden_keys.masked_fill(~allowed, float("-inf"))
-    hidden_keys = hidden_keys.expand(B, H, -1, T).flatten(0, 1)  # (B * H, 1 or T, T), added to the scores
+        bias = bias.masked_fill(~allowed, float("-inf"))
+    bias = bias.expand(B, H, -1, T).flatten(0, 1)  # (B * H, 1 or T, T)
     query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # (B * H, T, K)
-    scores = torch.baddbmm(hidden_keys, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
     return (dropout(scores.softmax(dim=-1), dropout_p) @ value).view(B, H, T, K)

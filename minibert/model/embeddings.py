@@ -21,6 +21,8 @@ class Embeddings(nn.Module):
     """Token + position + segment embeddings, LayerNorm, dropout.
 
     Example:
+        >>> import torch
+        >>> from minibert.config import ModelConfig
         >>> Embeddings(ModelConfig())(torch.tensor([[101, 7592, 102]])).shape
         torch.Size([1, 3, 256])
     """

@@ -126,6 +126,8 @@ class Bert(nn.Module):
     this project trains.
 
     Example:
+        >>> import torch
+        >>> from minibert.config import ModelConfig
         >>> model = Bert(ModelConfig())
         >>> model(torch.tensor([[101, 7592, 102]])).shape
         torch.Size([1, 3, 256])
@@ -153,6 +155,9 @@ class Bert(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """Encode token ids.
+
+        It is the embeddings, then block after block. All else leaves work out: where there is padding, only the N real
+        tokens are computed (see `Packing`), and of the last block only what is wanted.
 
         Args:
             input_ids: (B, T) integers in [0, V), T at most the number of positions.

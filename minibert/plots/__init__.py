@@ -3,7 +3,7 @@
     python -m minibert.plots attention --model models/sbert_nli_small --text "A man is playing a guitar."
 
 Each is drawn from numbers that are printed or returned elsewhere as well, so nothing is lost without matplotlib, which
-is an extra (`pip install minibert[plots]`): one line says that there is no picture, and a run goes on.
+is an extra (`pip install -e ".[plots]"`): one line says that there is no picture, and a run goes on.
 
 All are meant for print and for colour-blind readers: see `canvas`.
 """

@@ -24,7 +24,7 @@ def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure  # an extra; and slow to import
     except ImportError:
-        print('(no picture: matplotlib is not installed; pip install "minibert[plots]")')
+        print('(no picture: matplotlib is not installed; pip install -e ".[plots]")')
         return None
     return Figure(figsize=(width, height), layout="constrained")
 

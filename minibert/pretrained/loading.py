@@ -72,7 +72,9 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             encoder, unused = _filled(Bert, config, tensors, folder)
         ignored += unused
         tokenizer = _read_tokenizer(folder, config)
-        settings = asdict(read_sentence_settings(folder, config.max_position_embeddings))
+        settings = asdict(
+            read_sentence_settings(folder, config.max_position_embeddings)
+        )  # pooling, normalize, max_length
         settings |= _read_classifier(folder, encoder, settings["pooling"])
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
