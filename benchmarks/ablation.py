@@ -166,16 +166,19 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
-    """The losses in training of all rows over their steps, of the first seed, in one picture."""
+    """The losses in training of all rows over their steps, of the first seed; dotted, that of a unigram guesser."""
     figure = canvas.new_figure(8, 4.5)
     if figure is None:
         return
     axes = figure.subplots()
     for index, number in enumerate(options.rows):
-        records = [record for record in metrics(place(number, options.seeds[0], options)) if record["kind"] == "train"]
-        colour, style = canvas.COLOURS[index % len(canvas.COLOURS)], ("-", "--", ":")[index // len(canvas.COLOURS) % 3]
-        steps, losses = ([record[name] for record in records] for name in ("step", "loss"))
+        start, *records = metrics(place(number, options.seeds[0], options))
+        training = [record for record in records if record["kind"] == "train"]
+        colour, style = canvas.COLOURS[index % len(canvas.COLOURS)], ("-", "--", "-.")[index // len(canvas.COLOURS) % 3]
+        steps, losses = ([record[name] for record in training] for name in ("step", "loss"))
         axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {ladder[number].name}")
+    if "unigram_loss" in start:
+        axes.axhline(start["unigram_loss"], color=canvas.GREY, linestyle=":", linewidth=1)
     axes.set(xlabel="step", ylabel="loss in training")
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     canvas.open_axes(axes)
