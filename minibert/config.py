@@ -273,8 +273,9 @@ class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 32, "epochs": 4, "product": True, "encoder_dropout": 0.1, "calibrate": True,
-        "learning_rate": 2e-4, "schedule": "linear", "warmup_ratio": 0.06, "decayed": "matrices",
+        "max_length": 64, "batch_size": 64, "epochs": 4, "product": True, "dropout": 0.2, "hidden_tokens": 0.15,
+        "contrast": 1.0, "calibrate": True, "learning_rate": 4e-4, "schedule": "linear", "warmup_ratio": 0.06,
+        "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
