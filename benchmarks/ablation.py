@@ -169,20 +169,24 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
     """The losses in training of all rows over their steps, of the first seed; dotted, that of a unigram guesser."""
-    figure = canvas.new_figure(8, 4.5)
+    many = len(options.rows) > 4  # names that need a place of their own
+    figure = canvas.new_figure(8 if many else 6, 4.5 if many else 3.5)
     if figure is None:
         return
-    axes = figure.subplots()
+    axes, strong = figure.subplots(), [row for row in ladder if row.kept][-1]
     for index, number in enumerate(options.rows):
         start, *records = metrics(place(number, options.seeds[0], options))
         training = [record for record in records if record["kind"] == "train"]
         colour, style = canvas.COLOURS[index % len(canvas.COLOURS)], ("-", "--", "-.")[index // len(canvas.COLOURS) % 3]
         steps, losses = ([record[name] for record in training] for name in ("step", "loss"))
-        axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {ladder[number].name}")
+        name = ladder[number].name + (", which is the strong recipe" if ladder[number] == strong else "")
+        axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {name}")
     if "unigram_loss" in start:
         axes.axhline(start["unigram_loss"], color=canvas.GREY, linestyle=":", linewidth=1)
+        axes.text(axes.get_xlim()[1], start["unigram_loss"], "unigrams", fontsize=7, ha="right", va="bottom")
     axes.set(xlabel="step", ylabel="loss in training")
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False, fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))
     canvas.open_axes(axes)
     canvas.save(figure, options.output / f"{options.ladder}.png")
 
