@@ -297,7 +297,7 @@ def test_the_document_names_every_setting_and_says_what_the_code_does(
     for name, fine in {**kind.only, **kind.only_if_present}.items():
         assert f"| `{name}` | refused, unless {json.dumps(fine)} " in section(title), name
     for name, other in kind.same.items():
-        assert f"| `{name}` | refused, unless it is that of `{other}` " in section(title), name
+        assert f"| `{name}` | refused, unless equal to `{other}` " in section(title), name
     assert all(architecture in section(title) for architecture in kind.architectures)
 
 
