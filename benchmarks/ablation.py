@@ -15,7 +15,6 @@ attention (benchmarks/plateau.py).
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import subprocess
@@ -23,12 +22,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
-from minibert.files import write_json
+from minibert.files import read_records, write_json
 from minibert.plots import canvas
 
 
@@ -152,7 +150,7 @@ def keep_snapshots(folder: Path, steps: list[int]) -> None:
 
 def read(folder: Path, row: Row) -> tuple[float, float]:
     """A finished run's figures, from what it has written; they are put together in the folder's row.json."""
-    records = metrics(folder)
+    records = read_records(folder / "metrics.jsonl")
     validations = [record for record in records if record["kind"] == "validation"]
     end = records[-1]
     name = "held_out_loss" if "held_out_loss" in validations[-1] else "validation_accuracy"
@@ -160,11 +158,6 @@ def read(folder: Path, row: Row) -> tuple[float, float]:
     seconds = end["seconds"] / end["step"]
     write_json(folder / "row.json", {"row": row.name, name: best, "steps": end["step"], "seconds_a_step": seconds})
     return best, seconds
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """All records of a run."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
@@ -175,7 +168,7 @@ def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
         return
     axes, strong = figure.subplots(), [row for row in ladder if row.kept][-1]
     for index, number in enumerate(options.rows):
-        start, *records = metrics(place(number, options.seeds[0], options))
+        start, *records = read_records(place(number, options.seeds[0], options) / "metrics.jsonl")
         training = [record for record in records if record["kind"] == "train"]
         colour, style = canvas.COLOURS[index % len(canvas.COLOURS)], ("-", "--", "-.")[index // len(canvas.COLOURS) % 3]
         steps, losses = ([record[name] for record in training] for name in ("step", "loss"))

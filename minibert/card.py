@@ -8,7 +8,6 @@ Source: Mitchell et al. 2019, "Model cards for model reporting", section 4.
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import minibert
 from minibert.config import MLMOptions, NLIOptions
 from minibert.errors import UserError
-from minibert.files import read_json, write_file
+from minibert.files import read_json, read_records, write_file
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 
@@ -53,8 +52,7 @@ def write_card(folder: Path) -> None:
 
 def _card(folder: Path) -> str:
     options = read_json(folder / "options.json", "")
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    records = read_records(folder / "metrics.jsonl")
     kind = NLIOptions if "encoder" in options else MLMOptions
     script = "train_nli.py" if kind is NLIOptions else "train_mlm.py"
     tags = "sentence-similarity" if kind is NLIOptions else "fill-mask"

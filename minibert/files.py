@@ -80,6 +80,11 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
     return values
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl, a JSON object a line; what is wrong with the file is raised as it comes."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill an empty folder, then move its files into `folder`, over any of the same name.
 

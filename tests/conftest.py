@@ -22,6 +22,9 @@ import tqdm
 
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.inference import TrainedModel
+from minibert.model.mlm import MaskedLanguageModel
+from minibert.model.siamese import SiameseClassifier
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",
@@ -85,3 +88,14 @@ def tokenizer() -> WordPieceTokenizer:
     tokens = [*SPECIAL_TOKENS, *letters, *words, ",", "?", "!", ";", *(f"##{letter}" for letter in "abcdefghijk")]
     assert len(tokens) == 61
     return WordPieceTokenizer.from_vocabulary(tokens)
+
+
+@pytest.fixture
+def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
+    """All heads on one encoder, with weights large enough that answers differ."""
+    masked_lm = MaskedLanguageModel(config)
+    for parameter in masked_lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return TrainedModel(
+        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
+    )

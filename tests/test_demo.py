@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 from minibert.cli import run
@@ -28,16 +27,6 @@ from minibert.pretrained import save_classifier, save_mlm
 from tests.processes import start
 
 PREMISE, HYPOTHESIS = "the cat sat on the mat.", "an animal sat."
-
-
-@pytest.fixture
-def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
-    masked_lm = MaskedLanguageModel(config)
-    for parameter in masked_lm.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return TrainedModel(
-        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
-    )
 
 
 def test_an_answer_is_the_models(model: TrainedModel) -> None:

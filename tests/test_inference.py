@@ -9,25 +9,11 @@ import torch
 from tqdm import tqdm
 
 from minibert import inference
-from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.inference import TrainedModel
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
 HYPOTHESES = ["a cat", "the dog sat on the mat and the log", "x", "", "\x00 \u202e"]
-
-
-@pytest.fixture
-def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
-    masked_lm = MaskedLanguageModel(config)
-    for parameter in masked_lm.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return TrainedModel(
-        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
-    )
 
 
 def alone(model: TrainedModel, sentence: str) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from minibert.files import read_records
 from minibert.plots import canvas
 from minibert.plots.canvas import BLUE, GREEN, GREY, ORANGE
 
@@ -19,7 +19,7 @@ def plot_training(folder: Path, path: Path | None = None) -> None:
         folder: the run's.
         path: where to; None is training.png in the folder.
     """
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = read_records(folder / "metrics.jsonl")
     by_kind: dict[str, list[dict[str, Any]]] = {"start": [], "train": [], "validation": []}
     for record in records:
         by_kind.setdefault(record["kind"], []).append(record)
