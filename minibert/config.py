@@ -274,8 +274,8 @@ class NLIOptions(TrainingOptions):
 
     STRONG: ClassVar[dict[str, Any]] = {
         "max_length": 64, "batch_size": 64, "epochs": 4, "product": True, "dropout": 0.3, "hidden_tokens": 0.25,
-        "contrast": 1.0, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear", "warmup_ratio": 0.06,
-        "decayed": "matrices",
+        "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
+        "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
@@ -289,6 +289,7 @@ class NLIOptions(TrainingOptions):
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
     hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(0.0, "weight of a second loss: entailed pairs are to find each other in their batch")
+    group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
     schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)

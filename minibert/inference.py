@@ -129,7 +129,7 @@ class TrainedModel:
         if normalize is None:
             normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
-        lengths = np.diff(texts.starts)
+        lengths = texts.lengths
         vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
         with evaluating(self.encoder), _counting(len(texts)) as count:

@@ -130,13 +130,29 @@ def batches_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
+POOL = 16  # batches sorted together by length: enough to leave little padding, few enough to keep examples mixed
+
+
 def epoch_batches(
-    count: int, batch_size: int, seed: int, epoch: int, start: int
+    count: int, batch_size: int, seed: int, epoch: int, start: int, lengths: NDArray[np.int64] | None = None
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """The number and the rows of each batch of an epoch, from batch `start` on."""
+    """The number and the rows of each batch of an epoch, from batch `start` on.
+
+    Args:
+        count: examples there are.
+        batch_size: examples in a batch; one may have fewer.
+        seed, epoch: decide the order, and nothing else does.
+        start: the first batch wanted.
+        lengths: (count,) of the examples. If given, those of like length share a batch: `POOL` batches' worth of the
+            epoch's order at a time is sorted and cut, then the batches are shuffled.
+    """
     order = epoch_order(count, seed, epoch)
-    for step in range(start, batches_per_epoch(count, batch_size)):
-        yield step, order[step * batch_size : (step + 1) * batch_size]
+    size = batch_size if lengths is None else POOL * batch_size
+    batches = [order[first : first + size] for first in range(0, count, size)]
+    if lengths is not None:
+        batches = [pool[rows] for pool in batches for rows in batches_of_like_length(lengths[pool], batch_size)]
+        batches = [batches[index] for index in epoch_order(len(batches), seed, epoch)]
+    yield from list(enumerate(batches))[start:]
 
 
 def batches_of_like_length(

@@ -59,6 +59,12 @@ class TokenStore:
         return texts
 
     @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(texts,) how many tokens each has."""
+        lengths = np.diff(self.starts)
+        return lengths if self.rows is None else lengths[self.rows]
+
+    @property
     def tokens(self) -> int:
         """How many tokens the texts have together."""
         rows = np.arange(len(self)) if self.rows is None else self.rows

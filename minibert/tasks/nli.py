@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,14 @@ from torch import Tensor
 
 from minibert.card import write_card
 from minibert.config import LABELS, NLIOptions
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
+from minibert.data.batching import (
+    Batch,
+    batch_generator,
+    batches_of_like_length,
+    batches_per_epoch,
+    epoch_batches,
+    pad,
+)
 from minibert.data.masking import hide_tokens
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -66,7 +74,8 @@ class NLITask:
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
-        for step, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start):
+        lengths = _lengths(self.train) if options.group_by_length else None
+        for step, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
             batch = self._batch(self.train, self.train_labels, rows)
             if options.hidden_tokens:
                 generator = batch_generator(options.seed, epoch, step)
@@ -133,19 +142,21 @@ class NLITask:
 
         Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2 (temperature scaling).
         """
+        logits, labels = [], []
         with evaluating(self.model):
-            logits = [self.model(batch.input_ids, batch.attention_mask).cpu() for batch in self._validation_batches()]
-        divisor = temperature(torch.cat(logits).double().numpy(), self.validation_labels)
+            for batch in self._validation_batches():
+                logits.append(self.model(batch.input_ids, batch.attention_mask).cpu())
+                labels.append(batch.labels.cpu())
+        divisor = temperature(torch.cat(logits).double().numpy(), torch.cat(labels).numpy())
         with torch.no_grad():
             for parameter in self.model.classifier.parameters():
                 parameter.div_(divisor)
         return divisor
 
     def _validation_batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """The validation pairs in their order; of their batches number `first` and then one in so many."""
-        count, size = len(self.validation_labels), self.options.batch_size
-        for start in range(first * size, count, every * size):
-            rows = np.arange(start, min(start + size, count))
+        """The validation pairs, those of like length together; of their batches number `first`, then one in so many."""
+        batches = batches_of_like_length(_lengths(self.validation), self.options.batch_size)
+        for rows in islice(batches, first, None, every):
             yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
@@ -162,6 +173,11 @@ class NLITask:
         return Batch(
             input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()), sequences=2
         )
+
+
+def _lengths(sides: tuple[TokenStore, TokenStore]) -> np.ndarray:
+    """(pairs,) the tokens of the longer side of each."""
+    return np.maximum(*(side.lengths for side in sides))
 
 
 def _sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

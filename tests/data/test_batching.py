@@ -61,6 +61,29 @@ def test_the_rest_of_an_epoch_is_the_tail_of_the_whole(start: int) -> None:
     assert [(step, rows.tolist()) for step, rows in epoch_batches(10, 3, 5, 2, start)] == whole[start:]
 
 
+def test_batches_of_an_epoch_by_length() -> None:
+    """Every example once, in no order of length over the epoch, with a seventh of the padding that chance leaves."""
+    lengths = np.random.default_rng(0).integers(3, 40, size=1_001)
+    grouped, mixed = (
+        [rows for _, rows in epoch_batches(1_001, 8, seed=3, epoch=1, start=0, lengths=given)]
+        for given in (lengths, None)
+    )
+    assert sorted(row for rows in grouped for row in rows) == list(range(1_001))
+    assert len(grouped) == len(mixed) == batches_per_epoch(1_001, 8)
+    assert sorted(map(len, grouped)) == [1, *[8] * 125]
+    padding, by_chance = (sum(int((max(lengths[rows]) - lengths[rows]).sum()) for rows in batches)
+                          for batches in (grouped, mixed))  # fmt: skip
+    assert padding < by_chance / 7
+    longest = [max(lengths[rows]) for rows in grouped]
+    assert abs(np.corrcoef(longest, np.arange(126))[0, 1]) < 0.2
+
+    again = list(epoch_batches(1_001, 8, 3, 1, start=100, lengths=lengths))
+    assert [step for step, _ in again] == list(range(100, 126))
+    assert all((rows == grouped[step]).all() for step, rows in again)
+    other = [rows for _, rows in epoch_batches(1_001, 8, seed=3, epoch=2, start=0, lengths=lengths)]
+    assert {tuple(sorted(rows)) for rows in other}.isdisjoint(tuple(sorted(rows)) for rows in grouped if len(rows) > 1)
+
+
 def test_a_batch_moves_as_a_whole() -> None:
     batch = Batch(torch.zeros(1, 2), torch.ones(1, 2), torch.zeros(1), torch.zeros(1), tokens=2)
     moved = batch.to(torch.device("meta"))

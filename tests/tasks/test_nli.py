@@ -38,8 +38,11 @@ def trained(task: NLITask) -> TrainedModel:
     return TrainedModel(task.model.encoder, task.tokenizer, 8, classifier=task.model, hypothesis_only=control)
 
 
-def test_an_epoch_has_every_pair_once_with_its_label(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(config, tokenizer)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_epoch_has_every_pair_once_with_its_label(
+    grouped: bool, config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    task = make(config, tokenizer, group_by_length=grouped)
     seen = []
     for batch in task.batches(0, 0):
         rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
@@ -48,6 +51,16 @@ def test_an_epoch_has_every_pair_once_with_its_label(config: ModelConfig, tokeni
     premises, hypotheses = (map(tuple, tokenizer.encode(side, 8)) for side in (PAIRS.premises, PAIRS.hypotheses))
     assert sorted(seen) == sorted(zip(premises, hypotheses, PAIRS.labels.tolist(), strict=True))
     assert task.steps_per_epoch == 3
+
+
+def test_pairs_of_like_length_by_hand(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """A pair is as long as its longer side, be that the premise or the hypothesis."""
+    words = ["cat", "cat " * 2, "cat " * 4, "cat " * 5]
+    pairs = Pairs([words[2], words[0], words[0], words[1]], [words[0], words[3], words[1], words[0]], np.zeros(4, int))
+    options = NLIOptions(max_length=8, batch_size=2, group_by_length=True)
+    task = NLITask(SiameseClassifier(Bert(config)), tokenizer, pairs, pairs, options)
+    lengths = sorted(sorted(batch.attention_mask.sum(dim=1).tolist()) for batch in task.batches(0, 0))
+    assert lengths == [[3, 3, 4, 4], [3, 3, 6, 7]]
 
 
 def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
