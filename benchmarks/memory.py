@@ -12,7 +12,6 @@ It needs an otherwise idle machine for the times; the peaks do not depend on tha
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -21,7 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
+
+from minibert.files import read_records, write_json
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
                     flush=True,
                 )
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -71,7 +73,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         run.returncode = os.waitstatus_to_exitcode(status)
     if run.returncode:
         sys.exit(f"train_mlm.py has failed with status {run.returncode}")
-    start = json.loads((folder / "model" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    start = read_records(folder / "model" / "metrics.jsonl")[0]
     return {
         "articles": start["articles"],
         "tokens": start["tokens"],

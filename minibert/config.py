@@ -201,7 +201,7 @@ class MLMOptions(TrainingOptions):
     """Options of train_mlm.py: pretraining with masked language modelling."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "blocks": True, "max_steps": 4_625, "rotary": True, "norm_first": True, "gated": True, "segments": False,
+        "blocks": True, "max_steps": 4_400, "rotary": True, "norm_first": True, "gated": True, "segments": False,
         "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0,
         "learning_rate": 2e-3, "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
@@ -273,7 +273,7 @@ class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 64, "epochs": 4, "product": True, "dropout": 0.3, "hidden_tokens": 0.25,
+        "max_length": 64, "batch_size": 64, "product": True, "dropout": 0.3, "hidden_tokens": 0.25,
         "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
         "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
