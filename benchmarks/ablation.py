@@ -59,6 +59,7 @@ MLM = (
     Row("and no biases, so no pointed heads", ("--no-bias", "--no-neighbour-heads"), kept=False),
     Row("and batches of 8, twice the steps", ("--batch-size", "8", "--max-steps", "8800"), kept=False),
     Row("and 30 % of tokens masked", ("--mask-rate", "0.3"), kept=False),
+    Row("and the decoder's bias at 0", ("--no-unigram-bias",), kept=False),
 )
 
 NLI = (
