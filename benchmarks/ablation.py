@@ -72,7 +72,7 @@ NLI = (
          "--decayed", "matrices"),
     ),
     Row("u * v as a fourth feature", ("--product",)),
-    Row("25 % of tokens hidden, dropout 0.3 of the features", ("--hidden-tokens", "0.25", "--dropout", "0.3")),
+    Row("15 % of tokens hidden, dropout 0.3 of the features", ("--hidden-tokens", "0.15", "--dropout", "0.3")),
     Row("the contrastive loss", ("--contrast", "1.0")),
     Row("calibrated", ("--calibrate",)),
     Row("and the control: premises emptied", ("--hypothesis-only",), kept=False),

@@ -275,7 +275,7 @@ class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 64, "product": True, "dropout": 0.3, "hidden_tokens": 0.25,
+        "max_length": 64, "batch_size": 64, "product": True, "dropout": 0.3, "hidden_tokens": 0.15,
         "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
         "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
