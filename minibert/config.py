@@ -236,9 +236,7 @@ class MLMOptions(TrainingOptions):
     neighbour_heads: bool = option(False, "start each head looking at a neighbour (needs --rotary and --bias)")
     unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
     dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
-    mask_rate: float = option(
-        0.15, "share of tokens to be predicted in training (in validation, always 15 in 100)"
-    )
+    mask_rate: float = option(0.15, "share of tokens to be predicted in training (in validation, always 15 in 100)")
     learning_rate: float = option(5e-4, "peak learning rate")
     schedule: str = option("linear", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = option(0.06, "share of the steps in which the learning rate rises to its peak")
