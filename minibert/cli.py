@@ -59,7 +59,8 @@ def parse_options(
 def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
     """What a flag is when it is not given, by each recipe that there is."""
     strong = getattr(options, "STRONG", {}).get(field.name)
-    shown = [] if field.default in ("", None, False) else [f"default: {field.default}"]
+    needless = field.default is None or field.default is False or field.default == ""  # 0 is none of them
+    shown = [] if needless else [f"default: {field.default}"]
     shown += [] if strong is None else [f"strong: {strong}"]
     return f" ({', '.join(shown)})" if shown else ""
 

@@ -180,8 +180,14 @@ class TrainingOptions:
                 raise UserError(f"{flag} {value}: it can't be negative")
             if item.name in _RATES and value is not None and not 0 <= value < 1:
                 raise UserError(f"{flag} {value}: it has to be in [0, 1)")
+        _check_seed(self.seed)
         if not (0 < self.learning_rate < math.inf and self.clip > 0):
             raise UserError("--learning-rate and --clip have to be numbers above 0")
+
+
+def _check_seed(seed: int) -> None:
+    if seed >= 2**64:
+        raise UserError(f"--seed {seed}: it has to be below 2 ** 64, which is as far as torch's go")
 
 
 _AT_LEAST_ONE = {
@@ -190,7 +196,7 @@ _AT_LEAST_ONE = {
 }  # fmt: skip
 _AT_LEAST_ZERO = {
     "seed", "threads", "max_steps", "weight_decay", "save_every", "max_articles", "min_characters", "max_train",
-    "max_validation", "contrast",
+    "max_validation", "contrast", "projection",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
 _RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens"}
@@ -273,7 +279,7 @@ class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 64, "product": True, "dropout": 0.3, "hidden_tokens": 0.15,
+        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 1_024, "product": True, "dropout": 0.3, "hidden_tokens": 0.15,
         "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
         "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
@@ -284,6 +290,9 @@ class NLIOptions(TrainingOptions):
     max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
     max_length: int = option(16, "tokens kept of each sentence, [CLS] and [SEP] included")
     pooling: str = option("mean", "how a sentence's token vectors become one", choices=POOLINGS)
+    projection: int = option(
+        0, "dimensions that token vectors are projected to before they become one; 0: no projection"
+    )
     product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = option(0.1, "dropout of the features that the classifier sees")
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
@@ -312,6 +321,7 @@ class AnswersOptions:
     def __post_init__(self) -> None:
         if self.max_pairs < 0 or self.seed < 0:
             raise UserError("--max-pairs and --seed can't be negative")
+        _check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

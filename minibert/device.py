@@ -35,13 +35,16 @@ def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> t
         raise UserError(f"--device {name} is one GPU for all ranks: give cuda, and each takes its own")
     if local_rank is not None and name == "cuda":
         name = f"cuda:{local_rank}"
+    unusable = UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL uses the current one
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps") from error
+        raise unusable from error
+    if device.type not in ("cpu", "cuda", "mps"):  # "meta", which makes tensors without numbers
+        raise unusable
     return device
 
 

@@ -28,14 +28,16 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         predictions: of the same pairs.
     """
     predicted = predictions.labels
-    embeddings = torch.from_numpy(predictions.embeddings).double()
+    hypotheses = torch.from_numpy(
+        predictions.embeddings[len(labels) :]
+    ).double()  # the control's premises are all alike
     naming: dict[str, Any] = {"labels": range(len(LABELS)), "target_names": LABELS, "zero_division": 0}
     return {
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
         "calibration_error": calibration_error(labels, predictions.probabilities),
-        "mean_cosine": mean_cosine(F.normalize(embeddings, dim=-1).sum(dim=0), len(embeddings)),
+        "mean_cosine": mean_cosine(F.normalize(hypotheses, dim=-1).sum(dim=0), len(labels)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),
         "report": classification_report(labels, predicted, output_dict=True, **naming),
         "table": classification_report(labels, predicted, digits=2, **naming),
@@ -55,7 +57,7 @@ def report_text(result: dict[str, Any]) -> str:
             f"accuracy {result['accuracy']:.4f} over {result['pairs']:,} pairs",
             f"majority baseline {result['majority_baseline']:.4f} (always the most frequent label)",
             f"calibration error {result['calibration_error']:.4f} (how far confidence is from accuracy, on average)",
-            f"mean cosine between sentences {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
+            f"mean cosine between hypotheses {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
             "",
             "confusion matrix: a row is the true label, a column the predicted one",
             " " * width + "".join(f"{label:>15}" for label in LABELS),

@@ -27,7 +27,7 @@ from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.pooling import POOLINGS
+from minibert.model.pooling import sentence_vectors
 from minibert.model.siamese import SiameseClassifier
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
@@ -77,6 +77,7 @@ class TrainedModel:
         tokenizer: its vocabulary.
         max_length: tokens kept of each sentence.
         pooling: how a sentence becomes one vector, one of `minibert.model.pooling.POOLINGS`.
+        projection: what token vectors go through before that, if the folder has one.
         normalize: whether the folder wants its vectors scaled to length 1.
         masked_lm: the same encoder with its MLM head, if the folder has one; `fill_mask` needs it.
         classifier: the same encoder with its classifier, if the folder has one; `predict` needs it.
@@ -88,6 +89,7 @@ class TrainedModel:
     tokenizer: WordPieceTokenizer
     max_length: int
     pooling: str = "mean"
+    projection: nn.Linear | None = None
     normalize: bool = False
     masked_lm: MaskedLanguageModel | None = None
     classifier: SiameseClassifier | None = None
@@ -101,10 +103,20 @@ class TrainedModel:
 
     def to(self, device: torch.device | str) -> TrainedModel:
         """Move all parts to another device, in place; returns the model itself."""
-        for network in (self.encoder, self.masked_lm, self.classifier):
-            if network is not None:
-                network.to(device)
+        for network in self.networks:
+            network.to(device)
         return self
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All parts with weights; they share the encoder."""
+        parts = (self.encoder, self.projection, self.masked_lm, self.classifier)
+        return [network for network in parts if network is not None]
+
+    @property
+    def embedding_size(self) -> int:
+        """How many numbers a sentence's vector has."""
+        return self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
 
     def encode(
         self, sentences: Sequence[str], batch_size: int = 32, normalize: bool | None = None
@@ -117,7 +129,7 @@ class TrainedModel:
             normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
                 folder says (its modules.json).
         Returns:
-            (sentences, D).
+            (sentences, `embedding_size`).
         Raises:
             TypeError: `sentences` is one string, whose letters would be taken for sentences, or one of them is none.
             UserError: `batch_size` is not at least 1.
@@ -130,14 +142,14 @@ class TrainedModel:
             normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
         lengths = texts.lengths
-        vectors = np.empty((len(texts), self.encoder.config.hidden_size), dtype=np.float32)
+        vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
         with evaluating(self.encoder), _counting(len(texts)) as count:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
                 hidden = self.encoder(input_ids.to(self.device), mask)  # (B, T, D)
-                pooled = POOLINGS[self.pooling](hidden, mask)  # (B, D)
+                pooled = sentence_vectors(hidden, mask, self.pooling, self.projection)  # (B, W)
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()

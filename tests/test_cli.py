@@ -36,6 +36,14 @@ def test_every_field_is_a_flag_with_help(options: type, capsys: pytest.CaptureFi
         assert field.metadata["help"] in text
 
 
+def test_help_shows_a_default_of_zero_beside_that_of_the_strong_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(NLIOptions, ["--help"], "")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "find each other in their batch (default: 0.0, strong: 1.0)" in text
+    assert "(default: False" not in text
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_every_flag_reaches_its_field(options: type) -> None:
     """Each field set, alone, to something that is not its default."""

@@ -51,11 +51,13 @@ def test_mean_cosine_is_the_mean_over_all_pairs() -> None:
     assert mean_cosine(torch.tensor([1.0, 0.0]), 1) == 0
 
 
-def test_the_report_has_the_mean_cosine() -> None:
-    embeddings = torch.from_numpy(PREDICTIONS.embeddings)
-    cosines = F.normalize(embeddings, dim=-1) @ F.normalize(embeddings, dim=-1).T
-    by_hand = (cosines.sum() - 12) / (12 * 11)
-    assert figures(LABELS, PREDICTIONS)["mean_cosine"] == pytest.approx(by_hand.item(), abs=1e-6)
+def test_the_report_has_the_mean_cosine_of_the_hypotheses() -> None:
+    """The premises are of one direction here, as the control's are, which says nothing about the encoder."""
+    premises, hypotheses = np.ones((6, 4), dtype=np.float32), np.eye(6, 4, dtype=np.float32) + 0.1
+    cosines = F.cosine_similarity(torch.from_numpy(hypotheses)[:, None], torch.from_numpy(hypotheses)[None], dim=-1)
+    predictions = Predictions(PREDICTIONS.probabilities, np.concatenate([premises, hypotheses]))
+    by_hand = (cosines.sum() - 6) / (6 * 5)
+    assert figures(LABELS, predictions)["mean_cosine"] == pytest.approx(by_hand.item(), abs=1e-6)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -147,12 +147,15 @@ def epoch_batches(
             epoch's order at a time is sorted and cut, then the batches are shuffled.
     """
     order = epoch_order(count, seed, epoch)
-    size = batch_size if lengths is None else POOL * batch_size
-    batches = [order[first : first + size] for first in range(0, count, size)]
-    if lengths is not None:
-        batches = [pool[rows] for pool in batches for rows in batches_of_like_length(lengths[pool], batch_size)]
-        batches = [batches[index] for index in epoch_order(len(batches), seed, epoch)]
-    yield from list(enumerate(batches))[start:]
+    if lengths is None:
+        for step in range(start, batches_per_epoch(count, batch_size)):
+            yield step, order[step * batch_size : (step + 1) * batch_size]
+        return
+    pools = np.split(order, range(POOL * batch_size, count, POOL * batch_size))
+    batches = [pool[rows] for pool in pools for rows in batches_of_like_length(lengths[pool], batch_size)]
+    shuffled = epoch_order(len(batches), seed, epoch)
+    for step in range(start, len(batches)):
+        yield step, batches[shuffled[step]]
 
 
 def batches_of_like_length(

@@ -92,7 +92,10 @@ class WordPieceTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> WordPieceTokenizer:
-        """Learn an uncased vocabulary of at most `vocab_size` tokens from text; equal text gives an equal vocabulary.
+        """Learn an uncased vocabulary of `vocab_size` tokens from text; equal text gives an equal vocabulary.
+
+        It is smaller if the text has no more, and larger if that does not suffice for what is always in it: special
+        tokens, and each character of the text (the most frequent thousand) at the beginning and inside of a word.
 
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
         them first, as if they were special tokens, settles the numbers, and with them the ties.

@@ -1,11 +1,13 @@
 """From the vectors of a sentence's tokens to one vector for the sentence.
 
-Source: Reimers & Gurevych 2019, section 3 (MEAN, MAX, CLS) and table 6 (what each is worth).
+Source: Reimers & Gurevych 2019, section 3 (MEAN, MAX, CLS) and table 6 (what each is worth). The projection to more
+dimensions: Conneau et al. 2017, "Supervised learning of universal sentence representations", sections 3.2 and 5.1.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -35,7 +37,8 @@ def masked_max(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     Source: Reimers & Gurevych 2019, section 3 (MAX).
     """
     _check(hidden, attention_mask)
-    return hidden.masked_fill(~attention_mask.unsqueeze(-1), float("-inf")).amax(dim=1)  # (B, D)
+    padding = torch.zeros_like(attention_mask, dtype=hidden.dtype).masked_fill(~attention_mask, float("-inf"))  # (B, T)
+    return (hidden + padding.unsqueeze(-1)).max(dim=1).values  # (B, D); a sum passes gradients on for nothing
 
 
 def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -45,6 +48,29 @@ def first_token(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 POOLINGS = {"mean": masked_mean, "cls": first_token, "max": masked_max}  # minibert.config.POOLINGS
+
+
+def sentence_vectors(
+    hidden: Tensor, attention_mask: Tensor, pooling: str, projection: nn.Linear | None = None
+) -> Tensor:
+    """One vector a sentence, of its tokens' vectors or of what a projection makes of them.
+
+    A sentence's vector has to have room for all that its tokens say. With the largest value of each dimension, one of W
+    can ask of every token whether it is, say, a person, and keep the strongest yes; 256 are few questions.
+
+    Args:
+        hidden: (B, T, D) float.
+        attention_mask: (B, T) bool, True = a real token.
+        pooling: a key of `POOLINGS`.
+        projection: from D to W dimensions; None = the tokens' vectors as they are, W = D.
+    Returns:
+        (B, W), the dtype of `hidden`.
+    Raises:
+        ValueError: as in `masked_mean`.
+    """
+    if projection is not None:
+        hidden = projection(hidden).to(hidden.dtype)  # (B, T, W); autocast gives bfloat16, too coarse for sums
+    return POOLINGS[pooling](hidden, attention_mask)  # (B, W)
 
 
 def _check(hidden: Tensor, attention_mask: Tensor) -> None:

@@ -13,7 +13,8 @@ from minibert.plots.canvas import BLUE, GREEN, GREY, ORANGE
 def plot_training(folder: Path, path: Path | None = None) -> None:
     """Draw a run's metrics.jsonl.
 
-    Held-out figures stand at the epochs' ends; the dotted line is the baseline: the unigram guesser or the majority.
+    Held-out figures stand at the epochs' ends; the dotted line is the baseline: the unigram guesser or the majority. If
+    training has more than one loss, the one drawn is that which validation has, too.
 
     Args:
         folder: the run's.
@@ -32,7 +33,10 @@ def plot_training(folder: Path, path: Path | None = None) -> None:
         (loss, "loss", ("unigram_loss",)),
         (accuracy, "accuracy", ("unigram_accuracy", "majority_accuracy")),
     ):
-        _line(axes, by_kind["train"], name, "training", BLUE, "-")
+        of_training = (
+            "cross_entropy" if name == "loss" and "cross_entropy" in next(iter(by_kind["train"]), {}) else name
+        )
+        _line(axes, by_kind["train"], of_training, "training", BLUE, "-")
         held_out = next(
             (key for record in by_kind["validation"][:1] for key in record if key.endswith(f"_{name}")), None
         )

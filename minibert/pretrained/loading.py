@@ -7,14 +7,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -72,16 +72,24 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             encoder, unused = _filled(Bert, config, tensors, folder)
         ignored += unused
         tokenizer = _read_tokenizer(folder, config)
-        settings = asdict(
-            read_sentence_settings(folder, config.max_position_embeddings)
-        )  # pooling, normalize, max_length
-        settings |= _read_classifier(folder, encoder, settings["pooling"])
+        settings = read_sentence_settings(folder, config.max_position_embeddings)
+        projection = _read_projection(folder / settings.dense, config.hidden_size, settings.width)
+        parts = _read_classifier(folder, encoder, settings.pooling, projection)
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
-    model = TrainedModel(encoder, tokenizer, masked_lm=masked_lm, ignored=tuple(ignored), **settings)
-    for network in (model.encoder, model.masked_lm, model.classifier):
-        if network is not None:
-            network.eval()
+    parts = {"max_length": settings.max_length, **parts}
+    model = TrainedModel(
+        encoder,
+        tokenizer,
+        pooling=settings.pooling,
+        projection=projection,
+        normalize=settings.normalize,
+        masked_lm=masked_lm,
+        ignored=tuple(ignored),
+        **parts,
+    )
+    for network in model.networks:
+        network.eval()
     return model
 
 
@@ -219,7 +227,19 @@ def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
     return tokenizer
 
 
-def _read_classifier(folder: Path, encoder: Bert, pooling: str) -> dict[str, Any]:
+def _read_projection(folder: Path, hidden_size: int, width: int) -> nn.Linear | None:
+    """What token vectors go through before pooling; None, if it is of no width."""
+    if not width:
+        return None
+    with blaming(folder / WEIGHTS):
+        with NOWHERE:
+            projection = nn.Linear(hidden_size, width)
+        tensors = _read_tensors(folder / WEIGHTS)
+        import_weights(projection, tensors, {"weight": ("linear.weight",), "bias": ("linear.bias",)})
+    return projection
+
+
+def _read_classifier(folder: Path, encoder: Bert, pooling: str, projection: nn.Linear | None) -> dict[str, Any]:
     """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
     file = folder / CLASSIFIER
     if not file.exists():
@@ -235,7 +255,9 @@ def _read_classifier(folder: Path, encoder: Bert, pooling: str) -> dict[str, Any
         raise UserError(f"{file} has the max_length {length!r}, not a number from 3 to {positions}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
-    network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"])
+    width = 0 if projection is None else projection.out_features
+    network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"], width)
+    network.projection = projection
     weights = folder / "classifier.safetensors"
     with blaming(weights):
         import_weights(network.classifier, _read_tensors(weights), {"weight": ("weight",), "bias": ("bias",)})

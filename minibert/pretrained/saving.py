@@ -15,11 +15,12 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.pretrained.settings import POOLING_FLAGS, config_values
+from minibert.pretrained.settings import DENSE, POOLING_FLAGS, config_values
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
-    "classifier.safetensors", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
+    "classifier.safetensors", "modules.json", "1_Pooling/config.json", "1_Dense/config.json",
+    "1_Dense/model.safetensors", "2_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
 )  # fmt: skip
 
 
@@ -60,11 +61,6 @@ def save_classifier(
         "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
     }
-    pooling = {"word_embedding_dimension": config.hidden_size, POOLING_FLAGS[model.pooling]: True}
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-    ]
 
     def write(staging: Path) -> None:
         tensors = export_weights(model.encoder, encoder_names(config))
@@ -72,11 +68,32 @@ def save_classifier(
         head = {name: tensor.contiguous().cpu() for name, tensor in model.classifier.state_dict().items()}
         save_file(head, staging / "classifier.safetensors")
         write_json(staging / "classifier.json", settings)
-        write_json(staging / "modules.json", modules)
+        _write_modules(staging, model)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-        write_json(staging / "1_Pooling" / "config.json", pooling)
 
     write_folder(folder, write)
+
+
+def _write_modules(folder: Path, model: SiameseClassifier) -> None:
+    """The steps from a text to its vector, in the words of sentence-transformers."""
+    kinds = ["Transformer", "Pooling"] if model.projection is None else ["Transformer", "Dense", "Pooling"]
+    paths = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds) if index)]
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    write_json(folder / "modules.json", modules)
+    width = model.encoder.config.hidden_size
+    if model.projection is not None:
+        dense = {"in_features": width, "out_features": model.projection.out_features, **DENSE}
+        write_json(folder / paths[1] / "config.json", dense)
+        weights = {
+            f"linear.{name}": tensor.contiguous().cpu() for name, tensor in model.projection.state_dict().items()
+        }
+        save_file(weights, folder / paths[1] / "model.safetensors")
+        width = model.projection.out_features
+    pooling = {"word_embedding_dimension": width, POOLING_FLAGS[model.pooling]: True}
+    write_json(folder / paths[-1] / "config.json", pooling)
 
 
 def zip_classifier(folder: Path) -> Path:
@@ -86,7 +103,8 @@ def zip_classifier(folder: Path) -> Path:
     def write(partial: Path) -> None:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in MODEL_FILES:
-                archive.write(folder / name, name)
+                if (folder / name).exists():
+                    archive.write(folder / name, name)
 
     write_file(target, write)
     return target

@@ -17,6 +17,17 @@ from minibert.pretrained.kinds import KINDS, Kind, kind_of
 # What all versions of sentence-transformers call a pooling.
 POOLING_FLAGS = {mode: f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}" for mode in POOLINGS}
 
+# The one Dense that minibert has: a projection of each token's vector, before pooling.
+DENSE = {
+    "bias": True,
+    "activation_function": "torch.nn.modules.linear.Identity",
+    "module_input_name": "token_embeddings",
+    "module_output_name": "token_embeddings",
+}
+
+# From a text to its vector; the second and the last need not be.
+STEPS = ("Transformer", "Dense", "Pooling", "Normalize")
+
 CONFIG, MODULES = "config.json", "modules.json"
 
 
@@ -97,11 +108,15 @@ class SentenceSettings:
         max_length: tokens kept of each sentence.
         pooling: one of `POOLINGS`.
         normalize: whether vectors are scaled to length 1.
+        dense: the subfolder with the projection of token vectors; "" = there is none.
+        width: how many numbers a projected vector has; 0 = there is none.
     """
 
     max_length: int
     pooling: str = "mean"
     normalize: bool = False
+    dense: str = ""
+    width: int = 0
 
 
 def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
@@ -119,13 +134,16 @@ def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
     file = folder / "config_sentence_transformers.json"
     _check_only(file, _optional(file), {"default_prompt_name": None})
     modules = _modules(folder)
-    kinds = [kind for kind, _ in modules]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]) or modules[0][1]:
+    kinds, paths = [kind for kind, _ in modules], dict(modules)
+    known = [kind for kind in STEPS if kind in ("Transformer", "Pooling") or kind in kinds]
+    if kinds != known or paths["Transformer"]:
         raise UserError(
             f"{folder / MODULES} asks for {' + '.join(path or kind for kind, path in modules)}: minibert knows only a"
-            " Transformer in the folder itself, Pooling, and Normalize"
+            " Transformer in the folder itself, a Dense of token vectors, Pooling, and Normalize"
         )
-    return SentenceSettings(length, _pooling(folder / modules[1][1] / CONFIG), len(kinds) == 3)
+    dense = paths.get("Dense", "")
+    width = _projection(folder / dense / CONFIG) if dense else 0
+    return SentenceSettings(length, _pooling(folder / paths["Pooling"] / CONFIG), "Normalize" in paths, dense, width)
 
 
 def _max_length(folder: Path, positions: int) -> int:
@@ -153,6 +171,16 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
     for _, path in steps:
         check_inside(file, path)
     return steps
+
+
+def _projection(file: Path) -> int:
+    """The width of a Dense before pooling."""
+    values = read_json(file, "modules.json asks for it")
+    _check_only(file, {"module_input_name": "sentence_embedding", **values}, {**DENSE, "use_residual": False})
+    width = values.get("out_features")
+    if type(width) is not int or width < 1:
+        raise UserError(f"{file} has the out_features {width!r}, not a number of dimensions")
+    return width
 
 
 def _pooling(file: Path) -> str:

@@ -170,6 +170,11 @@ def pretrain(asked: MLMOptions) -> None:
             heading("model", f"{_shape(model.config)}: {parameters / 1e6:.1f} M parameters")
 
             task = MLMTask(model, train, held_out, tokenizer, options)
+            if not task.steps_per_epoch:
+                raise UserError(
+                    f"{options.data} has {train.tokens:,} tokens to train on, fewer than the {options.max_length:,} of"
+                    " one block: give more text, a smaller --max-length, or --no-blocks"
+                )
             if not options.start_from:
                 prepare(task, options)
             unigram_loss, unigram_accuracy = task.baseline()

@@ -93,9 +93,11 @@ class NLITask:
         """
         u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
         loss, correct = _sums(self.model.classify(u, v), batch.labels)
+        extras = {"accuracy": correct}
         if self.options.contrast:
+            extras["cross_entropy"] = loss  # by itself it can be compared with validation's
             loss = loss + self.options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
-        return loss, {"accuracy": correct}
+        return loss, extras
 
     def validate(self) -> dict[str, float]:
         """Figures over the validation pairs, whose batches ranks share.
@@ -238,4 +240,5 @@ def make_classifier(options: NLIOptions) -> tuple[SiameseClassifier, WordPieceTo
             f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
         )
     heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
-    return SiameseClassifier(encoder, options.dropout, options.pooling, options.product), tokenizer
+    model = SiameseClassifier(encoder, options.dropout, options.pooling, options.product, options.projection)
+    return model, tokenizer

@@ -37,7 +37,7 @@ def training(options: TrainingPicture) -> None:
         raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
     try:
         plot_training(metrics.parent, Path(options.output) if options.output else None)
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{metrics} is damaged: {error}") from error
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -101,6 +102,7 @@ class Place:
         batch: batches done in the current epoch.
         best_epoch, best_score: the best validation so far.
         metrics_bytes: the length of metrics.jsonl at this place.
+        seconds: spent so far, interruptions left out.
     """
 
     step: int = 0
@@ -109,6 +111,7 @@ class Place:
     best_epoch: int = 0
     best_score: float | None = None
     metrics_bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -154,11 +157,11 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """Averages over all predictions of the window."""
-        loss = torch.stack(self.losses).sum().item()
+        loss, count = torch.stack(self.losses).sum().item(), max(self.count, 1)  # a short text may have no masked token
         seconds = time.perf_counter() - self.started
         return {
-            "loss": loss / self.count,
-            **{name: value.item() / self.count for name, value in self.extras.items()},
+            "loss": loss / count,
+            **{name: value.item() / count for name, value in self.extras.items()},
             "gradient_norm": torch.stack(self.norms).mean().item(),
             "tokens_per_second": self.tokens / seconds,
         }
@@ -196,6 +199,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.loss = distribute(Loss(self.model, self.task))
+        self.began = time.monotonic() - self.place.seconds
 
     def run(self) -> Place:
         """Train to the end of the last epoch or to the last step, whichever comes first.
@@ -218,7 +222,8 @@ class Trainer:
         place = self.place
         self.model.train()
         window = Window()
-        for batch in self.task.batches(place.epoch, place.batch):
+        # None is left of a run that was stopped at its last step, before the validation.
+        for batch in islice(self.task.batches(place.epoch, place.batch), last_step - place.step):
             self.step(batch, window)
             place.step += 1
             place.batch += 1
@@ -236,8 +241,6 @@ class Trainer:
                         stop,
                     )
                 )
-            if place.step == last_step:
-                break
         self._log(window)
         self._validate()
         place.epoch, place.batch = place.epoch + 1, 0
@@ -328,6 +331,7 @@ class Trainer:
                 save_best(self.checkpoints, self.model)
 
     def _checkpoint(self) -> None:
+        self.place.seconds = time.monotonic() - self.began
         self.place.metrics_bytes = self.progress.metrics.stat().st_size
         saved = {**asdict(self.place), "options": asdict(self.options), "ranks": world_size()}
         with together():

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -145,18 +144,16 @@ def run_training(
             _resume(folder, model, optimizer) if options.resume else _begin(folder, options, {"steps": steps, **start})
         )
 
-    began = time.monotonic()
     factor = schedule(options.schedule, steps, options.warmup_ratio)
     progress = Progress(Path(os.devnull) if rank() else folder / METRICS, steps, place.step)
     Trainer(model, task, optimizer, factor, options, folder / CHECKPOINTS, progress, place).run()
     if rank():
         return
-    seconds = time.monotonic() - began
-    heading("trained", f"for {duration(seconds)}, to step {place.step:,}")
+    heading("trained", f"for {duration(place.seconds)}, to step {place.step:,}")
     if task.score is not None:
         load_best(folder / CHECKPOINTS, model)
         heading("kept", f"epoch {place.best_epoch}, the best on validation: {task.score} {place.best_score:.4f}")
-    progress.record("end", {"step": place.step, "seconds": round(seconds, 1), "best_epoch": place.best_epoch})
+    progress.record("end", {"step": place.step, "seconds": round(place.seconds, 1), "best_epoch": place.best_epoch})
 
     save(folder)
     plot_training(folder)

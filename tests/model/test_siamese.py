@@ -43,6 +43,42 @@ def test_other_features_and_poolings_by_the_formula(config: ModelConfig, pooling
         torch.testing.assert_close(logits[pair], model.classifier.weight @ features + model.classifier.bias)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_a_projection_by_the_formula(config: ModelConfig, pooling: str) -> None:
+    """Each token's vector is projected, then they are pooled: for the largest values the order matters."""
+    model = SiameseClassifier(Bert(config), pooling=pooling, projection=40).eval()
+    assert model.projection is not None
+    assert model.classifier.weight.shape == (3, 120)
+    ids, lengths = torch.randint(5, 61, (4, 7)), [7, 3, 5, 2]
+    mask = torch.arange(7) < torch.tensor(lengths).unsqueeze(1)
+    logits, vectors = model(ids, mask), model.embed(ids, mask)
+    pool = {"mean": lambda h: h.mean(dim=0), "max": lambda h: h.max(dim=0).values}[pooling]
+    expected = [
+        pool(model.encoder(ids[row : row + 1, : lengths[row]])[0] @ model.projection.weight.T + model.projection.bias)
+        for row in range(4)
+    ]
+    torch.testing.assert_close(vectors, torch.stack(expected))
+    for pair in range(2):
+        u, v = expected[pair], expected[pair + 2]
+        features = torch.cat([u, v, (u - v).abs()])
+        torch.testing.assert_close(logits[pair], model.classifier.weight @ features + model.classifier.bias)
+
+
+def test_a_projection_keeps_the_size_of_numbers() -> None:
+    """With torch's own beginning they have a standard deviation of 1 / sqrt(3) of what goes in, whatever the width."""
+    model = SiameseClassifier(Bert(ModelConfig(vocab_size=9, num_hidden_layers=1)), projection=1_024)
+    assert model.projection is not None
+    projected = model.projection(torch.randn(100, 256))
+    assert projected.std().item() == pytest.approx(3**-0.5, rel=0.05)
+
+
+def test_projected_vectors_are_pooled_in_the_precision_of_the_hidden_ones(config: ModelConfig) -> None:
+    model = SiameseClassifier(Bert(config), projection=40)
+    ids = torch.randint(5, 61, (4, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.embed(ids, torch.ones(4, 7, dtype=torch.bool)).dtype == torch.float32
+
+
 def test_premise_and_hypothesis_are_not_interchangeable(config: ModelConfig) -> None:
     model = SiameseClassifier(Bert(config)).eval()
     ids, mask = torch.randint(5, 61, (2, 7)), torch.ones(2, 7, dtype=torch.bool)

@@ -81,10 +81,11 @@ def test_transformers_own_folder_is_read(tmp_path: Path, tokenizer: WordPieceTok
     near(f"a ModernBERT of transformers', windows {windows}", float(difference), 1e-5)
 
 
+@pytest.mark.parametrize("parts", [{}, {"pooling": "max", "projection": 40, "product": True}])
 def test_a_folder_of_train_nli_is_a_sentence_transformer(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, parts: dict[str, Any]
 ) -> None:
-    classifier = SiameseClassifier(Bert(shape(config, windows=False, bias=False)))
+    classifier = SiameseClassifier(Bert(shape(config, windows=False, bias=False)), **parts)
     scattered(classifier)
     save_classifier(tmp_path, classifier, tokenizer, 16, hypothesis_only=False)
     difference = from_pretrained(tmp_path).encode(TEXTS) - SentenceTransformer(str(tmp_path), device="cpu").encode(

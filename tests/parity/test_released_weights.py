@@ -78,6 +78,22 @@ def test_other_poolings(minilm: Path, tmp_path: Path, mode: str) -> None:
     near(f"sentence embeddings by {mode}", abs(ours - theirs).max(), 1e-5)
 
 
+@pytest.mark.parametrize("mode", ["mean", "max"])
+def test_a_projection_before_pooling(minilm: Path, tmp_path: Path, mode: str) -> None:
+    """Again a folder of sentence-transformers' own, with a Dense of each token's vector."""
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    dense = Dense(384, 700, activation_function=None, module_input_name="token_embeddings")
+    SentenceTransformer(modules=[Transformer(str(minilm)), dense, Pooling(700, pooling_mode=mode)], device="cpu").save(
+        str(tmp_path)
+    )
+    theirs = SentenceTransformer(str(tmp_path), device="cpu").encode(SENTENCES[:50])
+    model = minibert.from_pretrained(tmp_path)
+    ours = model.encode(SENTENCES[:50])
+    assert ours.shape == (50, 700) == (50, model.embedding_size)
+    near(f"sentence embeddings by {mode} of a projection", abs(ours - theirs).max(), 1e-5)
+
+
 @pytest.mark.parametrize("spelling", ["bert. prefix", "gamma and beta", "no pooler", "shards", "half precision"])
 def test_the_same_weights_in_other_clothes(minilm: Path, model: TrainedModel, tmp_path: Path, spelling: str) -> None:
     for name in ("config.json", "tokenizer.json", "modules.json"):

@@ -146,6 +146,45 @@ def test_a_classifier_comes_back_from_folder_copy_and_zip(
         assert not loaded.classifier.training
 
 
+def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    network = SiameseClassifier(Bert(config), pooling="max", product=True, projection=40).eval()
+    save_classifier(tmp_path / "wide", network, tokenizer, 10, hypothesis_only=False)
+    ids, mask = pad(tokenizer.encode(TEXTS + TEXTS[::-1], 10), tokenizer.pad_id)
+    with torch.no_grad():
+        expected = network(ids, mask).softmax(dim=-1).numpy()
+    for path in (tmp_path / "wide", zip_classifier(tmp_path / "wide")):
+        loaded = from_pretrained(path)
+        assert loaded.embedding_size == 40
+        assert loaded.classifier is not None
+        assert loaded.projection is not None
+        assert loaded.projection is loaded.classifier.projection
+        assert not loaded.projection.training
+        np.testing.assert_allclose(loaded.predict(TEXTS, TEXTS[::-1]).probabilities, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["no weights", "another width", "not a number"])
+def test_a_projection_that_is_damaged_is_refused(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "wide"
+    save_classifier(folder, SiameseClassifier(Bert(config), projection=40), tokenizer, 10, hypothesis_only=False)
+    (folder / CHECKSUMS).unlink()
+    weights, message = folder / "1_Dense" / "model.safetensors", "no weights at"
+    if damage == "no weights":
+        weights.unlink()
+    elif damage == "another width":
+        edit(folder / "1_Dense" / "config.json", out_features=41)
+        message = "linear.weight"
+    else:
+        save_file({**load_file(weights), "linear.bias": torch.full((40,), float("nan"))}, weights)
+        message = "linear.bias"
+    with pytest.raises(UserError, match=message) as caught:
+        from_pretrained(folder)
+    assert "1_Dense" in str(caught.value)
+
+
 def test_the_control_is_remembered(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
     model, _ = nli
     assert model.classifier is not None

@@ -217,6 +217,21 @@ MODULES = [
 MEAN = {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
 
+DENSE_STEP = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
+WITH_DENSE = [MODULES[0], DENSE_STEP, *MODULES[1:]]
+PROJECTION = {
+    "in_features": 24, "out_features": 40, "bias": True,
+    "activation_function": "torch.nn.modules.linear.Identity", "module_input_name": "token_embeddings",
+    "module_output_name": "token_embeddings",
+}  # fmt: skip
+
+
+def test_a_projection_before_pooling(tmp_path: Path) -> None:
+    write(tmp_path, modules=WITH_DENSE, **{"1_Pooling__config": MEAN, "1_Dense__config": PROJECTION})
+    settings = read_sentence_settings(tmp_path, 19)
+    assert (settings.dense, settings.width, settings.pooling, settings.normalize) == ("1_Dense", 40, "mean", True)
+
+
 def test_a_released_models_sentences() -> None:
     settings = read_sentence_settings(get_model_path(), 512)
     assert (settings.max_length, settings.pooling, settings.normalize) == (256, "mean", True)
@@ -249,6 +264,17 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
     ("files", "message"),
     [
         ({"modules": [*MODULES[:2], {"path": "2_Dense", "type": "x.Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
+        ({"modules": [MODULES[0], DENSE_STEP]}, "asks for Transformer + 1_Dense"),
+        ({"modules": [MODULES[0], DENSE_STEP, DENSE_STEP, MODULES[1]]}, "asks for Transformer + 1_Dense + 1_Dense"),
+        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "bias": False}}, "asks for bias False"),
+        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "activation_function": "torch.nn.Tanh"}}, "Tanh"),
+        ({"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}}, "module_input_name 'sentence_embedding'"),
+        (
+            {"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "use_residual": True}},
+            "asks for use_residual True",
+        ),
+        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 0}}, "has the out_features 0"),
+        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": "40"}}, "has the out_features '40'"),
         ({"modules": [{**MODULES[0], "path": "0_BERT"}, MODULES[1]]}, "asks for 0_BERT + 1_Pooling"),
         ({"modules": [MODULES[0], {**MODULES[1], "path": "../x"}]}, "points outside its folder: '../x'"),
         ({"modules": [MODULES[0], {"path": "1_Pooling"}]}, "not a list of modules"),

@@ -109,6 +109,7 @@ def test_training(here: Path) -> None:
         ("training --run nowhere", "no nowhere/metrics.jsonl"),
         ("training --run model", "no model/metrics.jsonl"),
         ("training --run damaged", "damaged/metrics.jsonl is damaged"),
+        ("training --run number", "number/metrics.jsonl is damaged"),
         ("attention --model model --text ' '", "--text is empty"),
         ("attention --model model --layer 3", "--layer 3: model has 2"),
         ("attention --model model --layer -1", "counted from 1"),
@@ -127,6 +128,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     (here / "damaged").mkdir()
     (here / "damaged" / "metrics.jsonl").write_text('{"kind": "tr')
+    (here / "number").mkdir()
+    (here / "number" / "metrics.jsonl").write_text("5\n")
     (here / "same.txt").write_text("a\tthe cat\nb\tthe cat\n")
     save_mlm(here / "encoder", MaskedLanguageModel(config), tokenizer)
     with pytest.raises(SystemExit) as leave:

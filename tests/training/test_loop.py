@@ -52,6 +52,19 @@ def test_is_the_notebooks_loop(tmp_path: Path, max_steps: int) -> None:
     assert task.model.training
 
 
+def test_a_step_without_a_prediction_is_no_error(tmp_path: Path) -> None:
+    """As of a short text in which no token happens to be masked, with a window of one step."""
+
+    class Empty(LineTask):
+        def batch(self, epoch: int, step: int) -> Any:
+            points = super().batch(epoch, step)
+            return points.part(0, 2).part(1, 2) if step == 3 else points
+
+    train(task := Empty(Line()), options(tmp_path, log_every=1))
+    assert task.batch(0, 3).count == 0
+    assert [record["loss"] for record in records(tmp_path, "train")].count(0) == 3
+
+
 @pytest.mark.parametrize("parts", [2, 3, 5])
 def test_accumulated_is_the_whole_batch_at_once(tmp_path: Path, parts: int) -> None:
     """Parts of one point each but the last, which is empty if 5 are made of 3 points. The gradient is that of the mean

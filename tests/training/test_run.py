@@ -10,7 +10,7 @@ import torch
 from minibert.errors import UserError
 from minibert.training.checkpoint import save_checkpoint
 from minibert.training.run import check_output
-from tests.metrics import untimed
+from tests.metrics import records, untimed
 from tests.training.toy_task import Line, LineTask, options, train
 
 
@@ -53,6 +53,55 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int, accumulat
     train(resumed, options(tmp_path / "part", **settings, resume=True))
     assert torch.equal(whole.model.weight, resumed.model.weight)
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+
+
+@pytest.mark.parametrize("at", [10, 11])
+def test_resumed_at_the_last_step_trains_no_further(tmp_path: Path, at: int) -> None:
+    """Ten steps are asked for, three of them in the second epoch; the power fails after them, in the validation."""
+
+    class FailingValidation(LineTask):
+        def validate(self) -> dict[str, float]:
+            if len(self.modes) == 10:
+                raise Stop
+            return super().validate()
+
+    settings = {"max_steps": 10, "save_every": 5 if at == 10 else 3}
+    whole = LineTask(Line(), SCORES)
+    train(whole, options(tmp_path / "whole", **settings))
+    with pytest.raises(Stop):
+        train(FailingValidation(Line(), SCORES), options(tmp_path / "part", **settings))
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = 1
+    train(resumed, options(tmp_path / "part", **settings, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+    assert len(resumed.modes) == (0 if at == 10 else 1)
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by a second a step, and by an hour while nothing runs."""
+    now = [0.0]
+    monkeypatch.setattr("minibert.training.loop.time.monotonic", lambda: now[0])
+
+    def ticking(task: LineTask) -> LineTask:
+        loss = task.loss
+
+        def timed(batch: Any) -> Any:
+            result = loss(batch)
+            now[0] += 1
+            return result
+
+        task.loss = timed  # type: ignore[method-assign]
+        return task
+
+    with pytest.raises(Stop):
+        train(ticking(Failing(Line(), 12, SCORES)), options(tmp_path, save_every=3))
+    now[0] += 3_600
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = 1
+    train(ticking(resumed), options(tmp_path, save_every=3, resume=True))
+    assert untimed(tmp_path)[-1]["kind"] == "end"
+    assert records(tmp_path, "end")[0]["seconds"] == 21
 
 
 def test_a_run_killed_while_it_saves_its_model_resumes_to_the_same_model(tmp_path: Path) -> None:
