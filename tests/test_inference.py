@@ -51,6 +51,17 @@ def test_the_pooling_is_the_folders(model: TrainedModel) -> None:
         np.testing.assert_allclose(pooled[0], expected.numpy(), atol=1e-6)
 
 
+def test_a_projection_is_a_part_of_the_model(model: TrainedModel) -> None:
+    """Without a classifier, too: it is used by `encode` and moved with the rest."""
+    projection = torch.nn.Linear(24, 40)
+    wide = TrainedModel(model.encoder, model.tokenizer, 10, projection=projection)
+    ids = torch.tensor(model.tokenizer.encode(PREMISES[:1], 10))
+    expected = projection(model.encoder.eval()(ids)[0]).mean(dim=0)
+    np.testing.assert_allclose(wide.encode(PREMISES)[0], expected.detach().numpy(), atol=1e-6)
+    assert wide.to("meta").device.type == "meta"
+    assert projection.weight.is_meta
+
+
 def test_nothing_to_encode(model: TrainedModel) -> None:
     assert model.encode([]).shape == (0, 24)
 

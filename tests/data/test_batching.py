@@ -76,6 +76,7 @@ def test_batches_of_an_epoch_by_length() -> None:
     assert padding < by_chance / 7
     longest = [max(lengths[rows]) for rows in grouped]
     assert abs(np.corrcoef(longest, np.arange(126))[0, 1]) < 0.2
+    assert abs(np.corrcoef(longest[1:], longest[:-1])[0, 1]) < 0.3  # nor from one batch to the next
 
     again = list(epoch_batches(1_001, 8, 3, 1, start=100, lengths=lengths))
     assert [step for step, _ in again] == list(range(100, 126))
