@@ -28,9 +28,8 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         predictions: of the same pairs.
     """
     predicted = predictions.labels
-    hypotheses = torch.from_numpy(
-        predictions.embeddings[len(labels) :]
-    ).double()  # the control's premises are all alike
+    # Without the premises, which are all alike if they are the control's.
+    hypotheses = torch.from_numpy(predictions.embeddings[len(labels) :]).double()
     naming: dict[str, Any] = {"labels": range(len(LABELS)), "target_names": LABELS, "zero_division": 0}
     return {
         "pairs": len(labels),
