@@ -43,7 +43,7 @@ _SIZES = (
 
 # What no BERT comes near: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
-_MOST_WIDTH = 2**20  # all other sizes
+MOST_WIDTH = 2**20  # all other sizes
 
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
@@ -86,9 +86,9 @@ class ModelConfig:
         for name in _SIZES:
             if getattr(self, name) < (0 if name == "type_vocab_size" else 1):
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be at least 1")
-            if getattr(self, name) > _MOST.get(name, _MOST_WIDTH):
+            if getattr(self, name) > _MOST.get(name, MOST_WIDTH):
                 raise UserError(
-                    f"{name} is {getattr(self, name)}: more than {_MOST.get(name, _MOST_WIDTH):,} make no sense"
+                    f"{name} is {getattr(self, name)}: more than {_MOST.get(name, MOST_WIDTH):,} make no sense"
                 )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
@@ -305,6 +305,11 @@ class NLIOptions(TrainingOptions):
     warmup_ratio: float = option(0.0, "share of the steps in which the learning rate rises to its peak")
     hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
     zip: bool = option(False, "also write OUTPUT.zip")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.projection > MOST_WIDTH:
+            raise UserError(f"--projection {self.projection}: more than {MOST_WIDTH:,} make no sense")
 
 
 @dataclass(frozen=True, kw_only=True)

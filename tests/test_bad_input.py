@@ -89,6 +89,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
         ("train_mlm.py", (*MLM, "--cache", "articles.txt"), "can't keep token ids in articles.txt (File exists): pass"),
         ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no folder nowhere, and the Hugging Face Hub gave no model"),
+        ("train_nli.py", (*NLI, "--projection", str(10**30)), "more than 1,048,576 make no sense"),
         ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
         ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),
         ("train_nli.py", (*NLI, "--data", "pairs/train.jsonl"), "named as a train file, but the validation split"),

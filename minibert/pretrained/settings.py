@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from minibert.config import ModelConfig
+from minibert.config import MOST_WIDTH, ModelConfig
 from minibert.errors import UserError
 from minibert.files import read_json
 from minibert.model.pooling import POOLINGS
@@ -178,8 +178,8 @@ def _projection(file: Path) -> int:
     values = read_json(file, "modules.json asks for it")
     _check_only(file, {"module_input_name": "sentence_embedding", **values}, {**DENSE, "use_residual": False})
     width = values.get("out_features")
-    if type(width) is not int or width < 1:
-        raise UserError(f"{file} has the out_features {width!r}, not a number of dimensions")
+    if type(width) is not int or not 1 <= width <= MOST_WIDTH:
+        raise UserError(f"{file} has the out_features {width!r}, not a number from 1 to {MOST_WIDTH:,}")
     return width
 
 

@@ -274,6 +274,7 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
             "asks for use_residual True",
         ),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 0}}, "has the out_features 0"),
+        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 10**30}}, "out_features 1000000"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": "40"}}, "has the out_features '40'"),
         ({"modules": [{**MODULES[0], "path": "0_BERT"}, MODULES[1]]}, "asks for 0_BERT + 1_Pooling"),
         ({"modules": [MODULES[0], {**MODULES[1], "path": "../x"}]}, "points outside its folder: '../x'"),
