@@ -11,7 +11,7 @@ import pytest
 from minibert import plots
 from minibert.plots import canvas
 
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"kind": "start", "unigram_loss": 7.0, "unigram_accuracy": 0.04},
     {"kind": "train", "step": 1, "loss": 9.0, "accuracy": 0.01, "learning_rate": 1e-4},
     {"kind": "train", "step": 2, "loss": 8.0, "accuracy": 0.02, "learning_rate": 2e-4},
@@ -53,6 +53,13 @@ def test_training_curves(tmp_path: Path, drawn: list[Any]) -> None:
     assert lines["unigram guesser"] == [[0, 7], [1, 7]]  # a horizontal line, in shares of the width
     assert [line.get_label() for line in accuracy.lines] == ["training", "held out accuracy", "unigram guesser"]
     assert rate.lines[0].get_ydata().tolist() == [1e-4, 2e-4]
+
+
+def test_of_two_losses_the_one_that_validation_has_is_drawn(tmp_path: Path, drawn: list[Any]) -> None:
+    records = [record | ({"cross_entropy": 1 / record["step"]} if "loss" in record else {}) for record in RECORDS]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    plots.plot_training(tmp_path)
+    assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:

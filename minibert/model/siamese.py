@@ -48,7 +48,7 @@ class SiameseClassifier(nn.Module):
         super().__init__()
         self.encoder, self.pooling, self.product = encoder, pooling, product
         D = encoder.config.hidden_size
-        # Begun as torch does, whose numbers are as large as the hidden ones; BERT's 0.02 would make them a third of it.
+        # Begun as torch does: what comes out is 1 / sqrt(3) as large as what goes in. By BERT's 0.02 it were a third.
         self.projection = nn.Linear(D, projection) if projection else None
         self.dropout = Dropout(dropout)
         self.classifier = nn.Linear(len(self.features) * (projection or D), len(LABELS))

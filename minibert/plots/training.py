@@ -29,13 +29,11 @@ def plot_training(folder: Path, path: Path | None = None) -> None:
     if figure is None:
         return
     loss, accuracy, rate = figure.subplots(1, 3)
-    for axes, name, baselines in (
-        (loss, "loss", ("unigram_loss",)),
-        (accuracy, "accuracy", ("unigram_accuracy", "majority_accuracy")),
+    comparable = "cross_entropy" if any("cross_entropy" in record for record in by_kind["train"]) else "loss"
+    for axes, name, of_training, baselines in (
+        (loss, "loss", comparable, ("unigram_loss",)),
+        (accuracy, "accuracy", "accuracy", ("unigram_accuracy", "majority_accuracy")),
     ):
-        of_training = (
-            "cross_entropy" if name == "loss" and "cross_entropy" in next(iter(by_kind["train"]), {}) else name
-        )
         _line(axes, by_kind["train"], of_training, "training", BLUE, "-")
         held_out = next(
             (key for record in by_kind["validation"][:1] for key in record if key.endswith(f"_{name}")), None

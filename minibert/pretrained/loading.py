@@ -24,7 +24,7 @@ from minibert.inference import TrainedModel
 from minibert.model.encoder import Bert
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import FEATURES, PRODUCT, SiameseClassifier
-from minibert.pretrained.names import check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.pretrained.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.saving import MODEL_FILES
 from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
 
@@ -231,12 +231,16 @@ def _read_projection(folder: Path, hidden_size: int, width: int) -> nn.Linear | 
     """What token vectors go through before pooling; None, if it is of no width."""
     if not width:
         return None
-    with blaming(folder / WEIGHTS):
-        with NOWHERE:
-            projection = nn.Linear(hidden_size, width)
-        tensors = _read_tensors(folder / WEIGHTS)
-        import_weights(projection, tensors, {"weight": ("linear.weight",), "bias": ("linear.bias",)})
+    with NOWHERE:
+        projection = nn.Linear(hidden_size, width)
+    _fill_linear(projection, folder / WEIGHTS, "linear.")
     return projection
+
+
+def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
+    names: Names = {"weight": (prefix + "weight",), "bias": (prefix + "bias",)}
+    with blaming(path):
+        import_weights(layer, _read_tensors(path), names)
 
 
 def _read_classifier(folder: Path, encoder: Bert, pooling: str, projection: nn.Linear | None) -> dict[str, Any]:
@@ -256,9 +260,8 @@ def _read_classifier(folder: Path, encoder: Bert, pooling: str, projection: nn.L
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
     width = 0 if projection is None else projection.out_features
-    network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"], width)
+    with NOWHERE:
+        network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"], width)
     network.projection = projection
-    weights = folder / "classifier.safetensors"
-    with blaming(weights):
-        import_weights(network.classifier, _read_tensors(weights), {"weight": ("weight",), "bias": ("bias",)})
+    _fill_linear(network.classifier, folder / "classifier.safetensors")
     return {"classifier": network, "max_length": length, "hypothesis_only": control}

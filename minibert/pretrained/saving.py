@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -65,8 +65,7 @@ def save_classifier(
     def write(staging: Path) -> None:
         tensors = export_weights(model.encoder, encoder_names(config))
         _write_model(staging, tensors, config, tokenizer, with_head=False)
-        head = {name: tensor.contiguous().cpu() for name, tensor in model.classifier.state_dict().items()}
-        save_file(head, staging / "classifier.safetensors")
+        _save_linear(model.classifier, staging / "classifier.safetensors")
         write_json(staging / "classifier.json", settings)
         _write_modules(staging, model)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
@@ -87,13 +86,14 @@ def _write_modules(folder: Path, model: SiameseClassifier) -> None:
     if model.projection is not None:
         dense = {"in_features": width, "out_features": model.projection.out_features, **DENSE}
         write_json(folder / paths[1] / "config.json", dense)
-        weights = {
-            f"linear.{name}": tensor.contiguous().cpu() for name, tensor in model.projection.state_dict().items()
-        }
-        save_file(weights, folder / paths[1] / "model.safetensors")
+        _save_linear(model.projection, folder / paths[1] / "model.safetensors", "linear.")
         width = model.projection.out_features
     pooling = {"word_embedding_dimension": width, POOLING_FLAGS[model.pooling]: True}
     write_json(folder / paths[-1] / "config.json", pooling)
+
+
+def _save_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
+    save_file({prefix + name: tensor.contiguous().cpu() for name, tensor in layer.state_dict().items()}, path)
 
 
 def zip_classifier(folder: Path) -> Path:
