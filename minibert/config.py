@@ -196,7 +196,7 @@ _AT_LEAST_ONE = {
 }  # fmt: skip
 _AT_LEAST_ZERO = {
     "seed", "threads", "max_steps", "weight_decay", "save_every", "max_articles", "min_characters", "max_train",
-    "max_validation", "contrast", "projection",
+    "max_validation", "contrast", "mixup", "projection",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
 _RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens"}
@@ -298,6 +298,7 @@ class NLIOptions(TrainingOptions):
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
     hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(0.0, "weight of a second loss: entailed pairs are to find each other in their batch")
+    mixup: float = option(0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures")
     group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
@@ -308,6 +309,8 @@ class NLIOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mixup == math.inf:
+            raise UserError("--mixup inf: it has to be a number; 0.4 is usual")
         if self.projection > MOST_WIDTH:
             raise UserError(f"--projection {self.projection}: more than {MOST_WIDTH:,} make no sense")
 

@@ -66,7 +66,11 @@ class SiameseClassifier(nn.Module):
 
     def classify(self, u: Tensor, v: Tensor) -> Tensor:
         """Score pairs of sentence vectors: (B, D) and (B, D) to (B, 3) logits in the order of `LABELS`."""
-        return self.classifier(self.dropout(pair_features(u, v, self.product)))
+        return self.score(pair_features(u, v, self.product))
+
+    def score(self, features: Tensor) -> Tensor:
+        """Score what `pair_features` makes of pairs, or mixtures of it: (B, 3D) or (B, 4D) to (B, 3)."""
+        return self.classifier(self.dropout(features))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Classify B pairs, both sides in one pass through the encoder.

@@ -34,7 +34,8 @@ from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
 from minibert.model.contrast import contrastive_loss
-from minibert.model.siamese import SiameseClassifier
+from minibert.model.mixup import mix
+from minibert.model.siamese import SiameseClassifier, pair_features
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
@@ -86,17 +87,23 @@ class NLITask:
             yield batch
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, with the contrastive loss in its weight; how many are classified right.
+        """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
 
-        The other sentences that an entailed pair is compared with are those of the same part of a batch: with
-        `--accumulate`, or on several ranks, they are fewer.
+        The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
+        the same part of a batch: with `--accumulate`, or on several ranks, they are fewer.
         """
+        options = self.options
         u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
-        loss, correct = _sums(self.model.classify(u, v), batch.labels)
+        features = pair_features(u, v, self.model.product)
+        loss, correct = _sums(self.model.score(features), batch.labels)
         extras = {"accuracy": correct}
-        if self.options.contrast:
+        if options.mixup or options.contrast:
             extras["cross_entropy"] = loss  # by itself it can be compared with validation's
-            loss = loss + self.options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
+        if options.mixup:
+            mixtures, targets = mix(features, batch.labels, len(LABELS), options.mixup)
+            loss = (loss + F.cross_entropy(self.model.score(mixtures), targets, reduction="sum")) / 2
+        if options.contrast:
+            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
         return loss, extras
 
     def validate(self) -> dict[str, float]:

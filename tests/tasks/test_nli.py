@@ -15,6 +15,7 @@ from minibert.inference import TrainedModel
 from minibert.model.attention import SelfAttention
 from minibert.model.dropout import Dropout
 from minibert.model.encoder import Bert, EncoderBlock
+from minibert.model.mixup import mix
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import save_mlm
@@ -99,6 +100,21 @@ def test_the_contrastive_loss_is_added_in_its_weight(config: ModelConfig, tokeni
     )
     (with_contrast, extras), (without, _) = task.loss(batch), plain.loss(batch)
     torch.testing.assert_close(with_contrast - without, 0.7 * expected)
+    torch.testing.assert_close(extras["cross_entropy"], without)
+
+
+def test_half_of_the_loss_is_on_mixtures(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Equal random states draw equal mixtures; without dropout the rest is arithmetic."""
+    plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, mixup=0.4)
+    task.model.load_state_dict(plain.model.state_dict())
+    batch = next(task.batches(0, 0))
+    u, v = task.model.embed(batch.input_ids, batch.attention_mask).chunk(2)
+    torch.manual_seed(5)
+    mixtures, targets = mix(torch.cat([u, v, (u - v).abs()], dim=1), batch.labels, 3, 0.4)
+    mixed = -(targets * task.model.classifier(mixtures).log_softmax(dim=1)).sum()
+    torch.manual_seed(5)
+    (total, extras), (without, _) = task.loss(batch), plain.loss(batch)
+    torch.testing.assert_close(total, (without + mixed) / 2)
     torch.testing.assert_close(extras["cross_entropy"], without)
 
 
