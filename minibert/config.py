@@ -298,7 +298,9 @@ class NLIOptions(TrainingOptions):
     encoder_dropout: float | None = option(None, "dropout within the encoder (default: as it was pretrained)")
     hidden_tokens: float = option(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(0.0, "weight of a second loss: entailed pairs are to find each other in their batch")
-    mixup: float = option(0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures")
+    mixup: float = option(
+        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures"
+    )
     group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
     learning_rate: float = option(2e-5, "peak learning rate")
