@@ -37,7 +37,7 @@ class Row:
     Attributes:
         name: what is changed, as the table has it.
         flags: what it adds to the flags of the rows before it.
-        kept: whether the rows after it have it, too; otherwise it is tried by itself on top of the strong recipe.
+        kept: whether the rows after it have it, too; otherwise it is tried by itself on top of those before it.
     """
 
     name: str
@@ -58,8 +58,9 @@ MLM = (
     Row("heads pointed at neighbours", ("--neighbour-heads",)),
     Row("and no biases, so no pointed heads", ("--no-bias", "--no-neighbour-heads"), kept=False),
     Row("and batches of 8, twice the steps", ("--batch-size", "8", "--max-steps", "8800"), kept=False),
-    Row("and 30 % of tokens masked", ("--mask-rate", "0.3"), kept=False),
     Row("and the decoder's bias at 0", ("--no-unigram-bias",), kept=False),
+    Row("30 % of tokens masked, and fewer steps", ("--mask-rate", "0.3", "--max-steps", "3000")),
+    Row("and 40 % of tokens masked", ("--mask-rate", "0.4"), kept=False),
 )
 
 NLI = (

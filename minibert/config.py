@@ -207,8 +207,8 @@ class MLMOptions(TrainingOptions):
     """Options of train_mlm.py: pretraining with masked language modelling."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "blocks": True, "max_steps": 4_400, "rotary": True, "norm_first": True, "gated": True, "segments": False,
-        "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0,
+        "blocks": True, "max_steps": 3_000, "rotary": True, "norm_first": True, "gated": True, "segments": False,
+        "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0, "mask_rate": 0.3,
         "learning_rate": 2e-3, "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
