@@ -75,13 +75,15 @@ NLI = (
     Row("u * v as a fourth feature", ("--product",)),
     Row("15 % of tokens hidden, dropout 0.3 of the features", ("--hidden-tokens", "0.15", "--dropout", "0.3")),
     Row("the contrastive loss", ("--contrast", "1.0")),
-    Row("the largest number of each of 1,024 dimensions", ("--pooling", "max", "--projection", "1024")),
-    Row("calibrated", ("--calibrate",)),
-    Row("and the control: premises emptied", ("--hypothesis-only",), kept=False),
     Row("and dropout 0.1 within the encoder", ("--encoder-dropout", "0.1"), kept=False),
+    Row("and the largest number of each of 256 dimensions", ("--pooling", "max"), kept=False),
+    Row("the largest number of each of 1,024 dimensions", ("--pooling", "max", "--projection", "1024")),
+    Row("and the control: premises emptied", ("--hypothesis-only",), kept=False),
     Row("and the mean of 1,024 dimensions", ("--pooling", "mean"), kept=False),
-    Row("and the largest number of 256 dimensions", ("--projection", "0"), kept=False),
     Row("and no token hidden", ("--hidden-tokens", "0"), kept=False),
+    Row("2,048 dimensions", ("--projection", "2048")),
+    Row("half of the loss on mixtures", ("--mixup", "0.4")),
+    Row("calibrated", ("--calibrate",)),
 )  # fmt: skip
 
 LADDERS = {"mlm": MLM, "nli": NLI}
