@@ -158,6 +158,8 @@ class TrainingOptions:
         choices=DECAYED,
     )
     clip: float = option(1.0, "largest gradient norm")
+    final_rate: float = option(0.0, "share of the peak learning rate that the linear schedule ends at")
+    average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = option(100, "steps between two lines of progress")
     save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
@@ -199,7 +201,7 @@ _AT_LEAST_ZERO = {
     "max_validation", "contrast", "mixup", "projection",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
-_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens"}
+_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens", "final_rate"}
 
 
 @dataclass(frozen=True, kw_only=True)

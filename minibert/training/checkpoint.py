@@ -1,4 +1,4 @@
-"""Everything a run needs to continue exactly: weights, optimiser, random state, and where it was.
+"""Everything a run needs to continue exactly: weights, their average, optimiser, random state, and where it was.
 
 One safetensors file a checkpoint, so nothing in it can run code and it appears whole or not at all; a checksum of all
 that is in it tells a damaged one. The place in the data is two numbers, epoch and batch, since order and masks follow
@@ -24,12 +24,19 @@ from minibert.training.distributed import gather, rank
 KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    average: nn.Module | None = None,
+) -> None:
     """Write `folder`/step-N.safetensors and drop all but the last two. All ranks call it and rank 0 writes.
 
     Args:
         folder: the run's folder of checkpoints.
         progress: JSON values, `step` among them; handed back by `load_checkpoint`.
+        average: of the model's weights, if there is one.
     Raises:
         UserError: it can't be written; the older checkpoints are untouched.
     """
@@ -37,6 +44,8 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     if rank():
         return
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     tensors |= {
         f"optimizer.{index}.{name}": tensor
         for index, state in optimizer.state_dict()["state"].items()
@@ -48,7 +57,9 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         old.unlink()
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> dict[str, Any]:
     """Put a run back where it was; returns the `progress` it was saved with.
 
     Raises:
@@ -57,6 +68,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     tensors, progress = _read(path)
     try:
         model.load_state_dict(_under("model.", tensors))
+        if average is not None:
+            average.load_state_dict(_under("average.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)

@@ -26,9 +26,11 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from minibert.config import TrainingOptions
 from minibert.errors import Interrupted, UserError
+from minibert.training.averaging import averaged
 from minibert.training.checkpoint import list_checkpoints, save_best, save_checkpoint
 from minibert.training.distributed import distribute, gather, hold_gradients, largest, once, rank, together, world_size
 from minibert.training.optim import Schedule
@@ -186,6 +188,7 @@ class Trainer:
         checkpoints: the folder of checkpoints.
         progress: where figures go.
         place: where to begin; a new `Place()` or that of a checkpoint.
+        average: of the model's weights, if there is to be one; it is what is validated then.
     """
 
     model: nn.Module
@@ -196,6 +199,7 @@ class Trainer:
     checkpoints: Path
     progress: Progress
     place: Place
+    average: AveragedModel | None = None
 
     def __post_init__(self) -> None:
         self.loss = distribute(Loss(self.model, self.task))
@@ -242,7 +246,8 @@ class Trainer:
                     )
                 )
         self._log(window)
-        self._validate()
+        with averaged(self.model, self.average):
+            self._validate()
         place.epoch, place.batch = place.epoch + 1, 0
         self._checkpoint()
 
@@ -264,6 +269,8 @@ class Trainer:
         norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         window.add(batch, losses, extras, norm)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
@@ -335,7 +342,7 @@ class Trainer:
         self.place.metrics_bytes = self.progress.metrics.stat().st_size
         saved = {**asdict(self.place), "options": asdict(self.options), "ranks": world_size()}
         with together():
-            save_checkpoint(self.checkpoints, self.model, self.optimizer, saved)
+            save_checkpoint(self.checkpoints, self.model, self.optimizer, saved, self.average)
 
 
 def _last_good(checkpoints: Path) -> str:

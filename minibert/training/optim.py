@@ -35,16 +35,17 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     )
 
 
-def schedule(name: str, total_steps: int, warmup_ratio: float) -> Schedule:
+def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float = 0.0) -> Schedule:
     """The factor on the peak learning rate, by the number of steps already taken.
 
     Both rise linearly over the first `int(total_steps * warmup_ratio)` steps, from a factor of 0 at the very first, as
     the notebook's scheduler does.
 
     Args:
-        name: one of `SCHEDULES`: "linear" falls from 1 to 0 over the rest of the steps; "constant" stays at 1.
+        name: one of `SCHEDULES`: after these steps, "linear" falls from 1 to `final_rate`, "constant" stays at 1.
         total_steps: of the run.
         warmup_ratio: the share of them in which the rate rises.
+        final_rate: the factor that "linear" comes to with the last step taken.
     Raises:
         ValueError: another name.
     """
@@ -53,7 +54,8 @@ def schedule(name: str, total_steps: int, warmup_ratio: float) -> Schedule:
     def linear(step: int) -> float:
         if step < warmup:
             return step / warmup
-        return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+        left = max(0.0, (total_steps - step) / max(1, total_steps - warmup))  # 1 at the peak, 0 at the end
+        return final_rate + (1 - final_rate) * left
 
     def constant(step: int) -> float:
         return step / warmup if step < warmup else 1.0

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from minibert.card import CARD, EVALUATION
 from minibert.config import TrainingOptions
@@ -28,6 +29,7 @@ from minibert.device import pick_device, pick_precision
 from minibert.errors import UserError
 from minibert.files import PARTIAL, claimed, write_json
 from minibert.plots import plot_training
+from minibert.training.averaging import average_of, exchange
 from minibert.training.checkpoint import list_checkpoints, load_best, load_checkpoint, read_progress
 from minibert.training.distributed import local_rank, rank, together, world_size
 from minibert.training.loop import Place, Task, Trainer
@@ -127,7 +129,7 @@ def run_training(
 
     Args:
         model: trained in place; it ends (on rank 0) with the weights of the best epoch, or of the last if the task has
-            no score.
+            no score; with `--average`, with their average at the end of that epoch.
         task: what it is trained on.
         options: all the rest.
         start: figures known before the first step, recorded as metrics.jsonl's first line.
@@ -137,22 +139,26 @@ def run_training(
     """
     folder, steps = Path(options.output), total_steps(task, options)
     optimizer = adamw(model, options)
+    average = average_of(model) if options.average else None
     if rank():
         torch.manual_seed(options.seed + rank())  # ranks drop out other elements of other examples
     with together():
-        place = (
-            _resume(folder, model, optimizer) if options.resume else _begin(folder, options, {"steps": steps, **start})
-        )
+        if options.resume:
+            place = _resume(folder, model, optimizer, average)
+        else:
+            place = _begin(folder, options, {"steps": steps, **start})
 
-    factor = schedule(options.schedule, steps, options.warmup_ratio)
+    factor = schedule(options.schedule, steps, options.warmup_ratio, options.final_rate)
     progress = Progress(Path(os.devnull) if rank() else folder / METRICS, steps, place.step)
-    Trainer(model, task, optimizer, factor, options, folder / CHECKPOINTS, progress, place).run()
+    Trainer(model, task, optimizer, factor, options, folder / CHECKPOINTS, progress, place, average).run()
     if rank():
         return
     heading("trained", f"for {duration(place.seconds)}, to step {place.step:,}")
     if task.score is not None:
         load_best(folder / CHECKPOINTS, model)
         heading("kept", f"epoch {place.best_epoch}, the best on validation: {task.score} {place.best_score:.4f}")
+    elif average is not None:
+        exchange(model, average)
     progress.record("end", {"step": place.step, "seconds": round(place.seconds, 1), "best_epoch": place.best_epoch})
 
     save(folder)
@@ -175,10 +181,10 @@ def _begin(folder: Path, options: TrainingOptions, start: Mapping[str, Any]) -> 
     return Place()
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
-    """The place of the last checkpoint, with model, optimiser and random state put back and later records cut off."""
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None) -> Place:
+    """The place of the last checkpoint, with all that is in it put back and later records cut off."""
     checkpoint, metrics = list_checkpoints(folder / CHECKPOINTS)[-1], folder / METRICS
-    saved = load_checkpoint(checkpoint, model, optimizer)
+    saved = load_checkpoint(checkpoint, model, optimizer, average)
     place = Place(**{field.name: saved[field.name] for field in dataclasses.fields(Place)})
     if rank() == 0:
         if not metrics.exists() or metrics.stat().st_size < place.metrics_bytes:
