@@ -284,7 +284,7 @@ class NLIOptions(TrainingOptions):
         "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
         "hidden_tokens": 0.15, "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True,
         "learning_rate": 8e-4, "schedule": "linear", "warmup_ratio": 0.06, "final_rate": 0.25, "average": True,
-        "decayed": "matrices",
+        "weight_decay": 0.5, "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
