@@ -27,6 +27,7 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
+from minibert.training.averaging import average_of
 from minibert.training.loop import Place, Trainer, Window
 from minibert.training.optim import adamw
 from minibert.training.progress import Progress
@@ -50,15 +51,20 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device
 def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
     optimizer = adamw(task.model, task.options)
     progress = Progress(folder / "metrics.jsonl", 10)
-    return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place())
+    average = average_of(task.model) if task.options.average else None
+    return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place(), average)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"average": True}], ids=str)
 @pytest.mark.parametrize("make", [mlm, nli])
 def test_a_step_waits_for_no_device(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, make: Callable[..., Any], accumulate: int
+    config: ModelConfig,
+    tokenizer: WordPieceTokenizer,
+    tmp_path: Path,
+    make: Callable[..., Any],
+    changes: dict[str, Any],
 ) -> None:
-    task = make(config, tokenizer, META, accumulate=accumulate)
+    task = make(config, tokenizer, META, **changes)
     window = Window()
     training = trainer(task, tmp_path)
     for batch in task.batches(0, 0):
