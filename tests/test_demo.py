@@ -5,12 +5,14 @@ import importlib.util
 import socket
 import struct
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from torch import nn
 
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
@@ -116,12 +118,13 @@ def test_words_and_mistakes_as_html() -> None:
 
 
 def test_a_page_without_an_mlm_says_how_to_make_one(model: TrainedModel, tmp_path: Path) -> None:
-    process = start(print_texts, model, out=tmp_path / "page")
+    wide = replace(model, projection=nn.Linear(model.encoder.config.hidden_size, 1_300))
+    process = start(print_texts, wide, out=tmp_path / "page")
     process.join()
     assert process.exitcode == 0, (tmp_path / "page.err").read_text()
     said = (tmp_path / "page.out").read_text().splitlines()
     assert '<div class="say"><p class="note">make one &amp; &lt;see&gt;</p></div>' in said
-    assert any("&lt;x&gt; · 2 x 3 heads" in text for text in said)
+    assert any("&lt;x&gt; · 2 x 3 heads, sentences as vectors of 1,300 numbers" in text for text in said)
 
 
 def print_texts(model: TrainedModel) -> None:

@@ -49,9 +49,8 @@ def build(model: TrainedModel, name: str, filler: TrainedModel | None, advice: s
     """
     config = model.encoder.config
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        shape = (
-            f"{config.num_hidden_layers} x {config.num_attention_heads} heads, vectors of {config.hidden_size} numbers"
-        )
+        heads = f"{config.num_hidden_layers} x {config.num_attention_heads} heads"
+        shape = f"{heads}, sentences as vectors of {model.embedding_size:,} numbers"
         gr.HTML(say(f'<h1>{TITLE}</h1><p>{QUESTION}</p><p class="quiet">{escape(name)} · {shape}</p>'))
         with gr.Tab("Two sentences"):
             _pair_tab(page, model)
