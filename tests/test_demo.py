@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from torch import nn
 
+from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -22,10 +23,9 @@ from minibert.demo.answers import Answer, answer, attention_figure, guesses
 from minibert.demo.html import VERDICTS, answer_html, bars, error_html, guesses_html, picture_html
 from minibert.errors import UserError
 from minibert.inference import Guess, TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.processes import start
 
 PREMISE, HYPOTHESIS = "the cat sat on the mat.", "an animal sat."
@@ -138,8 +138,10 @@ def print_texts(model: TrainedModel) -> None:
 @pytest.fixture
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    save_mlm(tmp_path / "mlm", MaskedLanguageModel(config), tokenizer)
-    save_classifier(tmp_path / "nli", SiameseClassifier(Bert(config)), tokenizer, 10, hypothesis_only=False)
+    save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
+    save_classifier(
+        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
     return tmp_path
 
 

@@ -10,13 +10,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 from minibert import from_pretrained
+from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import MODERN, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.pretrained.settings import config_values
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.parity.conftest import near
 
 WINDOWS: dict[str, Any] = {"global_attn_every_n_layers": 3, "local_attention": 4, "global_rope_theta": 160_000.0}
@@ -45,7 +44,7 @@ def scattered(model: torch.nn.Module) -> None:
 def test_a_folder_of_train_mlm_is_transformers_modernbert(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, windows: bool, bias: bool
 ) -> None:
-    ours = MaskedLanguageModel(shape(config, windows=windows, bias=bias)).eval()
+    ours = BertForMaskedLM(shape(config, windows=windows, bias=bias)).eval()
     scattered(ours)
     save_mlm(tmp_path, ours, tokenizer)
     theirs, loading = ModernBertForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
@@ -85,7 +84,7 @@ def test_transformers_own_folder_is_read(tmp_path: Path, tokenizer: WordPieceTok
 def test_a_folder_of_train_nli_is_a_sentence_transformer(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, parts: dict[str, Any]
 ) -> None:
-    classifier = SiameseClassifier(Bert(shape(config, windows=False, bias=False)), **parts)
+    classifier = NLIClassifier(SentenceEncoder(Bert(shape(config, windows=False, bias=False))), **parts)
     scattered(classifier)
     save_classifier(tmp_path, classifier, tokenizer, 16, hypothesis_only=False)
     difference = from_pretrained(tmp_path).encode(TEXTS) - SentenceTransformer(str(tmp_path), device="cpu").encode(
@@ -98,7 +97,7 @@ def test_a_folder_of_train_nli_is_a_sentence_transformer(
 def test_what_has_no_name_elsewhere_is_read_by_minibert_alone(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, parts: dict[str, bool]
 ) -> None:
-    ours = MaskedLanguageModel(replace(config, **parts)).eval()
+    ours = BertForMaskedLM(replace(config, **parts)).eval()
     scattered(ours)
     save_mlm(tmp_path, ours, tokenizer)
     assert config_values(ours.config, with_head=True)["model_type"] == "minibert"

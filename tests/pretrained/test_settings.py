@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForPreTraining, ModernBertConfig, Moder
 
 from minibert.config import MODERN, ModelConfig
 from minibert.errors import UserError
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
 from minibert.pretrained.settings import config_values, read_config, read_sentence_settings
@@ -340,7 +340,7 @@ def test_the_document_names_every_weight(title: str, config: ModelConfig, theirs
     of, layer = table(title), re.compile(r"(layers?)\.[01]\.")
     for name in theirs(theirs.config_class(**config_values(config, with_head=True))).state_dict():
         assert layer.sub(r"\1.N.", name.removeprefix("bert.").removeprefix("model.")) in of, name
-    exported = export_weights(MaskedLanguageModel(config), mlm_names(config))
+    exported = export_weights(make_masked_lm(config), mlm_names(config))
     used = {layer.sub(r"\1.N.", name) for name in exported}
     assert {name for name in of if of[name] == "used"} == used
     assert {name for name in of if of[name] == "ignored"} <= {*UNUSED, *TIED}

@@ -8,17 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from minibert.bert import Bert, EncoderBlock, SelfAttention
 from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.fast import Dropout
 from minibert.inference import TrainedModel
-from minibert.model.attention import SelfAttention
-from minibert.model.dropout import Dropout
-from minibert.model.encoder import Bert, EncoderBlock
-from minibert.model.mixup import mix
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.losses import mix
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.nli import NLITask, make_classifier
 
 PAIRS = Pairs(
@@ -30,7 +29,7 @@ PAIRS = Pairs(
 
 def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> NLITask:
     options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})  # type: ignore[arg-type]
-    return NLITask(SiameseClassifier(Bert(config)).eval(), tokenizer, PAIRS, PAIRS, options)
+    return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).eval(), tokenizer, PAIRS, PAIRS, options)
 
 
 def trained(task: NLITask) -> TrainedModel:
@@ -59,7 +58,7 @@ def test_pairs_of_like_length_by_hand(config: ModelConfig, tokenizer: WordPieceT
     words = ["cat", "cat " * 2, "cat " * 4, "cat " * 5]
     pairs = Pairs([words[2], words[0], words[0], words[1]], [words[0], words[3], words[1], words[0]], np.zeros(4, int))
     options = NLIOptions(max_length=8, batch_size=2, group_by_length=True)
-    task = NLITask(SiameseClassifier(Bert(config)), tokenizer, pairs, pairs, options)
+    task = NLITask(NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, pairs, pairs, options)
     lengths = sorted(sorted(batch.attention_mask.sum(dim=1).tolist()) for batch in task.batches(0, 0))
     assert lengths == [[3, 3, 4, 4], [3, 3, 6, 7]]
 
@@ -152,7 +151,7 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
         assert figures["most_answered"] == np.bincount(predictions.labels).max() / 5
         assert task.warnings({**figures, "mean_cosine": 0.98, "most_answered": 0.8}) == []
 
-        norm = cast(EncoderBlock, task.model.encoder.blocks[-1]).feed_forward_norm
+        norm = cast(EncoderBlock, task.model.encoder.layers[-1]).feed_forward_norm
         norm.weight.zero_()  # every token's vector is the norm's bias now
         norm.bias.fill_(1)
         figures = task.validate()
@@ -185,7 +184,7 @@ def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, token
 def test_every_option_of_the_classifier_reaches_it(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    save_mlm(tmp_path, MaskedLanguageModel(config), tokenizer)
+    save_mlm(tmp_path, make_masked_lm(config), tokenizer)
     options = NLIOptions(encoder=str(tmp_path), dropout=0.3, pooling="max", product=True, encoder_dropout=0.25)
     model, _ = make_classifier(options)
     assert (model.dropout.p, model.pooling, model.product) == (0.3, "max", True)

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minibert.bert import Bert
 from minibert.config import LABELS, MLMOptions, ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
 from minibert.training.averaging import average_of
@@ -39,13 +39,13 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> MLMTask:
     options = MLMOptions(**{"batch_size": 4, "max_length": 19, **changes})
     store = tokenise(TEXTS, tokenizer, options.max_length)
-    return MLMTask(MaskedLanguageModel(config).to(device), store, store, tokenizer, options)
+    return MLMTask(make_masked_lm(config).to(device), store, store, tokenizer, options)
 
 
 def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> NLITask:
     options = NLIOptions(**{"batch_size": 4, "max_length": 8, **changes})
     pairs = Pairs(TEXTS, TEXTS[::-1], np.arange(len(TEXTS)) % len(LABELS))
-    return NLITask(SiameseClassifier(Bert(config)).to(device), tokenizer, pairs, pairs, options)
+    return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).to(device), tokenizer, pairs, pairs, options)
 
 
 def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
@@ -169,9 +169,9 @@ def test_compiled_blocks_compute_the_same_under_the_same_names(
     batch = next(task.batches(0, 0))
     names = list(task.model.state_dict())
     plain, _ = task.loss(batch)
-    compile_blocks(task.model.bert.blocks, CPU)
+    compile_blocks(task.model.bert.layers, CPU)
     again, _ = task.loss(batch)
-    assert compiled == [torch.square, *(block._call_impl for block in task.model.bert.blocks)]
+    assert compiled == [torch.square, *(block._call_impl for block in task.model.bert.layers)]
     torch.testing.assert_close(again, plain)
     assert list(task.model.state_dict()) == names
 
