@@ -96,6 +96,5 @@ def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
     masked_lm = make_masked_lm(config)
     for parameter in masked_lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return TrainedModel(
-        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=NLIClassifier(SentenceEncoder(masked_lm.bert))
-    )
+    encoder = SentenceEncoder(masked_lm.bert)
+    return TrainedModel(encoder, tokenizer, 10, masked_lm=masked_lm, classifier=NLIClassifier(encoder))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from torch import nn
 
 from minibert.bert import Bert
 from minibert.cli import run
@@ -54,7 +53,9 @@ def test_what_is_left_out_or_unknown_is_noted(model: TrainedModel) -> None:
 
 
 def test_a_control_says_that_it_is_one(model: TrainedModel) -> None:
-    control = TrainedModel(model.encoder, model.tokenizer, 10, classifier=model.classifier, hypothesis_only=True)
+    control = TrainedModel(
+        model.sentence_encoder, model.tokenizer, 10, classifier=model.classifier, hypothesis_only=True
+    )
     said = answer(control, PREMISE, HYPOTHESIS)
     assert said.probabilities == answer(control, "dogs", HYPOTHESIS).probabilities
     assert "control" in said.notes[0]
@@ -118,7 +119,7 @@ def test_words_and_mistakes_as_html() -> None:
 
 
 def test_a_page_without_an_mlm_says_how_to_make_one(model: TrainedModel, tmp_path: Path) -> None:
-    wide = replace(model, projection=nn.Linear(model.encoder.config.hidden_size, 1_300))
+    wide = replace(model, sentence_encoder=SentenceEncoder(model.encoder, projection=1_300))
     process = start(print_texts, wide, out=tmp_path / "page")
     process.join()
     assert process.exitcode == 0, (tmp_path / "page.err").read_text()

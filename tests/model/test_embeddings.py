@@ -1,12 +1,11 @@
 """Proves that the embeddings are the normalised sum of three table rows, and that positions end with their table."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from minibert.bert import Bert, Embeddings
 from minibert.config import ModelConfig
+from minibert.modern import WordEmbeddings
 
 
 def test_is_the_normalised_sum_of_three_rows(config: ModelConfig) -> None:
@@ -62,8 +61,8 @@ def test_the_padding_row_starts_at_zero_and_gets_no_gradient_from_the_lookup(con
 
 
 def test_without_tables_of_positions_and_segments_it_is_the_tokens_row(config: ModelConfig) -> None:
-    embeddings = Embeddings(replace(config, rotary=True, type_vocab_size=0)).eval()
-    assert [name for name, _ in embeddings.named_parameters()] == ["token.weight", "norm.weight", "norm.bias"]
+    embeddings = WordEmbeddings(config).eval()
+    assert [name for name, _ in embeddings.named_parameters()] == ["word_embeddings.weight", "norm.weight", "norm.bias"]
     ids = torch.randint(config.vocab_size, (2, 19))
     rows = embeddings.word_embeddings.weight[ids]
     torch.testing.assert_close(embeddings(ids), torch.nn.functional.layer_norm(rows, (24,), eps=config.layer_norm_eps))

@@ -131,7 +131,7 @@ def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokeni
     differences = np.abs(np.subtract(losses(folder / "run"), expected))
     assert len(differences) == STEPS
     near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)
-    ours = export_weights(model.encoder, encoder_names(model.encoder.config))
+    ours = export_weights(model.encoder.bert, encoder_names(model.encoder.bert.config))
     compare_weights(what, ours, reference.encoder.state_dict(), 1e-5)
     compare_weights(f"{what}, classifier", model.classifier.state_dict(), reference.fc.state_dict(), 1e-5)
 
@@ -148,7 +148,7 @@ def test_50_steps_of_siamese_training_from_released_weights(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(module, SelfAttention):
-            module.dropout = 0.0
+            module.dropout_p = 0.0
     compare_siamese(
         "Siamese training of MiniLM", NLIClassifier(SentenceEncoder(encoder), dropout=0), vocabulary, tmp_path
     )

@@ -65,7 +65,7 @@ def test_a_masked_language_model_comes_back(mlm: tuple[BertForMaskedLM, Path]) -
     loaded, tokenizer = load_mlm(folder)
     ids, mask = pad(tokenizer.encode(TEXTS, 19), 0)
     torch.testing.assert_close(loaded.eval()(ids, mask), model(ids, mask), rtol=0, atol=0)
-    assert loaded.config == model.config
+    assert loaded.bert.config == model.bert.config
     encoder, _, unused = load_encoder(folder)
     assert len(unused) == 5
     assert all(name.startswith("cls.predictions.") for name in unused)
@@ -143,7 +143,7 @@ def test_a_classifier_comes_back_from_folder_copy_and_zip(
         np.testing.assert_array_equal(again.embeddings, expected.embeddings)
         assert loaded.classifier is not None
         assert (loaded.max_length, loaded.hypothesis_only, loaded.classifier.dropout.p) == (10, False, 0.3)
-        assert loaded.encoder is loaded.classifier.encoder
+        assert loaded.sentence_encoder is loaded.classifier.encoder
         assert not loaded.classifier.training
 
 
@@ -159,9 +159,8 @@ def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
         loaded = from_pretrained(path)
         assert loaded.embedding_size == 40
         assert loaded.classifier is not None
-        assert loaded.projection is not None
-        assert loaded.projection is loaded.classifier.projection
-        assert not loaded.projection.training
+        assert loaded.sentence_encoder is loaded.classifier.encoder
+        assert not loaded.sentence_encoder.training
         np.testing.assert_allclose(loaded.predict(TEXTS, TEXTS[::-1]).probabilities, expected, atol=1e-6)
 
 

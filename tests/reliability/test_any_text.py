@@ -75,14 +75,9 @@ def odd(name: str) -> Callable[[Test], Test]:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
-    masked_lm = BertForMaskedLM(CONFIG)
-    return TrainedModel(
-        masked_lm.bert,
-        TOKENIZER,
-        max_length=16,
-        masked_lm=masked_lm,
-        classifier=NLIClassifier(SentenceEncoder(masked_lm.bert)),
-    )
+    masked_lm = BertForMaskedLM(Bert(CONFIG))
+    encoder = SentenceEncoder(masked_lm.bert)
+    return TrainedModel(encoder, TOKENIZER, max_length=16, masked_lm=masked_lm, classifier=NLIClassifier(encoder))
 
 
 @many

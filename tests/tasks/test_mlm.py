@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.config import IGNORED, MLMOptions, ModelConfig, ModernBertConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
@@ -141,11 +141,11 @@ def test_a_start_at_the_frequencies_is_the_unigram_guesser(config: ModelConfig, 
 
 
 def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(replace(config, rotary=True), tokenizer)
-    bias = task.model.bert.get_parameter("blocks.0.attention.qkv.bias")
+    task = make(ModernBertConfig(**{**vars(config), "type_vocab_size": 0}), tokenizer)
+    bias = task.model.bert.get_parameter("layers.0.attention.query.bias")
     prepare(task, task.options)
     assert not bias.any()
-    prepare(task, replace(task.options, rotary=True, neighbour_heads=True))
+    prepare(task, replace(task.options, architecture="modernbert", neighbour_heads=True))
     assert bias.any()
 
 
@@ -155,7 +155,7 @@ def test_a_model_is_trained_further_with_this_runs_dropout(
     before = make_masked_lm(config)
     save_mlm(tmp_path, before, tokenizer)
     model = make_model(MLMOptions(start_from=str(tmp_path), dropout=0.3, max_length=19), tokenizer)
-    assert model.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    assert model.bert.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before.state_dict()[name]), name
     with pytest.raises(UserError, match=r"--max-length 20: the model in .* has 19 positions"):
