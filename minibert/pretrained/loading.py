@@ -227,7 +227,7 @@ def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
 
 
 def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
-    names: Names = {"weight": (prefix + "weight",), "bias": (prefix + "bias",)}
+    names: Names = {prefix + "weight": ("weight",), prefix + "bias": ("bias",)}
     with blaming(path):
         import_weights(layer, _read_tensors(path), names)
 

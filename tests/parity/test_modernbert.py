@@ -28,7 +28,7 @@ def shape(config: ModelConfig, *, bias: bool = False, **changes: Any) -> ModernB
 def scattered(model: torch.nn.Module) -> None:
     """Norms and biases too, which start as if they were not there."""
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        torch.nn.init.normal_(parameter, std=0.4)
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 160_000.0])

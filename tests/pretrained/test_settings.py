@@ -48,7 +48,7 @@ def bert(config: ModelConfig, **changes: Any) -> dict[str, Any]:
 
 
 def modernbert(**changes: Any) -> dict[str, Any]:
-    return {**config_values(ModernBertConfig(), with_head=False), **changes}
+    return {**config_values(ModernBertConfig(bias=False), with_head=False), **changes}
 
 
 @pytest.mark.parametrize(
