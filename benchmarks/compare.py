@@ -44,7 +44,6 @@ from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
 import minibert
 from benchmarks import notebook
-from minibert.bert import BertForMaskedLM
 from minibert.config import MLMOptions, NLIOptions
 from minibert.data.sources import load_articles, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -181,7 +180,7 @@ def mlm(options: argparse.Namespace, folder: Path) -> Case:
     ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab)
     texts = articles(options, 16 * options.steps * (options.rounds + 4))
     tokenizer = WordPieceTokenizer.load(options.vocab)
-    model = BertForMaskedLM(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+    model = make_masked_lm(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     held_out = tokenise(texts[:2], tokenizer, ours.max_length)
     task = MLMTask(model, tokenise(texts, tokenizer, ours.max_length), held_out, tokenizer, ours)
 

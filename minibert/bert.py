@@ -101,7 +101,8 @@ class SelfAttention(nn.Module):
 
     def split(self, projected: Tensor) -> Tensor:
         """Cut the last dimension into heads: (B, T, D) to (B, H, T, K)."""
-        return projected.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        B, T, _ = projected.shape
+        return projected.view(B, T, self.num_heads, self.head_size).transpose(1, 2)
 
     def merge(self, context: Tensor) -> Tensor:
         """The way back: (B, H, T, K) to (B, T, D)."""
@@ -161,12 +162,6 @@ class Bert(nn.Module):
     """Embeddings and L encoder blocks: the encoder.
 
     There is no pooler: that tanh layer over [CLS] belongs to next-sentence prediction, which is not trained here.
-
-    Example:
-        >>> import torch
-        >>> from minibert.config import ModelConfig
-        >>> Bert(ModelConfig())(torch.tensor([[101, 7592, 102]])).shape
-        torch.Size([1, 3, 256])
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -219,10 +214,7 @@ class MLMHead(nn.Module):
 
 
 class BertForMaskedLM(nn.Module):
-    """An encoder with an MLM head: what train_mlm.py trains.
-
-    Source: Devlin et al. 2019, section 3.1 "Task #1: Masked LM".
-    """
+    """An encoder with an MLM head: what train_mlm.py trains (Devlin et al. 2019, section 3.1 "Task #1")."""
 
     def __init__(self, bert: Bert) -> None:
         super().__init__()

@@ -19,9 +19,9 @@ Gimelshein 2018, "Online normalizer calculation for softmax", section 3 (a softm
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ def encode(
         positions = None if positions is None else packing.rows(positions)
     elif hidden.device.type == "cpu":
         attention_mask = None  # there is no padding, and attention is fastest without a mask
-    *lower, last = bert.layers
+    *lower, last = cast("Iterable[EncoderBlock]", bert.layers)
     for each in lower:
         hidden = block(each, hidden, attention_mask, packing)  # the same shape
     hidden = block(last, hidden, attention_mask, packing, positions)  # the same shape, or (M, D)

@@ -145,7 +145,7 @@ class ModernBert(Bert):
         self.config = config
         self.embeddings = WordEmbeddings(config)
         self.layers = nn.ModuleList(ModernBlock(config) for _ in range(config.num_hidden_layers))
-        self.layers[0].attention_norm = nn.Identity()  # type: ignore[assignment]
+        self.layers[0].attention_norm = nn.Identity()
         self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         initialise(self, config.initializer_range)
         if not config.bias:
@@ -175,7 +175,7 @@ def drop_biases(module: nn.Module) -> None:
     """Take the biases off all linear layers and norms, in place."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.LayerNorm):
-            part.bias = None
+            part.bias = None  # type: ignore[assignment]
 
 
 NEIGHBOURS = (-1, 1, -2, 2)  # where the heads of a layer are pointed, in turn

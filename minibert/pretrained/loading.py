@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -135,7 +135,7 @@ def _filled(
     with blaming(folder), NOWHERE:
         names = mlm_names(config) if kind is BertForMaskedLM else encoder_names(config)
         check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
-        network = make_masked_lm(config) if kind is BertForMaskedLM else make_bert(config)
+        network = cast("Network", make_masked_lm(config) if kind is BertForMaskedLM else make_bert(config))
         return network, import_weights(network, tensors, names)
 
 
