@@ -179,7 +179,10 @@ def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
     for index, number in enumerate(options.rows):
         start, *records = read_records(place(number, options.seeds[0], options) / "metrics.jsonl")
         training = [record for record in records if record["kind"] == "train"]
-        colour, style = drawing.COLOURS[index % len(drawing.COLOURS)], ("-", "--", "-.")[index // len(drawing.COLOURS) % 3]
+        colour, style = (
+            drawing.COLOURS[index % len(drawing.COLOURS)],
+            ("-", "--", "-.")[index // len(drawing.COLOURS) % 3],
+        )
         steps, losses = ([record[name] for record in training] for name in ("step", "loss"))
         name = ladder[number].name + (", which is the strong recipe" if ladder[number] == strong else "")
         axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {name}")

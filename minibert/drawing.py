@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from minibert.evaluation import Reliability
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, too pale for dots; shades keep their
-# order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
+# keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#777777"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", SKY, "#000000")
 SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
@@ -73,7 +73,7 @@ _LOCK = RLock()  # matplotlib's settings are the whole process's, and the page d
 
 @contextmanager
 def style() -> Iterator[None]:
-    """matplotlib's own settings, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
+    """The settings that matplotlib comes with, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
     matplotlib = need_matplotlib()
     with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0]}]):
         yield

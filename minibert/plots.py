@@ -12,8 +12,8 @@ Example:
 Each has its own flags: python -m minibert.plots attention --help
 """
 
-# A picture is a dataclass of options, whose `draw` asks the model; minibert.drawing makes a figure of the numbers. torch
-# and matplotlib are imported only then: --help needs neither.
+# A picture is a dataclass of options, whose `draw` asks the model; minibert.drawing makes a figure of the numbers. Only
+# then are torch and matplotlib imported: --help needs neither.
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proves that pictures show the numbers and names they are given, by reading them back, and each command what its model says.
+"""Proves that pictures show the numbers and names they are given, by reading them back, and what the model says.
 
 Names are drawn letter for letter, whatever is in them; and a run can do without pictures, but not a command for one.
 """
@@ -53,8 +53,8 @@ PAIRS = [(premise, hypothesis, i % 3) for i, (_, premise) in enumerate(TOPICS) f
 
 # Each would be mathematics to matplotlib, or is a mistake in it, or looks like one of its own marks.
 AS_THEY_ARE = [
-    "$x^2_1$", "$5", "5 $ and 7 $", r"\$", r"\\$a$", r"$\alpha", r"$\frac{1}{$", r"\n", "a_b^c", "{}", "{a", "%s", "_x", "__",
-    "$$", "$", "\\", "##ß", "<b>&amp;", "naïve “quotes”", "Ελλάδα", "Москва",
+    "$x^2_1$", "$5", "5 $ and 7 $", r"\$", r"\\$a$", r"$\alpha", r"$\frac{1}{$", r"\n", "a_b^c", "{}", "{a", "%s",
+    "_x", "__", "$$", "$", "\\", "##ß", "<b>&amp;", "naïve “quotes”", "Ελλάδα", "Москва",
 ]  # fmt: skip
 # What no font of matplotlib's own has, or can't be seen: escapes as Python writes them.
 ESCAPED = {
@@ -198,6 +198,7 @@ def test_embeddings_are_the_principal_components_by_topic() -> None:
     flat = np.stack([5 * np.cos(angles), 2 * np.sin(angles)], axis=1)  # (40, 2)
     turned = flat @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0].T + 3
     figures = [drawing.draw_embeddings(turned.astype(np.float32), ["even", "odd"] * 20) for _ in range(2)]
+    first: Any
     first, second = ([np.array(dots.get_offsets()) for dots in figure.axes[0].collections] for figure in figures)
     for topic, dots, again in zip((0, 1), first, second, strict=True):
         np.testing.assert_array_equal(dots, again)
@@ -228,9 +229,7 @@ def test_the_most_frequent_topics_are_named_and_differ_in_looks() -> None:
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 @pytest.mark.parametrize("expected", [AS_THEY_ARE[:12], AS_THEY_ARE[12:], ESCAPED])
-def test_names_are_drawn_letter_for_letter(
-    expected: list[str] | dict[str, str], ending: str, tmp_path: Path
-) -> None:
+def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str], ending: str, tmp_path: Path) -> None:
     """On both axes and in a legend; a warning (of a glyph that there is not, say) would be an error."""
     texts = list(expected)
     shown = list(expected.values()) if isinstance(expected, dict) else texts
@@ -262,20 +261,23 @@ def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path:
 
 
 def test_a_font_that_has_a_character_draws_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """matplotlib brings a second one, of mathematical letters; 𝒳 is in no other of its own."""
-    assert drawing.legible("𝒳") == r"\U0001d4b3"
+    """Of the fonts that matplotlib brings, one alone has a script X."""
+    letter = "\U0001d4b3"
+    assert drawing.legible(letter) == r"\U0001d4b3"
     monkeypatch.setattr(drawing, "FONTS", ("no such font", "STIXGeneral"))
     drawing.fonts.cache_clear()
-    assert drawing.legible("𝒳 中") == r"𝒳 \u4e2d"
-    drawing.save(drawing.draw_attention(["𝒳"] * 4, MAPS), tmp_path / "picture.png")
+    assert drawing.legible(f"{letter} 中") == rf"{letter} \u4e2d"
+    drawing.save(drawing.draw_attention([letter] * 4, MAPS), tmp_path / "picture.png")
 
 
 def test_the_machines_matplotlibrc_decides_nothing_but_fonts(tmp_path: Path) -> None:
     """LaTeX is not on this machine, or would take names for commands; origin: lower turns pictures over."""
     plain = drawing.draw_attention(TOKENS, MAPS)
     drawing.save(plain, tmp_path / "plain.png")
-    settings = {"text.usetex": True, "text.parse_math": False, "savefig.bbox": "tight", "axes.grid": True,
-                "image.origin": "lower", "axes.formatter.use_mathtext": True, "font.sans-serif": ["STIXGeneral"]}  # fmt: skip
+    settings: Any = {
+        "text.usetex": True, "text.parse_math": False, "savefig.bbox": "tight", "axes.grid": True,
+        "image.origin": "lower", "axes.formatter.use_mathtext": True, "font.sans-serif": ["STIXGeneral"],
+    }  # fmt: skip
     with matplotlib.rc_context(settings):
         figure = drawing.draw_attention(TOKENS, MAPS)
         drawing.save(figure, tmp_path / "other.png")
@@ -306,7 +308,12 @@ def catching(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]
     """What a drawing function is given; it draws all the same."""
     given: list[tuple[Any, ...]] = []
     draw: Callable[..., Any] = getattr(plots, name)
-    monkeypatch.setattr(plots, name, lambda *arguments: (given.append(arguments), draw(*arguments))[1])
+
+    def catch(*arguments: Any) -> Any:
+        given.append(arguments)
+        return draw(*arguments)
+
+    monkeypatch.setattr(plots, name, catch)
     return given
 
 
@@ -445,7 +452,10 @@ def test_without_matplotlib(
     assert capsys.readouterr().out.splitlines()[-1] == f"(no picture: {advice})"
     for call, arguments in (
         (main, ["training", "--run", "nowhere"]),
-        *((main, [picture, "--model", "nowhere"]) for picture in ("attention", "embeddings", "confusion", "reliability")),
+        *(
+            (main, [picture, "--model", "nowhere"])
+            for picture in ("attention", "embeddings", "confusion", "reliability")
+        ),
         (evaluate.main, [*given, "--figure", "picture.png"]),
     ):
         with pytest.raises(SystemExit) as leave:
@@ -488,13 +498,19 @@ def test_each_toy_sentence_speaks_of_its_topic_and_of_no_other() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("sea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.", ["sea|The tide is low.", "sea|A ship\tsinks.", "sky|Étoiles."]),
+        (
+            "sea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.",
+            ["sea|The tide is low.", "sea|A ship\tsinks.", "sky|Étoiles."],
+        ),
         ("\ufeffsea\tlow\r\nsea\thigh\r\n", ["sea|low", "sea|high"]),  # from a Windows editor
         ("\ufeffsea\tlow\n\ufeffsea\thigh", ["sea|low", "sea|high"]),  # two such, joined
         ("\ufeff\r\n\ufeff\nsea\tlow\n\ufeff", ["sea|low"]),
         ("sea\tlow\rsky\tblue\r", ["sea|low", "sky|blue"]),
         # These end a line in Unicode, but no line of a file.
-        ("sea\tlow\u2028or high\nsky\tblue\x85\nsky\tgrey\x0b, \x0cor so", ["sea|low\u2028or high", "sky|blue", "sky|grey\x0b, \x0cor so"]),
+        (
+            "sea\tlow\u2028or high\nsky\tblue\x85\nsky\tgrey\x0b, \x0cor so",
+            ["sea|low\u2028or high", "sky|blue", "sky|grey\x0b, \x0cor so"],
+        ),
         ("$x$\t\\frac{\n{}\t^_^\n中\t🙂", ["$x$|\\frac{", "{}|^_^", "中|🙂"]),
         ("  \t \n\u3000\nsea\tlow", ["sea|low"]),
     ],
