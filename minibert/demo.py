@@ -232,7 +232,7 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
 
 
 def attention_html(model: TrainedModel, text: str, side: str, layer: int, head: int) -> str:
-    """A picture of what a head of a layer attends to, both counted from 1; in words, too, for those who can't see it."""
+    """A picture of what a head of a layer attends to, both counted from 1, and its description in words."""
     figure, file = draw_attention(*model.attention(text), layers=[layer - 1], heads=[head - 1]), BytesIO()
     with style():
         figure.savefig(file, format="png", dpi=min(DOTS, PIXELS / max(figure.get_size_inches())))

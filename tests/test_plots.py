@@ -145,7 +145,8 @@ def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
     assert [cells[column, 1][0] for column in range(3)] == ["0\n0%", "1,500\n50%", "1,500\n50%"]
     assert [cells[column, 2][0] for column in range(3)] == ["0\n0%"] * 3
     assert [place for place, (_, colour) in cells.items() if colour == "white"] == [(0, 0)]  # the one dark cell
-    np.testing.assert_allclose(axes.images[0].get_array(), [[0.8, 0.1, 0.1], [0, 0.5, 0.5], [0, 0, 0]])
+    shares = np.array([[0.8, 0.1, 0.1], [0, 0.5, 0.5], [0, 0, 0]])
+    np.testing.assert_allclose(axes.images[0].get_array(), shares)
     assert axes.images[0].get_clim() == (0, 1)
     assert names(axes.get_yticklabels()) == names(axes.get_xticklabels()) == ["entailment", "neutral", "contradiction"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
