@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"  # this machine, and no other
 
-# What gradio would read of the environment: public links, folders to be served, servers to be asked, what it tells its
-# makers, and that this were one of Hugging Face's own machines.
-ENVIRONMENT = ("GRADIO_", "SPACE", "OAUTH_", "OPENID_", "SYSTEM", "FORWARDED_ALLOW_IPS")
+# How the names begin of all that gradio would take from the environment: public links, folders to be served, servers to
+# be asked, what it tells its makers, and that this were one of Hugging Face's own machines.
+ENVIRONMENT = ("GRADIO_", "SPACE_", "SPACES_", "OAUTH_", "OPENID_")
 
 # All that the page asks for: whole paths, and how paths begin.
 PATHS = {
@@ -190,7 +190,8 @@ class Guard:
             headers = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-")]
             await self.app({**scope, "headers": headers}, receive, send)
         else:
-            await PlainTextResponse(f"This page is at http://{HOST}:{self.port}", 403)(scope, receive, send)
+            words = f"The page is at http://{HOST}:{self.port}, and answers nobody but those who open it there."
+            await PlainTextResponse(words, 403)(scope, receive, send)
 
     def allows(self, method: str, path: str, headers: Headers) -> bool:
         """Whether a request is one of the page's own, or opens the page."""
@@ -338,7 +339,7 @@ def _pair_tab(gr: Any, page: Any, model: TrainedModel) -> None:
     def look(premise: str, hypothesis: str, side: str, layer: int, head: int) -> str:
         return attention_html(model, premise if side == SIDES[0] else hypothesis, side, layer, head)
 
-    seen = {"fn": look, "inputs": [premise, hypothesis, side, layer, head], "outputs": picture, **QUIETLY}
+    seen = {"fn": kindly(look), "inputs": [premise, hypothesis, side, layer, head], "outputs": picture, **QUIETLY}
     asked = [page.load, compare.click, premise.submit, hypothesis.submit, examples.load_input_event.then]
     for event in asked:
         event(kindly(ask), [premise, hypothesis], result, **QUIETLY).then(**seen)
