@@ -6,6 +6,8 @@ slow to import, so it waits until something is drawn.
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -51,11 +53,19 @@ class NoMatplotlib(UserError):
 
 def need_matplotlib() -> Any:
     """matplotlib, or `NoMatplotlib` is raised."""
+    # A notebook tells the programs that it starts to draw into it. Where there is no such thing, matplotlib won't load.
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure
         import matplotlib.style
     except ImportError as error:
         raise NoMatplotlib('a picture needs matplotlib: pip install -e ".[plots]"') from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
     return matplotlib
 
 

@@ -5,6 +5,7 @@ Names are drawn letter for letter, whatever is in them; and a run can do without
 
 import builtins
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -466,13 +467,25 @@ def test_without_matplotlib(
     assert not list(here.rglob("*.png"))
 
 
-def test_the_command_itself(here: Path) -> None:
+@pytest.mark.parametrize("backend", ["", "module://matplotlib_inline.backend_inline", "junk"])
+def test_a_program_that_a_notebook_starts(backend: str, here: Path) -> None:
+    """It is told to draw into the notebook; the picture goes to its file, here by way of pyplot, too."""
+    where = {"PYTHONPATH": str(Path(minibert.__file__).parent.parent), "MPLBACKEND": backend}
     done = subprocess.run(
-        [sys.executable, "-m", "minibert.plots", "training", "--run", "."],
-        cwd=here, env={"PYTHONPATH": str(Path(minibert.__file__).parent.parent), "MPLCONFIGDIR": str(here / "mpl")},
-        capture_output=True, text=True, check=True,
+        [sys.executable, "-c", BY_NOTEBOOK],
+        cwd=here, env=os.environ | where, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "drawn       training.png\n"
+    assert (done.stdout, done.stderr) == (f"drawn       a.png\ndrawn       training.png\n{backend}\n", "")
+
+
+BY_NOTEBOOK = """
+import os
+from pathlib import Path
+from minibert import plots
+plots.plot_confusion([[1, 2, 3]] * 3, Path("a.png"))
+plots.plot_training(Path())
+print(os.environ["MPLBACKEND"])
+"""
 
 
 # Sentences with topics.
