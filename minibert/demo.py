@@ -50,6 +50,7 @@ QUESTION = "Given the premise: does the hypothesis follow, is it left open, or d
 ATTENDING = "A row is a token that attends to all the tokens of its sentence; the darker, the more."
 SIDES = ("premise", "hypothesis")
 WORDS = 5  # for each [MASK]
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # what happens at an event
 DOTS, PIXELS = 200, 1_600  # an inch, in a small picture; across a large one
 
 PAIRS = [
@@ -307,9 +308,6 @@ def build(model: TrainedModel, name: str, filler: TrainedModel | None, advice: s
         with gr.Tab("Fill a mask"):
             _mask_tab(gr, page, filler, advice)
     return page
-
-
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def _pair_tab(gr: Any, page: Any, model: TrainedModel) -> None:
