@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minibert.config import TrainingOptions
-from minibert.errors import Interrupted, UserError, os_error_text
+from minibert.errors import Interrupted, UserError, os_error_text, printable
 
 Options = TypeVar("Options")
 
@@ -110,5 +110,5 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _leave(line: str, status: int) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)
     sys.exit(status)

@@ -38,3 +38,8 @@ def reason(error: Exception) -> str:
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
+
+
+def printable(text: str) -> str:
+    """Somebody's text as a terminal or a page may show it: what can't be seen, and might command it, is escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

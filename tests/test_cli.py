@@ -10,9 +10,9 @@ import pytest
 
 from minibert.cli import parse_options, run
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
-from minibert.demo.__main__ import DemoOptions
+from minibert.demo import DemoOptions
 from minibert.errors import Interrupted, UserError
-from minibert.plots.__main__ import PICTURES
+from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}

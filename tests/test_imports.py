@@ -22,15 +22,16 @@ ALLOWED = {
     "model": {"config"},
     "data": {"config", "errors", "files"},
     "training": {"card", "config", "device", "errors", "files", "plots"},
-    "plots": {"config", "errors", "files"},
-    "plots.__main__": {"cli", "plots", "tasks"},
+    "drawing": {"config", "errors", "evaluation", "files"},
+    "plots": {
+        "cli", "config", "data", "device", "drawing", "errors", "evaluation", "files", "inference", "pretrained",
+    },
     "inference": {"data", "errors", "model"},
-    "demo": {"config", "data", "errors", "inference", "plots"},
-    "demo.__main__": {"cli", "config", "demo", "errors", "pretrained"},
+    "demo": {"cli", "config", "drawing", "errors", "inference", "plots", "pretrained"},
     "evaluation": {"config", "inference"},
     "pretrained": {"config", "data", "errors", "files", "inference", "model"},
     "tasks": {
-        "card", "config", "data", "device", "errors", "evaluation", "files", "inference", "model", "plots",
+        "card", "config", "data", "device", "drawing", "errors", "evaluation", "files", "inference", "model", "plots",
         "pretrained", "training",
     },
     "train_mlm": {"cli", "config", "tasks"},
@@ -54,10 +55,8 @@ def imported(file: Path) -> set[str]:
 
 
 def part(file: Path) -> str:
-    """The module or folder of the package; a folder's command line is a part of its own."""
+    """The module or folder of the package."""
     relative = file.relative_to(ROOT)
-    if file.stem == "__main__":
-        return f"{relative.parts[1]}.__main__"
     return relative.parts[1].removesuffix(".py") if relative.parts[0] == "minibert" else relative.stem
 
 

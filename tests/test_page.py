@@ -1,17 +1,19 @@
-"""Proves by a real browser that the page answers: a visitor types, clicks, reads; and no other host is asked anything.
+"""Proves that the page answers a visitor and nobody else, whatever the environment says; and that it asks nobody.
 
-The browser is the machine's own Chromium. Without one these tests are skipped, or, with MINIBERT_NEEDS_BROWSER set, as
-continuous integration does, they fail. Screenshots are kept in the folder that MINIBERT_SCREENSHOTS names.
+Requests that no page of ours would send are written by hand. The visitor has a real browser, the machine's own
+Chromium: types, clicks, reads. Without one these tests are skipped, or, with MINIBERT_NEEDS_BROWSER set, as continuous
+integration does, they fail. Screenshots are kept in the folder that MINIBERT_SCREENSHOTS names.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +26,31 @@ from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.demo.__main__ import HOST, main
+from minibert.demo import HOST, main
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.browser import chromium, opened, screenshot
+from tests.conftest import CONNECT
 from tests.processes import start
 
 NOTEBOOK = ("A group of people riding a yellow roller coaster.", "A group of people are riding a roller coaster.")
 POODLE = ("A poodle is sleeping in the park.", "A dog is resting indoors.")
 TEXTS = [*NOTEBOOK, *POODLE, "A man is playing a guitar on stage.", "Paris is the capital of France."] * 4
+STRANGE = "nli ${1+1} {{value}} <b> \x1b[31m"  # a folder's name, which the page shows
+
+# All that gradio would take from it: a public link, another host's name, folders to be served, tools for others, what
+# it tells its makers, and that this were one of Hugging Face's own machines.
+ENVIRONMENT = {
+    "GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "1",
+    "GRADIO_ROOT_PATH": "http://evil.example/evil", "GRADIO_ALLOWED_PATHS": "/", "GRADIO_ANALYTICS_ENABLED": "True",
+    "GRADIO_RUN_HISTORY": "True", "GRADIO_HISTORY_BUCKET": "evil/evil", "GRADIO_SSR_MODE": "True",
+    "GRADIO_MCP_SERVER": "True", "GRADIO_VIBE_MODE": "1", "GRADIO_WATCH_DIRS": "/", "GRADIO_CACHE_EXAMPLES": "true",
+    "GRADIO_CACHE_MODE": "evil", "GRADIO_PROFILING": "1", "GRADIO_NUM_WORKERS": "2", "GRADIO_TEMP_DIR": "evil",
+    "GRADIO_NODE_PATH": "/evil", "SYSTEM": "spaces", "SPACE_ID": "evil/evil", "SPACE_HOST": "evil.example",
+    "SPACES_ZERO_GPU": "true", "OAUTH_CLIENT_ID": "evil", "FORWARDED_ALLOW_IPS": "*", "WEB_CONCURRENCY": "2",
+}  # fmt: skip
 
 
 @dataclass
@@ -112,19 +128,20 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Two tiny models of random weights, served."""
-    need_browser()
+    """Two tiny models of random weights, served; from a folder and in an environment that nobody would want."""
     folder = tmp_path_factory.mktemp("served")
     tokenizer = WordPieceTokenizer.train(TEXTS, 200)
     config = ModelConfig(tokenizer.vocab_size, 24, 2, 3, 40, max_position_embeddings=32, initializer_range=0.3)
-    save_classifier(folder / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 24, hypothesis_only=False)
+    save_classifier(
+        folder / STRANGE, NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 24, hypothesis_only=False
+    )
     save_mlm(folder / "mlm", make_masked_lm(config), tokenizer)
-    model, filler = (minibert.from_pretrained(folder / name) for name in ("nli", "mlm"))
+    model, filler = (minibert.from_pretrained(folder / name) for name in (STRANGE, "mlm"))
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = str(free.getsockname()[1])
-    arguments = ["--model", str(folder / "nli"), "--mlm", str(folder / "mlm"), "--port", port]
-    process = start(serve, arguments, out=folder / "server")
+    arguments = ["--model", str(folder / STRANGE), "--mlm", str(folder / "mlm"), "--port", port]
+    process = start(serve, arguments, out=folder / "server", environment=ENVIRONMENT)
     try:
         served = Served(f"http://{HOST}:{port}", model, filler, process, folder / "server")
         while not (out := Path(f"{served.out}.out")).exists() or served.address not in out.read_text():
@@ -143,12 +160,144 @@ def assert_runs(served: Served) -> None:
 @pytest.fixture
 def visit(served: Served) -> Iterator[Visit]:
     """The page, opened in a browser; afterwards, the browser has asked nobody else for anything, nor has the page."""
+    need_browser()
     asked: list[str] = []
     with opened(served.address, asked) as page:
         yield Visit(page, served.model, served.filler)
     assert asked
     assert [url for url in asked if not url.startswith((f"{served.address}/", "data:", "blob:"))] == []
     assert_runs(served)
+
+
+@dataclass
+class Caller:
+    """Somebody who writes requests by hand."""
+
+    port: int
+
+    def asks(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> tuple[int, str]:
+        """The status, and all else of the answer. Of headers, those given go before what a browser would say."""
+        own = {"Host": f"{HOST}:{self.port}", "Connection": "close", "Content-Length": str(len(body))}
+        lines = [f"{name}: {value}" for name, value in (own | dict(headers or {})).items()]
+        return self.sends("\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""]).encode() + body)
+
+    def sends(self, request: bytes) -> tuple[int, str]:
+        with socket.create_connection((HOST, self.port), timeout=60) as line:
+            line.sendall(request)
+            answer = b"".join(iter(lambda: line.recv(65_536), b"")).decode()
+        status, rest = answer.split("\r\n", 1)
+        return int(status.split()[1]), rest
+
+
+@pytest.fixture
+def caller(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
+    """Meets this machine alone; afterwards, the page is still there."""
+    monkeypatch.setattr(socket.socket, "connect", CONNECT)
+    yield Caller(int(served.address.rsplit(":", 1)[1]))
+    assert_runs(served)
+
+
+def configuration(page: str) -> dict[str, Any]:
+    """What gradio tells its half in the browser, with which the page begins."""
+    start = page.index("window.gradio_config = ") + len("window.gradio_config = ")
+    settings: dict[str, Any] = json.JSONDecoder().raw_decode(page[start:])[0]
+    return settings
+
+
+def test_the_environment_decides_nothing(caller: Caller, served: Served) -> None:
+    status, page = caller.asks("GET", "/")
+    assert status == 200
+    assert "evil" not in page
+    settings = configuration(page)
+    assert settings["root"] == served.address
+    for name in (
+        "analytics_enabled",
+        "dev_mode",
+        "vibe_mode",
+        "is_space",
+        "run_history",
+        "enable_monitoring",
+        "pwa",
+        "mcp_server",
+    ):
+        assert not settings.get(name), name
+    assert Path(f"{served.out}.out").read_text() == f"open {served.address} in a browser; Ctrl-C ends it\n"
+    assert Path(f"{served.out}.err").read_text() == ""
+    with pytest.raises(OSError, match=r"refused|unreachable|timed out|assign"):  # as by this machine's on a network
+        socket.create_connection(("127.0.0.2", caller.port), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/", {}, 200),
+        ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}, 200),
+        ("GET", "/theme.css", {"Sec-Fetch-Site": "same-origin"}, 200),
+        ("POST", "/gradio_api/queue/join", {"Content-Type": "application/json"}, 422),  # gradio's own answer
+        ("GET", "/", {"Host": "evil.example"}, 403),
+        ("GET", "/", {"Host": "evil.example", "X-Forwarded-Host": "127.0.0.1"}, 403),
+        ("GET", "/", {"Origin": "http://evil.example"}, 403),
+        ("GET", "/", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "iframe"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Origin": "http://evil.example"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Origin": "null"}, 403),
+        ("POST", "/gradio_api/queue/join", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("OPTIONS", "/gradio_api/queue/join", {"Origin": "http://evil.example"}, 403),
+        ("GET", "/gradio_api/file=/etc/passwd", {}, 403),
+        ("GET", "/gradio_api/proxy=http://evil.example/", {}, 403),
+        ("GET", "/config", {}, 403),
+        ("GET", "/monitoring", {}, 403),
+    ],
+)  # fmt: skip
+def test_requests(method: str, path: str, headers: dict[str, str], status: int, caller: Caller) -> None:
+    got, answer = caller.asks(method, path, headers)
+    assert got == status
+    if status == 403:
+        assert "access-control" not in answer.lower()
+        assert f"The page is at http://{HOST}:{caller.port}, " in answer
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}])
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/upload", "/gradio_api/upload?upload_id=1", "/upload", "/gradio_api//upload"]
+)
+def test_no_file_is_taken(path: str, headers: dict[str, str], caller: Caller, served: Served) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="evil.txt"\r\n\r\nevil\r\n--x--\r\n'
+    assert caller.asks("POST", path, {"Content-Type": "multipart/form-data; boundary=x", **headers}, body)[0] == 403
+    assert not list(served.out.parent.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/assets/../../../routes.py", "/assets/..%2f..%2f..%2froutes.py", "/static/%2e%2e/%2e%2e/x"]
+)
+def test_no_way_leads_out_of_its_folders(path: str, caller: Caller) -> None:
+    assert caller.asks("GET", path)[0] in (403, 404)
+
+
+def test_two_hosts_and_none(caller: Caller) -> None:
+    own = f"Host: {HOST}:{caller.port}"
+    for hosts in ([], [own, "Host: evil.example"], ["Host: evil.example", own]):
+        assert caller.sends("\r\n".join(["GET / HTTP/1.1", *hosts, "Connection: close", "", ""]).encode())[0] in (
+            400,
+            403,
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-Host", "X-Gradio-Server", "X-Forwarded-Proto", "Forwarded", "X-Direct-Url"]
+)
+def test_no_proxy_says_where_the_page_is(name: str, caller: Caller, served: Served) -> None:
+    status, page = caller.asks("GET", "/", {name: "evil.example" if "Host" in name else "https://evil.example"})
+    assert status == 200
+    assert configuration(page)["root"] == served.address
+    assert "evil.example" not in page
+
+
+def test_the_other_name_of_this_machine(caller: Caller) -> None:
+    host = f"localhost:{caller.port}"
+    status, page = caller.asks("GET", "/", {"Host": host, "Origin": f"http://{host}"})
+    assert (status, configuration(page)["root"]) == (200, f"http://{host}")
 
 
 def test_a_missing_browser_is_a_failure_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +314,7 @@ def test_a_visit(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     expect(page.get_by_role("heading", name="Do you agree?")).to_be_visible()
     assert page.title() == "Do you agree?"
+    expect(page.locator(".say .quiet").first).to_contain_text(STRANGE.replace("\x1b", r"\x1b") + " · 2 x 3 heads")
     visit.shows(*NOTEBOOK)  # the notebook's own pair is there from the start
 
     pair = ("A man is playing in the park.", "A poodle is sleeping.")

@@ -1,15 +1,39 @@
-"""Proves that pictures show the numbers they are given, by reading them back, and that a run can do without them."""
+"""Proves that pictures show the numbers and names they are given, by reading them back, and what the model says.
+
+Names are drawn letter for letter, whatever is in them; and a run can do without pictures, but not a command for one.
+"""
 
 import builtins
 import json
+import os
+import shlex
+import subprocess
+import sys
+import unicodedata
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
-from minibert import plots
-from minibert.plots import canvas
+import evaluate
+import minibert
+from minibert import drawing, plots
+from minibert.bert import Bert
+from minibert.cli import run
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.toy import SLOTS, SYNONYMS, TAXONOMY
+from minibert.errors import UserError
+from minibert.evaluation import Reliability, reliability
+from minibert.modern import make_masked_lm
+from minibert.plots import load_topics, main
+from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 RECORDS: list[dict[str, Any]] = [
     {"kind": "start", "unigram_loss": 7.0, "unigram_accuracy": 0.04},
@@ -20,70 +44,133 @@ RECORDS: list[dict[str, Any]] = [
 ]
 TOKENS = ["[CLS]", "a", "cat", "[SEP]"]
 MAPS = np.random.default_rng(0).dirichlet(np.ones(4), size=(2, 6, 4)).astype(np.float32)  # (L, H, T, T)
+TOPICS = [
+    ("cats", "the cat sat on the mat"),
+    ("dogs", "the dog sat on the log"),
+    ("cats", "cats sleep"),
+    ("dogs", "dog"),
+]
+PAIRS = [(premise, hypothesis, i % 3) for i, (_, premise) in enumerate(TOPICS) for _, hypothesis in TOPICS]
+
+# Each would be mathematics to matplotlib, or is a mistake in it, or looks like one of its own marks.
+AS_THEY_ARE = [
+    "$x^2_1$", "$5", "5 $ and 7 $", r"\$", r"\\$a$", r"$\alpha", r"$\frac{1}{$", r"\n", "a_b^c", "{}", "{a", "%s",
+    "_x", "__", "$$", "$", "\\", "##ß", "<b>&amp;", "naïve “quotes”", "Ελλάδα", "Москва",
+]  # fmt: skip
+# What no font of matplotlib's own has, or can't be seen: escapes as Python writes them.
+ESCAPED = {
+    "中文": r"\u4e2d\u6587", "🙂!": r"\U0001f642!", "a\x1b[31mb": r"a\x1b[31mb", "a\u202eb": r"a\u202eb",
+    "tab\tnul\0": r"tab\tnul\x00", "x\u2028y\x85": r"x\u2028y\x85", "\ud800": r"\ud800", "한 $": r"\ud55c $",
+    "a\u00a0b\u3000c": "a b c", "\u200b": r"\u200b", "\ufeffa": r"\ufeffa",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has besides, pictures have matplotlib's own."""
+    monkeypatch.setattr(drawing, "FONTS", ())
+    drawing.fonts.cache_clear()
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Figures, caught on their way to a file."""
+    """Figures, caught on their way to a file, which is a PNG."""
     figures: list[Any] = []
-    save = canvas.save
+    save = drawing.save
 
     def catch(figure: Any, path: Path) -> None:
         figures.append(figure)
         save(figure, path)
         assert path.read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr(canvas, "save", catch)
+    monkeypatch.setattr(plots, "save", catch)
     return figures
+
+
+@pytest.fixture
+def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, topics and pairs, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    save_classifier(
+        tmp_path / "model", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
+    (tmp_path / "topics.txt").write_text("".join(f"{topic}\t{sentence}\n" for topic, sentence in TOPICS))
+    rows = [{"premise": premise, "hypothesis": hypothesis, "label": label} for premise, hypothesis, label in PAIRS]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    return tmp_path
 
 
 def names(labels: list[Any]) -> list[str]:
     return [label.get_text() for label in labels]
 
 
-def test_training_curves(tmp_path: Path, drawn: list[Any]) -> None:
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
-    plots.plot_training(tmp_path)
-    plots.plot_training(tmp_path, tmp_path / "other.png")
-    assert (tmp_path / "training.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+def seen(text: Any) -> str:
+    """What matplotlib draws of a text, if it is no mathematics to it."""
+    shown, mathematics = text._preprocess_math(text.get_text())
+    assert not mathematics
+    return str(shown)
+
+
+# From numbers to figures.
+
+
+def test_training_curves(here: Path, drawn: list[Any]) -> None:
+    plots.plot_training(here)
+    plots.plot_training(here, here / "other.png")
+    assert (here / "training.png").read_bytes() == (here / "other.png").read_bytes()
     loss, accuracy, rate = drawn[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
     assert lines["training"] == [[1, 9], [2, 8]]
     assert lines["held out loss"] == [[2, 8.5]]
     assert lines["unigram guesser"] == [[0, 7], [1, 7]]  # a horizontal line, in shares of the width
     assert [line.get_label() for line in accuracy.lines] == ["training", "held out accuracy", "unigram guesser"]
+    assert [line.get_ydata()[-1] for line in accuracy.lines] == [0.02, 0.03, 0.04]
     assert rate.lines[0].get_ydata().tolist() == [1e-4, 2e-4]
+    assert [axes.get_title() for axes in drawn[0].axes] == ["loss", "accuracy", "learning rate"]
 
 
-def test_of_two_losses_the_one_that_validation_has_is_drawn(tmp_path: Path, drawn: list[Any]) -> None:
+def test_the_majority_is_a_guesser_too() -> None:
+    _, accuracy, _ = drawing.draw_training([{"kind": "start", "majority_accuracy": 0.4, "steps": 3}, *RECORDS[1:]]).axes
+    assert {line.get_label(): line.get_ydata()[0] for line in accuracy.lines}["majority guesser"] == 0.4
+
+
+def test_of_two_losses_the_one_that_validation_has_is_drawn() -> None:
     records = [record | ({"cross_entropy": 1 / record["step"]} if "loss" in record else {}) for record in RECORDS]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    plots.plot_training(tmp_path)
-    assert drawn[0].axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
+    assert drawing.draw_training(records).axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_confusion([[8, 1, 1], [0, 5, 5], [0, 0, 0]], tmp_path / "sub" / "matrix.png")
+    plots.plot_confusion([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]], tmp_path / "sub" / "matrix.png")
     (axes,) = drawn[0].axes
-    assert names(axes.texts)[:6] == ["8\n80%", "1\n10%", "1\n10%", "0\n0%", "5\n50%", "5\n50%"]
-    assert names(axes.get_yticklabels()) == ["entailment", "neutral", "contradiction"]
+    cells = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}  # by (column, row)
+    assert [cells[column, 0][0] for column in range(3)] == ["8\n80%", "1\n10%", "1\n10%"]
+    assert [cells[column, 1][0] for column in range(3)] == ["0\n0%", "1,500\n50%", "1,500\n50%"]
+    assert [cells[column, 2][0] for column in range(3)] == ["0\n0%"] * 3
+    assert [place for place, (_, colour) in cells.items() if colour == "white"] == [(0, 0)]  # the one dark cell
+    shares = np.array([[0.8, 0.1, 0.1], [0, 0.5, 0.5], [0, 0, 0]])
+    np.testing.assert_allclose(axes.images[0].get_array(), shares)
+    assert axes.images[0].get_clim() == (0, 1)
+    assert names(axes.get_yticklabels()) == names(axes.get_xticklabels()) == ["entailment", "neutral", "contradiction"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
-def test_reliability(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_reliability(np.array([0, 4, 4, 2]), np.array([0, 0.25, 0.5, 1]), 0.1204, tmp_path / "reliability.png")
-    right, many = drawn[0].axes
-    assert [bar.get_height() for bar in right.patches] == [0, 0.25, 0.5, 1]
-    assert [bar.get_height() for bar in many.patches] == [0, 4, 4, 2]
-    for axes in (right, many):
-        assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(i / 4, 1 / 4) for i in range(4)]
-    assert right.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
-    assert right.get_title() == "calibration error 0.120"
+def test_reliability() -> None:
+    bins = Reliability(np.array([0, 4, 4, 2]), np.array([0, 0.3, 0.7, 0.9]), np.array([0, 0.25, 0.5, 1]))
+    right, many = drawing.draw_reliability(bins).axes
+    diagonal, points = (line.get_xydata().tolist() for line in right.lines)
+    assert diagonal == [[0, 0], [1, 1]]
+    assert points == [[0.3, 0.25], [0.7, 0.5], [0.9, 1]]  # none for the empty bin
+    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in many.patches] == [
+        (0, 0.25, 0), (0.25, 0.25, 4), (0.5, 0.25, 4), (0.75, 0.25, 2),
+    ]  # fmt: skip
+    assert right.get_title() == "calibration error 0.120"  # (4 x 0.05 + 4 x 0.2 + 2 x 0.1) / 10
+    assert right.get_ylabel() == "share of right answers"
+    assert many.get_xlabel() == "probability of the answer given"
 
 
-def test_attention_of_all_heads_is_a_row_for_each_layer(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_attention(TOKENS, MAPS, tmp_path / "attention.png")
-    *panels, bar = drawn[0].axes
+def test_attention_of_all_heads_is_a_row_for_each_layer() -> None:
+    *panels, bar = drawing.draw_attention(TOKENS, MAPS).axes
     assert [panel.get_title() for panel in panels] == [f"layer {i}, head {j}" for i in (1, 2) for j in range(1, 7)]
     for panel, expected in zip(panels, MAPS.reshape(12, 4, 4), strict=True):
         (image,) = panel.images
@@ -95,65 +182,401 @@ def test_attention_of_all_heads_is_a_row_for_each_layer(tmp_path: Path, drawn: l
     assert bar.get_ylim() == (0, MAPS.max())
 
 
-def test_attention_of_one_layer_and_of_one_head(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_attention(TOKENS, MAPS, tmp_path / "attention.png", layers=[1])
-    panels = drawn[0].axes[:-1]
+def test_attention_of_one_layer_and_of_one_head() -> None:
+    panels = drawing.draw_attention(TOKENS, MAPS, layers=[1]).axes[:-1]
     np.testing.assert_array_equal([panel.images[0].get_array() for panel in panels], MAPS[1])
     assert {panel.get_subplotspec().get_gridspec().get_geometry() for panel in panels} == {(2, 3)}
-    panel, _ = plots.draw_attention(TOKENS, MAPS, layers=[0], heads=[5]).axes
+    panel, _ = drawing.draw_attention(TOKENS, MAPS, layers=[0], heads=[5]).axes
     np.testing.assert_array_equal(panel.images[0].get_array(), MAPS[0, 5])
     assert panel.get_title() == "layer 1, head 6"
 
 
 def test_a_long_text_does_not_grow_beyond_what_can_be_drawn() -> None:
-    figure = plots.draw_attention(["token"] * 128, np.zeros((2, 12, 128, 128), dtype=np.float32))
+    figure = drawing.draw_attention(["token"] * 128, np.zeros((2, 12, 128, 128), dtype=np.float32))
     assert max(figure.get_size_inches()) <= 40
 
 
-def test_embeddings_are_the_principal_components_by_topic(tmp_path: Path, drawn: list[Any]) -> None:
+def test_embeddings_are_the_principal_components_by_topic() -> None:
     """Points on an ellipse in 5 dimensions, turned: the picture has the ellipse back, but for its axes' signs."""
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     flat = np.stack([5 * np.cos(angles), 2 * np.sin(angles)], axis=1)  # (40, 2)
     turned = flat @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0].T + 3
-    topics = ["even", "odd"] * 20
-    for _ in range(2):
-        plots.plot_embeddings(turned.astype(np.float32), topics, tmp_path / "embeddings.png")
-    first, second = ([np.array(dots.get_offsets()) for dots in figure.axes[0].collections] for figure in drawn)
+    figures = [drawing.draw_embeddings(turned.astype(np.float32), ["even", "odd"] * 20) for _ in range(2)]
+    first: Any
+    first, second = ([np.array(dots.get_offsets()) for dots in figure.axes[0].collections] for figure in figures)
     for topic, dots, again in zip((0, 1), first, second, strict=True):
         np.testing.assert_array_equal(dots, again)
         np.testing.assert_allclose(abs(dots), abs(flat[topic::2]), atol=1e-5)
-    axes = drawn[0].axes[0]
+    axes = figures[0].axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("86% of the variance", "14% of the variance")  # 25 and 4 of 29
-    assert names(drawn[0].legends[0].get_texts()) == ["even", "odd"]
+    assert names(figures[0].legends[0].get_texts()) == ["even", "odd"]
     even, odd = axes.collections
     assert even.get_facecolor().tolist() != odd.get_facecolor().tolist()
     assert even.get_paths()[0].vertices.shape != odd.get_paths()[0].vertices.shape
 
 
-def test_topics_differ_in_colour_or_shape() -> None:
-    looks = {(i % len(canvas.COLOURS), i % len(canvas.SHAPES)) for i in range(50)}
-    assert len(looks) == 50
-    assert len(set(canvas.COLOURS)) == len(canvas.COLOURS)
+def test_the_most_frequent_topics_are_named_and_differ_in_looks() -> None:
+    topics = [f"topic {index}" for index in range(30) for _ in range(index + 1)]  # 465 sentences
+    vectors = np.random.default_rng(0).normal(size=(len(topics), 3)).astype(np.float32)
+    figure = drawing.draw_embeddings(vectors, topics)
+    named = [f"topic {index}" for index in range(29, 9, -1)]
+    assert names(figure.legends[0].get_texts()) == [*named, "10 other topics"]
+    dots = figure.axes[0].collections
+    assert [len(group.get_offsets()) for group in dots] == [*range(30, 10, -1), 55]  # 1 + 2 + ... + 10
+    looks = {(tuple(group.get_facecolor()[0]), str(group.get_paths()[0].vertices.tolist())) for group in dots}
+    assert len(looks) == 21
+    assert len(set(drawing.COLOURS)) == len(drawing.COLOURS)
 
 
-def test_without_matplotlib_a_line_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+# Anybody's text in a picture.
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("expected", [AS_THEY_ARE[:12], AS_THEY_ARE[12:], ESCAPED])
+def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str], ending: str, tmp_path: Path) -> None:
+    """On both axes and in a legend; a warning (of a glyph that there is not, say) would be an error."""
+    texts = list(expected)
+    shown = list(expected.values()) if isinstance(expected, dict) else texts
+    attention = drawing.draw_attention(texts, np.eye(len(texts), dtype=np.float32)[None, None])
+    embeddings = drawing.draw_embeddings(np.eye(len(texts), dtype=np.float32), texts)
+    drawing.save(attention, tmp_path / f"attention.{ending}")
+    drawing.save(embeddings, tmp_path / f"embeddings.{ending}")
+    assert [seen(label) for label in attention.axes[0].get_xticklabels()] == shown
+    assert [seen(label) for label in attention.axes[0].get_yticklabels()] == shown
+    assert [seen(label) for label in embeddings.legends[0].get_texts()] == shown
+
+
+def test_a_metrics_file_may_have_any_names(tmp_path: Path) -> None:
+    records = [*RECORDS[:3], {"kind": "validation", "step": 2, "$x_loss": 8.5, "\x1b[1m中_accuracy": 0.1}]
+    figure = drawing.draw_training(records)
+    drawing.save(figure, tmp_path / "training.png")
+    assert seen(figure.axes[0].get_legend().get_texts()[1]) == "$x loss"
+    assert seen(figure.axes[1].get_legend().get_texts()[1]) == r"\x1b[1m\u4e2d accuracy"
+
+
+@pytest.mark.parametrize("text", ["an exceedingly long topic " * 40, "中" * 300, "$" * 200, "\x1b" * 500])
+def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path: Path) -> None:
+    figure = drawing.draw_embeddings(np.eye(4, dtype=np.float32), [text, text + "b", text + "c", "d"])
+    drawing.save(figure, tmp_path / "picture.png")
+    shown = [seen(label) for label in figure.legends[0].get_texts()]
+    assert all(len(label) == 32 and "…" in label for label in shown[:3])
+    assert len(set(shown)) == 4  # their ends differ
+    assert figure.axes[0].get_position().width > 0.3
+
+
+def test_a_font_that_has_a_character_draws_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of the fonts that matplotlib brings, one alone has a script X."""
+    letter = "\U0001d4b3"
+    assert drawing.legible(letter) == r"\U0001d4b3"
+    monkeypatch.setattr(drawing, "FONTS", ("no such font", "STIXGeneral"))
+    drawing.fonts.cache_clear()
+    assert drawing.legible(f"{letter} 中") == rf"{letter} \u4e2d"
+    drawing.save(drawing.draw_attention([letter] * 4, MAPS), tmp_path / "picture.png")
+
+
+def test_the_machines_matplotlibrc_decides_nothing_but_fonts(tmp_path: Path) -> None:
+    """LaTeX is not on this machine, or would take names for commands; origin: lower turns pictures over."""
+    plain = drawing.draw_attention(TOKENS, MAPS)
+    drawing.save(plain, tmp_path / "plain.png")
+    settings: Any = {
+        "text.usetex": True, "text.parse_math": False, "savefig.bbox": "tight", "axes.grid": True,
+        "image.origin": "lower", "axes.formatter.use_mathtext": True, "font.sans-serif": ["STIXGeneral"],
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        figure = drawing.draw_attention(TOKENS, MAPS)
+        drawing.save(figure, tmp_path / "other.png")
+        assert matplotlib.rcParams["text.usetex"]  # as it was
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "other.png").read_bytes()
+    drawing.fonts.cache_clear()
+    with matplotlib.rc_context(settings):
+        assert drawing.fonts()[0] == ["STIXGeneral", "DejaVu Sans"]
+
+
+def test_a_font_that_cannot_be_opened_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = font_manager.get_font
+
+    def get_font(path: str) -> Any:
+        if "STIX" in path:
+            raise RuntimeError("bitmaps only")
+        return real(path)
+
+    monkeypatch.setattr(font_manager, "get_font", get_font)
+    monkeypatch.setattr(drawing, "FONTS", ("STIXGeneral",))
+    assert "STIXGeneral" not in drawing.fonts()[0]
+
+
+# Each command draws what the model itself says.
+
+
+def catching(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]]:
+    """What a drawing function is given; it draws all the same."""
+    given: list[tuple[Any, ...]] = []
+    draw: Callable[..., Any] = getattr(plots, name)
+
+    def catch(*arguments: Any) -> Any:
+        given.append(arguments)
+        return draw(*arguments)
+
+    monkeypatch.setattr(plots, name, catch)
+    return given
+
+
+def test_attention(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = catching(monkeypatch, "draw_attention")
+    main(["attention", "--model", "model", "--text", "the cat sat"])
+    main(["attention", "--model", "model", "--text", "the cat sat", "--layer", "2", "--output", "second.svg"])
+    assert b"<svg" in (here / "second.svg").read_bytes()
+    assert (here / "attention.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out == "drawn       attention.png\ndrawn       second.svg\n"
+    (_, _, every), (tokens, maps, layers) = given
+    expected = minibert.from_pretrained("model").attention("the cat sat")
+    assert tokens == expected[0]
+    np.testing.assert_array_equal(maps, expected[1])
+    assert (list(every), layers) == ([], [1])
+
+
+def test_what_the_picture_lacks_of_a_text_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["attention", "--model", "model", "--text", "the cat 🙂 " * 5, "--output", "a\x1b[31m.png"])
+    assert capsys.readouterr().out.splitlines() == [
+        "--text has more than the 10 tokens that are read; the rest is left out.",
+        "[UNK] in --text stands for something that the vocabulary can't spell.",
+        r"drawn       a\x1b[31m.png",
+    ]
+
+
+def test_embeddings(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = catching(monkeypatch, "draw_embeddings")
+    main(["embeddings", "--model", "model", "--data", "topics.txt", "--device", "cpu"])
+    ((vectors, topics),) = given
+    np.testing.assert_array_equal(vectors, minibert.from_pretrained("model").encode([text for _, text in TOPICS]))
+    assert topics == [topic for topic, _ in TOPICS]
+    assert (here / "embeddings.png").is_file()
+
+
+def test_confusion_and_reliability(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, bins = catching(monkeypatch, "draw_confusion"), catching(monkeypatch, "draw_reliability")
+    arguments = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
+    main(["confusion", *arguments])
+    main(["reliability", *arguments])
+    premises, hypotheses, labels = map(list, zip(*PAIRS, strict=True))
+    predictions = minibert.from_pretrained("model").predict(premises, hypotheses)
+    counted = [[sum((predictions.labels == i) & (np.array(labels) == j)) for i in range(3)] for j in range(3)]
+    assert given == [(counted,)]
+    expected = reliability(np.array(labels), predictions.probabilities)
+    np.testing.assert_array_equal(bins[0][0].counts, expected.counts)
+    assert bins[0][0].error == pytest.approx(expected.error)
+    assert (here / "confusion_matrix.png").is_file()
+    assert (here / "reliability.png").is_file()
+
+
+def test_training(here: Path) -> None:
+    main(["training", "--run", "."])
+    main(["training", "--run", ".", "--output", "pictures/run.png"])
+    assert (here / "training.png").read_bytes() == (here / "pictures" / "run.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("training --run nowhere", "no nowhere/metrics.jsonl"),
+        ("training --run model", "no model/metrics.jsonl"),
+        ("training --run damaged", "damaged/metrics.jsonl is damaged"),
+        ("training --run number", "number/metrics.jsonl is damaged"),
+        ("training --run word", "word/metrics.jsonl is damaged"),
+        ("training --run latin", "latin/metrics.jsonl is damaged"),
+        ("attention --model model --text ' '", "--text is empty"),
+        ("attention --model model --text '\u200b'", "--text is empty"),
+        ("attention --model model --layer 3", "--layer 3: model has 2"),
+        ("attention --model model --layer -1", "counted from 1"),
+        ("attention --model topics.txt", "topics.txt"),
+        ("attention --model model --output a.jpg", "a.jpg: a picture ends with .png, .svg or .pdf"),
+        ("attention --model model --output model", "model is a folder"),
+        ("attention --model model --output ''", ". is a folder"),
+        ("attention --model model --output '\x1b[31m.gif'", r"\x1b[31m.gif"),
+        ("training --run . --output run.gif", "run.gif: a picture ends with"),
+        ("embeddings --model model --data nothing.txt", "nothing.txt can't be read"),
+        ("embeddings --model model --data test.jsonl", "test.jsonl, line 1"),
+        ("embeddings --model model --data same.txt", "vectors that differ"),
+        ("embeddings --model model --max-sentences 1", "at least 2"),
+        ("confusion --model model --data nothing", "nothing"),
+        ("confusion --model model --data test.jsonl --max-pairs -1", "can't be negative"),
+        ("reliability --model encoder --data test.jsonl", "encoder has no classifier"),
+    ],
+)
+def test_mistakes_are_one_line(
+    command: str, words: str, here: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, capsys: Any
 ) -> None:
+    for name, content in (
+        ("damaged", b'{"kind": "tr'),
+        ("number", b"5\n"),
+        ("word", b'{"kind": "train", "step": "one", "loss": 1}\n'),
+        ("latin", b"\xe9\n"),
+    ):
+        (here / name).mkdir()
+        (here / name / "metrics.jsonl").write_bytes(content)
+    (here / "same.txt").write_text("a\tthe cat\nb\tthe cat\n")
+    save_mlm(here / "encoder", make_masked_lm(config), tokenizer)
+    with pytest.raises(SystemExit) as leave:
+        run(lambda: main(shlex.split(command)))
+    err = capsys.readouterr().err
+    assert leave.value.code == 2
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert words in err
+    assert "\x1b" not in err
+    assert {file.suffix for file in here.iterdir()} == {"", ".txt", ".jsonl"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["portrait"], ["attention", "--layers", "1"], ["training", "stray"]])
+def test_pictures_and_flags_that_do_not_exist(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        main(arguments)
+    assert leave.value.code == 2
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_without_matplotlib(
+    here: Path, broken: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What asks for a picture fails before any work is done; what would draw one by the way says that there is none."""
     real = builtins.__import__
 
-    def without(name: str, *rest: Any) -> Any:
+    def without(name: str, *rest: Any, **others: Any) -> Any:
         if name.startswith("matplotlib"):
-            raise ImportError
-        return real(name, *rest)
+            raise ImportError("numpy.core.multiarray failed to import") if broken else ModuleNotFoundError(name)
+        return real(name, *rest, **others)
 
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
     monkeypatch.setattr(builtins, "__import__", without)
-    plots.plot_training(tmp_path)
-    plots.plot_confusion([[1, 0, 0]] * 3, tmp_path / "picture.png")
-    plots.plot_reliability(np.array([1]), np.array([1.0]), 0.5, tmp_path / "picture.png")
-    plots.plot_attention(TOKENS, MAPS, tmp_path / "picture.png")
-    plots.plot_embeddings(np.eye(3, dtype=np.float32), ["a", "b", "c"], tmp_path / "picture.png")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert all('-e ".[plots]"' in line for line in lines)
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+    advice = 'a picture needs matplotlib: pip install -e ".[plots]"'
+    plots.plot_training(here)
+    plots.plot_confusion([[1, 0, 0]] * 3, here / "picture.png")
+    assert capsys.readouterr().out.splitlines() == [f"(no picture: {advice})"] * 2
+    given = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
+    evaluate.main(given)
+    assert capsys.readouterr().out.splitlines()[-1] == f"(no picture: {advice})"
+    for call, arguments in (
+        (main, ["training", "--run", "nowhere"]),
+        *(
+            (main, [picture, "--model", "nowhere"])
+            for picture in ("attention", "embeddings", "confusion", "reliability")
+        ),
+        (evaluate.main, [*given, "--figure", "picture.png"]),
+    ):
+        with pytest.raises(SystemExit) as leave:
+            run(lambda call=call, arguments=arguments: call(arguments))  # type: ignore[misc]
+        assert leave.value.code == 2
+        assert capsys.readouterr() == ("", f"error: {advice}\n")
+    assert not list(here.rglob("*.png"))
+
+
+@pytest.mark.parametrize("backend", ["", "module://matplotlib_inline.backend_inline", "junk"])
+def test_a_program_that_a_notebook_starts(backend: str, here: Path) -> None:
+    """It is told to draw into the notebook; the picture goes to its file, here by way of pyplot, too."""
+    where = {"PYTHONPATH": str(Path(minibert.__file__).parent.parent), "MPLBACKEND": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", BY_NOTEBOOK],
+        cwd=here, env=os.environ | where, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"drawn       a.png\ndrawn       training.png\n{backend}\n", "")
+
+
+BY_NOTEBOOK = """
+import os
+from pathlib import Path
+from minibert import plots
+plots.plot_confusion([[1, 2, 3]] * 3, Path("a.png"))
+plots.plot_training(Path())
+print(os.environ["MPLBACKEND"])
+"""
+
+
+# Sentences with topics.
+
+
+def wordings(term: str) -> set[str]:
+    """A term's own, its synonyms', and those of all terms below it."""
+    below = set().union(*(wordings(lower) for lower in TAXONOMY.get(term, ())))
+    return {term, *SYNONYMS.get(term, ())} | below
+
+
+def test_each_toy_sentence_speaks_of_its_topic_and_of_no_other() -> None:
+    topics, sentences = load_topics("toy", 400)
+    assert len(topics) == len(sentences) == 400
+    assert set(topics) == set(SLOTS[1:])
+    for topic, sentence in zip(topics, sentences, strict=True):
+        spoken = {
+            slot for slot in SLOTS[1:] if any(f" {words}" in f" {sentence[:-1].lower()}" for words in wordings(slot))
+        }
+        assert spoken == {topic}, sentence
+    assert (topics[:7], sentences[:7]) == load_topics("toy", 7)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (
+            "sea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.",
+            ["sea|The tide is low.", "sea|A ship\tsinks.", "sky|Étoiles."],
+        ),
+        ("\ufeffsea\tlow\r\nsea\thigh\r\n", ["sea|low", "sea|high"]),  # from a Windows editor
+        ("\ufeffsea\tlow\n\ufeffsea\thigh", ["sea|low", "sea|high"]),  # two such, joined
+        ("\ufeff\r\n\ufeff\nsea\tlow\n\ufeff", ["sea|low"]),
+        ("sea\tlow\rsky\tblue\r", ["sea|low", "sky|blue"]),
+        # These end a line in Unicode, but no line of a file.
+        (
+            "sea\tlow\u2028or high\nsky\tblue\x85\nsky\tgrey\x0b, \x0cor so",
+            ["sea|low\u2028or high", "sky|blue", "sky|grey\x0b, \x0cor so"],
+        ),
+        ("$x$\t\\frac{\n{}\t^_^\n中\t🙂", ["$x$|\\frac{", "{}|^_^", "中|🙂"]),
+        ("  \t \n\u3000\nsea\tlow", ["sea|low"]),
+    ],
+)  # fmt: skip
+def test_a_file(content: str, expected: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "topics.txt"
+    file.write_bytes(content.encode())
+    topics, sentences = load_topics(str(file), 10)
+    assert [f"{topic}|{sentence}" for topic, sentence in zip(topics, sentences, strict=True)] == expected
+    assert load_topics(str(file), 1) == (topics[:1], sentences[:1])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no tab", "line 1: a line has to be a topic, a tab and a sentence"),
+        (b"a\tb\n\tb", "line 2: a line has to be"),
+        (b"a\t \n", "line 1: a line has to be"),
+        ("\ufeff\tb".encode(), "line 1: a line has to be"),
+        (b"\xff\tb", "not text in UTF-8"),
+        ("sea\tlow".encode("utf-16"), "not text in UTF-8"),
+    ],
+)
+def test_files_that_are_none(content: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "topics.txt"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"topics\.txt.*{words}"):
+        load_topics(str(file), 10)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file or directory"):
+        load_topics(str(tmp_path / "none.txt"), 10)
+
+
+def test_every_character_is_drawn_or_escaped(tmp_path: Path) -> None:
+    """No character crashes a picture or makes matplotlib warn: the alphabets, and one in a hundred of the others."""
+    characters = [chr(code) for code in (*range(0x3000), *range(0x3000, 0x11_0000, 101))]
+    shown = [drawing.legible(character) for character in characters]
+    for character, text in zip(characters, shown, strict=True):
+        if text not in (character, r"\$", " "):
+            assert text == ascii(character)[1:-1]
+        elif text == " ":
+            assert unicodedata.category(character) == "Zs"
+    kept = "".join(text for character, text in zip(characters, shown, strict=True) if text == character)
+    assert set(map(chr, range(0x20, 0x7F))) - {"$"} <= set(kept)
+    figure = drawing.new_figure(4, 4)
+    for line in range(0, len(kept), 500):
+        figure.text(0, 0, kept[line : line + 500])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        drawing.save(figure, tmp_path / "all.png")
+    assert [str(warning.message) for warning in warned] == []

@@ -16,8 +16,8 @@ import train_mlm
 import train_nli
 from minibert.cli import parse_options
 from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
-from minibert.demo.__main__ import DemoOptions
-from minibert.plots.__main__ import PICTURES
+from minibert.demo import DemoOptions
+from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from minibert.card import CARD, EVALUATION, write_card
 from minibert.config import LABELS, EvaluateOptions
 from minibert.data.sources import load_pairs
 from minibert.device import pick_device
+from minibert.drawing import need_matplotlib
 from minibert.errors import UserError
 from minibert.evaluation import figures, report_text
 from minibert.files import write_json
@@ -25,6 +26,8 @@ def evaluate(options: EvaluateOptions) -> None:
     Raises:
         UserError: an option, a path or a file is wrong.
     """
+    if options.figure:
+        need_matplotlib()
     device = pick_device(options.device)
     path = Path(options.model)
     model = load_classifier(path).to(device)
