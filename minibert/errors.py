@@ -5,15 +5,22 @@ Everything a user can get wrong (a path, a column, an option, a file that does n
 exit with status 2; every exception but these two is a bug and keeps its traceback.
 """
 
+MOST_SHOWN = 1_000  # characters of a message
+
 
 class UserError(ValueError):
     """Something the user can put right. The message is one line: cause, place, way out.
+
+    It may quote a stranger's file, so it is made `printable`.
 
     Attributes:
         status: the exit status.
     """
 
     status = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Interrupted(Exception):
@@ -28,6 +35,14 @@ class Interrupted(Exception):
         super().__init__(message)
         self.signal = signal
         self.status = 128 + signal
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: what moves the cursor or can't be seen as an escape, and cut if it is long."""
+    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 
 
 def reason(error: Exception) -> str:

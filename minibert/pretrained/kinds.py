@@ -1,7 +1,6 @@
 """The kinds of network that a config.json may describe, and what its settings are called in each.
 
-A setting is used, or has to have the one value that is fine, or changes no answer. A name that is none of these is
-reported as unused. docs/format.md has them all in tables, which tests/pretrained/test_settings.py holds to this file.
+A setting is used, or has to have a value that is fine, or changes no answer (minibert.pretrained.tables).
 
     bert          BERT itself
     modernbert    the same with rotary positions, pre-norm and gated feed-forward layers (Warner et al. 2024)
@@ -16,6 +15,7 @@ from typing import Any
 
 from minibert.config import ModelConfig
 from minibert.errors import UserError
+from minibert.pretrained.tables import Table
 
 
 def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
@@ -34,12 +34,15 @@ class Kind:
         parts: fields of `ModelConfig` that each network of this kind has.
         settings: names in config.json that are used, and the field of `ModelConfig` that each one is.
         same: names that repeat one of `settings`, and have to agree with it.
-        only: what has to be so, because minibert does nothing else. The same is written into our own folders.
+        immaterial: fields of `ModelConfig` that make no difference to a network of this kind; nothing says them.
+        only: what has to be so, because minibert does nothing else: the values that are fine. The first is written into
+            our own folders.
         only_if_present: the same for names that are not written, since most folders have none of them.
         written: harmless names that are written into our own folders.
         harmless: what changes no answer of an encoder, and why.
         defaults: of settings that are missing, where they are not those of `ModelConfig`.
-        translated: config.json's values with newer spellings replaced by those of `settings`.
+        spelled: newer names that say some of `settings` in another way.
+        translated: config.json's values with these replaced by those of `settings`.
     """
 
     model_type: str
@@ -48,13 +51,15 @@ class Kind:
     prefix: str
     settings: Mapping[str, str]
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    immaterial: frozenset[str] = frozenset()
     other_architectures: tuple[str, ...] = ()
     same: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    only_if_present: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    only_if_present: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     harmless: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    spelled: tuple[str, ...] = ()
     translated: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is
 
     @property
@@ -62,13 +67,28 @@ class Kind:
         """All whose weights can be read."""
         return (self.encoder, self.masked_lm, *self.other_architectures)
 
+    @property
+    def table(self) -> Table:
+        """What becomes of each name in config.json."""
+        used = dict.fromkeys([*self.settings, *self.same, *self.spelled, "model_type", "architectures"], "")
+        return Table(used, {**self.only, **self.only_if_present}, self.harmless)
+
+    def describes(self, config: ModelConfig) -> bool:
+        """Whether a network of this shape is of this kind, with nothing that config.json could not say of it."""
+        said = {*self.settings.values(), *self.immaterial}
+        return all(
+            field.name in said or getattr(config, field.name) == self.parts.get(field.name, field.default)
+            for field in dataclasses.fields(ModelConfig)
+        )
+
 
 # Names that any configuration may have.
-_NO_OTHER_NETWORK = {
-    "is_encoder_decoder": False,
-    "pruned_heads": {},
-    "quantization_config": None,
-    "auto_map": None,
+_NO_OTHER_NETWORK: dict[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "auto_map": (None,),
+    "tokenizer_class": (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
 _HARMLESS = {
     "_name_or_path": "where the folder came from",
@@ -94,6 +114,11 @@ def _same_names(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _with_padding(values: dict[str, Any]) -> dict[str, Any]:
+    """Where no embedding is padding's, the first one may be called so: padding is never attended to."""
+    return {**values, "pad_token_id": 0} if values.get("pad_token_id", 0) is None else values
+
+
 BERT = Kind(
     model_type="bert",
     encoder="BertModel",
@@ -101,20 +126,22 @@ BERT = Kind(
     other_architectures=("BertForPreTraining", "BertForNextSentencePrediction"),
     prefix="bert.",
     parts={"rotary": False, "norm_first": False, "gated": False, "bias": True, "global_attn_every_n_layers": 1},
+    immaterial=frozenset({"local_attention", "global_rope_theta", "local_rope_theta"}),
     settings=_same_names(
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
         "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob",
         "initializer_range", "layer_norm_eps", "pad_token_id",
     ),
     only={
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
+        "hidden_act": ("gelu", "gelu_python"),
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
     },
     only_if_present=_NO_OTHER_NETWORK,
     harmless=_HARMLESS,
+    translated=_with_padding,
 )  # fmt: skip
 
 
@@ -124,7 +151,7 @@ def _older_spelling(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: they say what no such rule can.
     """
-    values = dict(values)
+    values = dict(_with_padding(values))
     kinds, angles = values.pop("layer_types", None), values.pop("rope_parameters", None)
     if kinds is not None:
         count = len(kinds) if isinstance(kinds, list) else 0
@@ -172,12 +199,12 @@ MODERNBERT = Kind(
         "embedding_dropout": "mlp_dropout",
     },
     only={
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        "decoder_bias": True,
-        "tie_word_embeddings": True,
+        "hidden_activation": ("gelu", "gelu_python"),
+        "classifier_activation": ("gelu", "gelu_python"),
+        "decoder_bias": (True,),
+        "tie_word_embeddings": (True,),
     },
-    only_if_present={**_NO_OTHER_NETWORK, "rope_scaling": None},
+    only_if_present={**_NO_OTHER_NETWORK, "rope_scaling": (None,)},
     # Their defaults are those of a larger vocabulary.
     written={"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None},
     harmless={
@@ -200,6 +227,7 @@ MODERNBERT = Kind(
         "attention_bias": False, "attention_dropout": 0.0, "mlp_dropout": 0.0, "global_rope_theta": 160_000.0,
         "local_rope_theta": 10_000.0, "global_attn_every_n_layers": 3,
     },
+    spelled=("layer_types", "rope_parameters"),
     translated=_older_spelling,
 )  # fmt: skip
 
@@ -209,7 +237,7 @@ MINIBERT = Kind(
     masked_lm="MaskedLanguageModel",
     prefix="bert.",
     settings=_same_names(*(field.name for field in dataclasses.fields(ModelConfig))),
-    only_if_present={"auto_map": None},
+    only_if_present={"auto_map": (None,)},
     harmless={"dtype": "the precision of the file; minibert computes in float32"},
 )
 
@@ -218,10 +246,6 @@ KINDS = {kind.model_type: kind for kind in (BERT, MODERNBERT, MINIBERT)}
 
 def kind_of(config: ModelConfig) -> Kind:
     """The first kind that a network of this shape is."""
-
-    def fits(kind: Kind) -> bool:
-        return all(getattr(config, name) == value for name, value in kind.parts.items())
-
-    if fits(BERT) and config.type_vocab_size:
+    if BERT.describes(config) and config.type_vocab_size:
         return BERT
-    return MODERNBERT if fits(MODERNBERT) else MINIBERT
+    return MODERNBERT if MODERNBERT.describes(config) else MINIBERT

@@ -15,7 +15,8 @@ from minibert.model.mlm import MaskedLanguageModel
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.pretrained.settings import DENSE, POOLING_FLAGS, config_values
+from minibert.pretrained.sentences import DENSE, POOLING_FLAGS
+from minibert.pretrained.settings import config_values
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",

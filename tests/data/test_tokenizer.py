@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
+from minibert.pretrained import load_tokenizer
 from tests.conftest import TEXTS
 
 ODD = [
@@ -68,7 +69,7 @@ def test_a_saved_folder_is_the_references_and_ours(tokenizer: WordPieceTokenizer
     expected = tokenizer.encode([*ODD, *TEXTS], 500)
     assert theirs([*ODD, *TEXTS])["input_ids"] == expected
     for name in ("", "tokenizer.json", "vocab.txt"):
-        assert WordPieceTokenizer.load(str(tmp_path / name)).encode([*ODD, *TEXTS], 500) == expected
+        assert load_tokenizer(str(tmp_path / name)).encode([*ODD, *TEXTS], 500) == expected
 
 
 def test_settings_of_a_foreign_file_do_not_leak_in(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_settings_of_a_foreign_file_do_not_leak_in(tokenizer: WordPieceTokenizer
     tokenizer.backend.enable_truncation(4)
     tokenizer.backend.enable_padding(length=30)
     tokenizer.backend.save(str(tmp_path / "tokenizer.json"))
-    loaded = WordPieceTokenizer.load(str(tmp_path))
+    loaded = load_tokenizer(str(tmp_path))
     assert loaded.encode(["the cat sat on the mat"], 50) == expected
     assert len(expected[0]) == 8
 
@@ -92,7 +93,7 @@ def test_a_setting_beside_the_vocabulary_says_whether_it_is_cased(
 ) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "Cat", "cat", "cafe"]))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lowercase}))
-    tokenizer = WordPieceTokenizer.load(str(tmp_path))
+    tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.tokens(tokenizer.encode(["Cat café"], 9)[0])[1:-1] == pieces
 
 
@@ -138,7 +139,7 @@ def test_lone_surrogates_are_dropped_and_pairs_kept(tokenizer: WordPieceTokenize
 def test_files_that_are_no_vocabulary(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
-        WordPieceTokenizer.load(str(tmp_path / name))
+        load_tokenizer(str(tmp_path / name))
 
 
 def test_a_byte_pair_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_byte_pair_tokenizer_is_refused(tmp_path: Path) -> None:
         str(tmp_path / "tokenizer.json")
     )
     with pytest.raises(UserError, match="BPE, not a WordPiece"):
-        WordPieceTokenizer.load(str(tmp_path))
+        load_tokenizer(str(tmp_path))
 
 
 def test_a_folders_checksums_hold_for_what_is_read_of_it(tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
@@ -160,15 +161,15 @@ def test_a_folders_checksums_hold_for_what_is_read_of_it(tokenizer: WordPieceTok
 
     write_folder(tmp_path, write)
     (tmp_path / "model.safetensors").write_text("others")
-    assert WordPieceTokenizer.load(str(tmp_path)).fingerprint() == tokenizer.fingerprint()
+    assert load_tokenizer(str(tmp_path)).fingerprint() == tokenizer.fingerprint()
     for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
         right = (tmp_path / name).read_text()
         (tmp_path / name).write_text(right.replace("a", "b", 1))
         with pytest.raises(UserError, match=rf"{name} is damaged: it has not the checksum in SHA256SUMS"):
-            WordPieceTokenizer.load(str(tmp_path))
+            load_tokenizer(str(tmp_path))
         (tmp_path / name).unlink()
         with pytest.raises(UserError, match=rf"SHA256SUMS can't be checked \(.*{name}: No such file"):
-            WordPieceTokenizer.load(str(tmp_path))
+            load_tokenizer(str(tmp_path))
         (tmp_path / name).write_text(right)
 
 
@@ -179,14 +180,14 @@ def test_ids_beyond_the_vocabulary_are_refused(tokenizer: WordPieceTokenizer, tm
     values["model"]["vocab"]["cat"] = 61
     (tmp_path / "tokenizer.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"the vocabulary has 61 tokens, and ids beyond"):
-        WordPieceTokenizer.load(str(tmp_path))
+        load_tokenizer(str(tmp_path))
 
 
 def test_no_file_and_no_hub(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--vocab train"):
-        WordPieceTokenizer.load("google-bert/bert-base-uncased")
+        load_tokenizer("google-bert/bert-base-uncased")
     with pytest.raises(UserError, match=r"neither a tokenizer\.json nor a vocab\.txt"):
-        WordPieceTokenizer.load(str(tmp_path))
+        load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from minibert.errors import UserError
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
-from minibert.pretrained.settings import config_values, read_config, read_sentence_settings
+from minibert.pretrained.sentences import read_sentence_settings
+from minibert.pretrained.settings import config_values, read_config
 
 TINY: dict[str, Any] = {
     "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,
@@ -228,17 +229,17 @@ PROJECTION = {
 
 def test_a_projection_before_pooling(tmp_path: Path) -> None:
     write(tmp_path, modules=WITH_DENSE, **{"1_Pooling__config": MEAN, "1_Dense__config": PROJECTION})
-    settings = read_sentence_settings(tmp_path, 19)
+    settings = read_sentence_settings(tmp_path, 19, 24)
     assert (settings.dense, settings.width, settings.pooling, settings.normalize) == ("1_Dense", 40, "mean", True)
 
 
 def test_a_released_models_sentences() -> None:
-    settings = read_sentence_settings(get_model_path(), 512)
+    settings = read_sentence_settings(get_model_path(), 512, 384)
     assert (settings.max_length, settings.pooling, settings.normalize) == (256, "mean", True)
 
 
 def test_without_modules_it_is_the_mean(tmp_path: Path) -> None:
-    settings = read_sentence_settings(tmp_path, 19)
+    settings = read_sentence_settings(tmp_path, 19, 24)
     assert (settings.max_length, settings.pooling, settings.normalize) == (19, "mean", False)
 
 
@@ -253,11 +254,11 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
         written = {"word_embedding_dimension": 24, f"pooling_mode_{mode}{suffix}": True}
     write(tmp_path, modules=MODULES[:2], **{"1_Pooling__config": written})
     if mode in ("mean", "cls", "max"):
-        assert read_sentence_settings(tmp_path, 19).pooling == mode
-        assert not read_sentence_settings(tmp_path, 19).normalize
+        assert read_sentence_settings(tmp_path, 19, 24).pooling == mode
+        assert not read_sentence_settings(tmp_path, 19, 24).normalize
     else:
         with pytest.raises(UserError, match="minibert knows only mean, cls, max"):
-            read_sentence_settings(tmp_path, 19)
+            read_sentence_settings(tmp_path, 19, 24)
 
 
 @pytest.mark.parametrize(
@@ -291,14 +292,14 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
 def test_sentence_settings_that_are_refused(tmp_path: Path, files: dict[str, Any], message: str) -> None:
     write(tmp_path, **{"1_Pooling__config": MEAN, **files})
     with pytest.raises(UserError, match=re.escape(message)):
-        read_sentence_settings(tmp_path, 19)
+        read_sentence_settings(tmp_path, 19, 24)
 
 
 def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     """sentence-transformers' own setting, then the tokenizer's, and never more than there are positions."""
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19).max_length == 19
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19).max_length == 12
-    assert read_sentence_settings(write(tmp_path, sentence_bert_config={"max_seq_length": 7}), 19).max_length == 7
+    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19, 24).max_length == 19
+    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19, 24).max_length == 12
+    assert read_sentence_settings(write(tmp_path, sentence_bert_config={"max_seq_length": 7}), 19, 24).max_length == 7
 
 
 @pytest.mark.parametrize(
