@@ -74,22 +74,9 @@ class WordPieceTokenizer:
         Raises:
             UserError: a token stands twice in the list, or a special token is missing.
         """
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        for line, token in enumerate(tokens, start=1):
-            if vocabulary[token] != line - 1:
-                raise UserError(f"{token!r:.40} is token {line} and token {vocabulary[token] + 1}: its id is ambiguous")
-        if lowercase is None:
-            lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
-        backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-        tokenizer = cls(_as_bert(backend, lowercase=lowercase))
+        backend = bert_backend(tokens, lowercase)
         backend.add_special_tokens(list(SPECIAL_TOKENS))
-        # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{CLS} $A {SEP}",
-            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-            special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
-        )
-        return tokenizer
+        return cls(backend)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> WordPieceTokenizer:
@@ -217,9 +204,38 @@ def _special_id(backend: Tokenizer, token: str) -> int:
     return index
 
 
-def _as_bert(backend: Tokenizer, lowercase: bool) -> Tokenizer:
+def bert_backend(
+    tokens: Sequence[str], lowercase: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
+) -> Tokenizer:
+    """BERT's tokenizer over a list of tokens, which finds no special ones in texts yet.
+
+    Args:
+        tokens, lowercase: as `WordPieceTokenizer.from_vocabulary` has them.
+        strip_accents: whether to drop accents; None: with the case.
+        chinese: whether each Chinese character is a word.
+    """
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    for line, token in enumerate(tokens, start=1):
+        if vocabulary[token] != line - 1:
+            raise UserError(f"{token!r:.40} is token {line} and token {vocabulary[token] + 1}: its id is ambiguous")
+    if lowercase is None:
+        lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+    _as_bert(backend, lowercase, strip_accents, chinese)
+    # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(token, _special_id(backend, token)) for token in (CLS, SEP)],
+    )
+    return backend
+
+
+def _as_bert(backend: Tokenizer, lowercase: bool, strip_accents: bool | None = None, chinese: bool = True) -> Tokenizer:
     """Give a WordPiece model BERT's cleaning, splitting and joining."""
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer
 
-from minibert.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordPieceTokenizer
+from minibert.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordPieceTokenizer, bert_backend
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, check_folder, is_file, read_json
 from minibert.pretrained.remote import fetched
@@ -147,13 +147,10 @@ def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
 def _read(file: Path) -> WordPieceTokenizer:
     """A tokenizer from its vocabulary and what lies beside it."""
     settings, _ = read_optional(file.with_name(SETTINGS), TOKENIZER_CONFIG)
+    values = read_json(file, "") if file.suffix == ".json" else {}
+    is_file(file, MOST_TEXT)
     with blaming(file):
-        if file.suffix == ".json":
-            values = read_json(file, "")
-            backend = _whole(file, values, settings)
-        else:
-            values = {}
-            backend = _of_vocabulary(file, settings)
+        backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
         _add_tokens(backend, file, values.get("added_tokens") or [], settings)
         return WordPieceTokenizer(backend)
 
@@ -165,7 +162,6 @@ def _of_vocabulary(file: Path, settings: Mapping[str, Any]) -> Tokenizer:
     """BERT's tokenizer over a vocab.txt."""
     if settings.get("tokenizer_class") in TAKEN:
         raise UserError(f"{SETTINGS} has the tokenizer_class {settings['tokenizer_class']}, which needs a {WHOLE}")
-    is_file(file, MOST_TEXT)
     try:
         text = file.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the first token
     except (OSError, ValueError) as error:
@@ -173,14 +169,12 @@ def _of_vocabulary(file: Path, settings: Mapping[str, Any]) -> Tokenizer:
     tokens = [line.rstrip() for line in text.rstrip().split("\n")]
     if "" in tokens:
         raise UserError(f"line {tokens.index('') + 1} is blank: a token's id is the number of its line")
-    lowercase = _flag(settings, "do_lower_case", None)
-    tokenizer = WordPieceTokenizer.from_vocabulary(tokens, lowercase)
-    tokenizer.backend.normalizer = normalizers.BertNormalizer(
-        lowercase=tokenizer.lowercase,
+    return bert_backend(
+        tokens,
+        lowercase=_flag(settings, "do_lower_case", None),
         strip_accents=_flag(settings, "strip_accents", None),
-        handle_chinese_chars=bool(_flag(settings, "tokenize_chinese_chars", True)),
+        chinese=bool(_flag(settings, "tokenize_chinese_chars", True)),
     )
-    return tokenizer.backend
 
 
 def _flag(settings: Mapping[str, Any], name: str, missing: bool | None) -> bool | None:
@@ -319,6 +313,15 @@ def _tokens_by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
     return [_token(place, token) for token in tokens]
 
 
+def _special_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:
+    """The tokens that transformers knows to be special when it reads added_tokens.json; it learns of others later."""
+    merged = {**settings, **names}
+    told = {name: merged[name] for name in NAMES if name in merged}
+    told |= {name: settings[name] for name in LISTS if isinstance(settings.get(name), list)}
+    told |= {name: names[name] for name in LISTS[1:] if isinstance(names.get(name), list)}
+    return {token.content for token in _tokens_by_name(SETTINGS, told)} | set(SPECIAL_TOKENS)
+
+
 def _add_tokens(backend: Tokenizer, file: Path, own: list[Any], settings: Mapping[str, Any]) -> None:
     """Give a tokenizer the added tokens of all the places where transformers keeps them, in its order.
 
@@ -340,12 +343,15 @@ def _add_tokens(backend: Tokenizer, file: Path, own: list[Any], settings: Mappin
 
     ordered = [*listed, *added, *_tokens_by_name(SPECIAL_MAP, {**usual, **settings, **names})]
     special = {token.content for token in (*named, *mapped)}
+    complete = "added_tokens_decoder" in settings  # all of them, so that others do not read the older places
+    normalized = {token.content for token in added if not complete} - _special_to_old(settings, names)
     there = {token.content for token in backend.get_added_tokens_decoder().values()}
     missing: dict[str, AddedToken] = {}
     for token in ordered:
-        if token.content not in there:
-            flags = {"special": token.content in special, "normalized": token.content not in special, **token.flags}
-            missing.setdefault(token.content, AddedToken(token.content, **flags))
+        content = token.content
+        if content not in there:
+            flags = {"normalized": content not in special or content in normalized, **token.flags}
+            missing.setdefault(content, AddedToken(content, **flags, special=content in special))
     backend.add_tokens(list(missing.values()))
 
     known = backend.get_added_tokens_decoder()
@@ -356,10 +362,11 @@ def _add_tokens(backend: Tokenizer, file: Path, own: list[Any], settings: Mappin
         for flag, value in token.flags.items():
             if getattr(known[index], flag) is not value:
                 raise UserError(f"{token.place} has {flag} {value} for {token.content!r:.40}, another place has not")
-    if "added_tokens_decoder" in settings:  # others would know these alone
-        complete = {token.content for token in (*listed, *named)}
+    if complete:
+        known_there = {token.content for token in (*listed, *named)}
+        plain = known_there - {token.content for token in listed}  # added as any special token is
         for token in (*whole, *added, *mapped):
-            if token.content not in complete:
+            if token.content not in known_there or (token.content in plain and any(token.flags.values())):
                 raise UserError(f"{token.place} has the added token {token.content!r:.40}, {SETTINGS} has not")
     for content in SPECIAL_TOKENS:
         if backend.token_to_id(content) not in known:

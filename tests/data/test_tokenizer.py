@@ -129,10 +129,11 @@ def test_lone_surrogates_are_dropped_and_pairs_kept(tokenizer: WordPieceTokenize
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("vocab.txt", "cat\ndog\n", r"lacks \[PAD\]"),
-        ("vocab.txt", "\n".join([*SPECIAL_TOKENS, "cat", "cat"]), "1 tokens twice"),
+        ("vocab.txt", "cat\ndog\n", r"lacks \[CLS\]"),
+        ("vocab.txt", "\n".join(token for token in SPECIAL_TOKENS if token != "[SEP]"), r"lacks \[SEP\]"),
+        ("vocab.txt", "\n".join([*SPECIAL_TOKENS, "cat", "cat"]), "'cat' is token 6 and token 7"),
         ("tokenizer.json", "{}", "not a WordPiece vocabulary"),
-        ("tokenizer.json", "{", "not a WordPiece vocabulary"),
+        ("tokenizer.json", "{", "not valid JSON"),
         ("vocab.txt", b"\xff\xfe\x00", "not a WordPiece vocabulary"),
     ],
 )
@@ -179,7 +180,7 @@ def test_ids_beyond_the_vocabulary_are_refused(tokenizer: WordPieceTokenizer, tm
     values = json.loads((tmp_path / "tokenizer.json").read_text())
     values["model"]["vocab"]["cat"] = 61
     (tmp_path / "tokenizer.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"the vocabulary has 61 tokens, and ids beyond"):
+    with pytest.raises(UserError, match=r"the vocabulary has 61 tokens, but their ids are not 0, 1, 2"):
         load_tokenizer(str(tmp_path))
 
 

@@ -181,7 +181,6 @@ def test_what_minibert_does_not_do_is_refused_by_name(
         ({"architectures": ["ModernBertForSequenceClassification"]}, "is a ModernBertForSequenceClassification's"),
         ({"architectures": ["BertModel"]}, "is a BertModel's"),
         ({"norm_eps": "small"}, "norm_eps has the wrong type"),
-        ({"pad_token_id": None}, "pad_token_id has the wrong type"),
         ({"global_rope_theta": 0.5}, "at least 1"),
         ({"local_attention": 0}, "local_attention is 0"),
     ],
@@ -218,7 +217,7 @@ MODULES = [
 MEAN = {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
 
-DENSE_STEP = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
+DENSE_STEP = {"idx": 1, "name": "dense", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
 WITH_DENSE = [MODULES[0], DENSE_STEP, *MODULES[1:]]
 PROJECTION = {
     "in_features": 24, "out_features": 40, "bias": True,
@@ -264,12 +263,15 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"modules": [*MODULES[:2], {"path": "2_Dense", "type": "x.Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
+        ({"modules": [*MODULES[:2], {**DENSE_STEP, "path": "2_Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
         ({"modules": [MODULES[0], DENSE_STEP]}, "asks for Transformer + 1_Dense"),
         ({"modules": [MODULES[0], DENSE_STEP, DENSE_STEP, MODULES[1]]}, "asks for Transformer + 1_Dense + 1_Dense"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "bias": False}}, "asks for bias False"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "activation_function": "torch.nn.Tanh"}}, "Tanh"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}}, "module_input_name 'sentence_embedding'"),
+        (
+            {"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}},
+            "activation_function 'torch.nn.modules.acti",
+        ),
         (
             {"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "use_residual": True}},
             "asks for use_residual True",
@@ -277,15 +279,16 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 0}}, "has the out_features 0"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 10**30}}, "out_features 1000000"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": "40"}}, "has the out_features '40'"),
-        ({"modules": [{**MODULES[0], "path": "0_BERT"}, MODULES[1]]}, "asks for 0_BERT + 1_Pooling"),
         ({"modules": [MODULES[0], {**MODULES[1], "path": "../x"}]}, "points outside its folder: '../x'"),
         ({"modules": [MODULES[0], {"path": "1_Pooling"}]}, "not a list of modules"),
         ({"modules": {}}, "not a JSON list"),
         ({"modules": MODULES, "1_Pooling__config": {**MEAN, "pooling_mode_cls_token": True}}, "minibert knows only"),
         ({"modules": MODULES, "1_Pooling__config": {**MEAN, "include_prompt": False}}, "include_prompt"),
-        ({"modules": MODULES, "config_sentence_transformers": {"default_prompt_name": "query"}}, "default_prompt_name"),
-        ({"sentence_bert_config": {"max_seq_length": 16, "do_lower_case": True}}, "asks for do_lower_case True"),
-        ({"sentence_bert_config": {"max_seq_length": 2}}, "sentences of 2 tokens"),
+        (
+            {"modules": MODULES, "config_sentence_transformers": {"default_prompt_name": "a", "prompts": {"a": "b"}}},
+            "default_prompt_name",
+        ),
+        ({"modules": MODULES, "sentence_bert_config": {"max_seq_length": 2}}, "sentences of 2 tokens"),
         ({"tokenizer_config": {"model_max_length": "long"}}, "sentences of 'long' tokens"),
     ],
 )
@@ -299,7 +302,10 @@ def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     """sentence-transformers' own setting, then the tokenizer's, and never more than there are positions."""
     assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19, 24).max_length == 19
     assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19, 24).max_length == 12
-    assert read_sentence_settings(write(tmp_path, sentence_bert_config={"max_seq_length": 7}), 19, 24).max_length == 7
+    write(tmp_path, sentence_bert_config={"max_seq_length": 7})
+    assert read_sentence_settings(tmp_path, 19, 24).max_length == 12  # the setting is of a step, and there are none
+    write(tmp_path, modules=MODULES, **{"1_Pooling__config": MEAN})
+    assert read_sentence_settings(tmp_path, 19, 24).max_length == 7
 
 
 @pytest.mark.parametrize(
