@@ -47,7 +47,7 @@ DENSE = {
 }
 
 MODULE = Table(
-    used={"type": "what the step is", "path": "the folder of its files", "name": "of which there may be no two"},
+    used={"type": "what the step is", "path": "the folder of its files", "name": "there may be no two of one"},
     only={"kwargs": ([], {}, None)},
     harmless={"idx": "the order of the list counts"},
 )

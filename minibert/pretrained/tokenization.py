@@ -38,7 +38,7 @@ NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SE
          "mask_token": MASK}  # fmt: skip
 LISTS = ("additional_special_tokens", "extra_special_tokens")
 _TOKENS = {
-    **dict.fromkeys(NAMES, "an added token; of BERT's five, their usual names"),
+    **dict.fromkeys(NAMES, "an added token; one of BERT's five has to have its usual name"),
     **dict.fromkeys(LISTS, "added tokens"),
 }
 
@@ -83,7 +83,7 @@ TOKENIZER_CONFIG = Table(
         "chat_template": "for models that chat",
         "clean_up_tokenization_spaces": "of text from ids",
         "max_length": "texts are cut to `model_max_length`",
-        "stride": "of what is cut off",
+        "stride": "of texts that are cut into several",
         "truncation_strategy": "for pairs of texts",
         "pad_to_multiple_of": "padding is invisible to the model",
         "pad_token_type_id": "padding is invisible to the model",
@@ -103,7 +103,7 @@ TOKENIZER = Table(
         "truncation": "texts are cut to `model_max_length`; refused if at the left",
         "padding": "refused if at the left",
     },
-    harmless={"version": "of the file's format"},
+    harmless={"version": "the format's"},
 )
 
 # The types that a part of tokenizer.json may have.
@@ -328,7 +328,9 @@ def _add_tokens(backend: Tokenizer, file: Path, own: list[Any], settings: Mappin
     Raises:
         UserError: a place contradicts another one, or lacks a token that it would have to have.
     """
-    names, _ = read_optional(file.with_name(SPECIAL_MAP), SPECIAL_TOKENS_MAP)
+    names, unknown = read_optional(file.with_name(SPECIAL_MAP), SPECIAL_TOKENS_MAP)
+    if strange := [name for name in unknown if not name.endswith("_token")]:
+        raise UserError(f"{SPECIAL_MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
     old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
     usual = {name: token for name, token in NAMES.items() if token} if settings.get("tokenizer_class") in BUILT else {}
     if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from minibert.config import MODERN, ModelConfig
 from minibert.errors import UserError
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
+from minibert.pretrained.loading import CLASSIFIER_SETTINGS
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
-from minibert.pretrained.sentences import read_sentence_settings
+from minibert.pretrained.sentences import ENCODER, MODULE, NORMALIZE, POOLING, WHOLE, read_sentence_settings
+from minibert.pretrained.sentences import PROJECTION as DENSE_LAYER
 from minibert.pretrained.settings import config_values, read_config
+from minibert.pretrained.tables import Table
+from minibert.pretrained.tokenization import MODEL, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, TYPES
 
 TINY: dict[str, Any] = {
     "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,
@@ -140,7 +144,8 @@ def test_a_released_model_is_understood_to_the_last_name() -> None:
     [
         ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert', 'modernbert', 'minibert'"),
         ({"model_type": ["bert"]}, "asks for model_type ['bert']"),
-        ({"hidden_act": "relu"}, "asks for hidden_act 'relu'"),
+        ({"hidden_act": "relu"}, "asks for hidden_act 'relu': minibert knows only 'gelu' and 'gelu_python'"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "asks for tokenizer_class 'BertJapaneseTokenizer'"),
         ({"hidden_act": "gelu_new"}, "asks for hidden_act 'gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "asks for position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "asks for is_decoder True"),
@@ -167,7 +172,7 @@ def test_what_minibert_does_not_do_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu'"),
+        ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu' and"),
         ({"classifier_activation": "relu"}, "asks for classifier_activation 'relu'"),
         ({"decoder_bias": False}, "asks for decoder_bias False"),
         ({"mlp_bias": True}, "asks for mlp_bias True: minibert knows only that of attention_bias, False"),
@@ -200,6 +205,14 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_padding_that_no_embedding_has_and_an_old_name_of_the_activation(tmp_path: Path, kind: str) -> None:
+    changes = {"pad_token_id": None, "hidden_act" if kind == "bert" else "hidden_activation": "gelu_python"}
+    usual = bert(ModelConfig(), pad_token_id=0) if kind == "bert" else modernbert(pad_token_id=0)
+    expected = read_config(write(tmp_path, config=usual))
+    assert read_config(write(tmp_path, config={**usual, **changes})) == expected
 
 
 def test_unknown_names_are_reported(config: ModelConfig, tmp_path: Path) -> None:
@@ -329,7 +342,7 @@ def test_the_document_names_every_setting_and_says_what_the_code_does(
     assert {name for name in of if of[name] == "refused"} == refused
     assert {name for name in of if of[name] == "ignored"} == set(kind.harmless)
     for name, fine in {**kind.only, **kind.only_if_present}.items():
-        assert f"| `{name}` | refused, unless {json.dumps(fine)} " in section(title), name
+        assert f"| `{name}` | refused, unless {' or '.join(map(json.dumps, fine))} " in section(title), name
     for name, other in kind.same.items():
         assert f"| `{name}` | refused, unless equal to `{other}` " in section(title), name
     assert all(architecture in section(title) for architecture in kind.architectures)
@@ -356,3 +369,48 @@ def test_the_document_names_every_weight(title: str, config: ModelConfig, theirs
 def test_no_ignored_weight_is_left_out_of_the_document() -> None:
     ignored = table("Weights of a BERT") | table("Weights of a ModernBERT")
     assert {name for name in ignored if ignored[name] == "ignored"} == {*UNUSED, *TIED}
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("tokenizer_config.json", TOKENIZER_CONFIG), ("special_tokens_map.json", SPECIAL_TOKENS_MAP),
+        ("tokenizer.json", TOKENIZER), ("The model in tokenizer.json", MODEL), ("modules.json", MODULE),
+        ("sentence_bert_config.json", ENCODER), ("config_sentence_transformers.json", WHOLE),
+        ("1_Pooling/config.json", POOLING), ("1_Dense/config.json", DENSE_LAYER),
+        ("2_Normalize/config.json", NORMALIZE), ("classifier.json", CLASSIFIER_SETTINGS),
+    ],
+)  # fmt: skip
+def test_the_document_has_the_table_of_every_other_file(title: str, names: Table) -> None:
+    rows = [f"| `{name}` | used | {why} |" for name, why in names.used.items()]
+    rows += [
+        f"| `{name}` | refused, unless {' or '.join(map(json.dumps, fine))} |" for name, fine in names.only.items()
+    ]
+    rows += [f"| `{name}` | ignored | {why} |" for name, why in names.harmless.items()]
+    for row in rows:
+        assert row in section(title)
+    assert len(table(title)) == len(rows)
+
+
+def test_the_document_has_all_types_of_a_tokenizers_parts() -> None:
+    for part, types in TYPES.items():
+        (shown,) = re.findall(rf"^\| `{part}` \| ([A-Z].*) \|$", section("tokenizer.json"), re.MULTILINE)
+        named = re.findall(r"[A-Z]\w+", shown)
+        assert tuple(named) == types
+        assert ("null" in shown) == (part in ("normalizer", "pre_tokenizer", "decoder"))
+
+
+@pytest.mark.parametrize("kind", [BERT, MODERNBERT], ids=["bert", "modernbert"])
+def test_every_field_of_a_shape_can_be_said_or_is_known_not_to_matter(kind: Kind) -> None:
+    """A new field has to be put into one of the three, or a network that has it is saved as one that has not."""
+    said = [*kind.settings.values(), *kind.parts, *kind.immaterial]
+    assert sorted(said) == sorted(field.name for field in fields(ModelConfig))
+
+
+def test_a_shape_that_a_kind_can_not_say_is_not_of_that_kind(config: ModelConfig) -> None:
+    """As if `hidden_dropout_prob` had just been invented."""
+    unsaid = replace(BERT, settings={name: name for name in BERT.settings if name != "hidden_dropout_prob"})
+    assert unsaid.describes(config)
+    assert not unsaid.describes(replace(config, hidden_dropout_prob=0.2))
+    assert not BERT.describes(replace(config, rotary=True))
+    assert BERT.describes(replace(config, local_attention=7))
