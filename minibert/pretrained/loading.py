@@ -46,8 +46,7 @@ NOWHERE = torch.device("meta")
 
 Network = TypeVar("Network", Bert, MaskedLanguageModel)
 
-# What is fetched from the Hub and unpacked from a zip: JSON files, weights, vocabulary, checksums; never a pickle, never
-# code.
+# What is fetched from the Hub and unpacked from a zip: never a pickle, never code.
 FILES = ("*.json", "*.safetensors", "vocab.txt", CHECKSUMS)
 MOST_ENTRIES = 10_000  # that a zip may have, whatever they are
 

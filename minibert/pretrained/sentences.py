@@ -18,8 +18,9 @@ from minibert.config import MOST_WIDTH
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
 from minibert.model.pooling import POOLINGS
+from minibert.pretrained.added_tokens import SETTINGS
 from minibert.pretrained.tables import Table, check_inside, read_optional
-from minibert.pretrained.tokenization import SETTINGS, TOKENIZER_CONFIG
+from minibert.pretrained.tokenization import TOKENIZER_CONFIG
 
 MODULES, CONFIG = "modules.json", "config.json"
 

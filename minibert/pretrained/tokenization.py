@@ -13,34 +13,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
-from minibert.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, WordPieceTokenizer, bert_backend
+from minibert.data.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, check_folder, is_file, read_json
+from minibert.pretrained.added_tokens import (
+    ADDED,
+    BUILT,
+    SETTINGS,
+    SPECIAL_MAP,
+    SPECIAL_TOKENS_MAP,
+    WHOLE,
+    read_added_tokens,
+)
 from minibert.pretrained.remote import fetched
 from minibert.pretrained.tables import Table, blaming, read_optional
 
-WHOLE, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
-SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+VOCABULARY = "vocab.txt"
 FILES = (WHOLE, VOCABULARY, SETTINGS, SPECIAL_MAP, ADDED)
 
-# What transformers builds of the vocabulary and the settings, and what it takes as tokenizer.json has it.
-BUILT = ("BertTokenizer", "BertTokenizerFast", None)
+# The classes that transformers takes as tokenizer.json has them; others it builds of the vocabulary and the settings.
 TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
-
-# The names of special tokens in the settings, in the order in which transformers adds them; then lists of further ones.
-NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
-         "mask_token": MASK}  # fmt: skip
-LISTS = ("additional_special_tokens", "extra_special_tokens")
-_TOKENS = {
-    **dict.fromkeys(NAMES, "an added token; one of BERT's five has to have its usual name"),
-    **dict.fromkeys(LISTS, "added tokens"),
-}
 
 TOKENIZER_CONFIG = Table(
     used={
@@ -50,7 +47,7 @@ TOKENIZER_CONFIG = Table(
         "added_tokens_decoder": "added tokens, all of them if it is there",
         "model_max_length": "tokens kept of each text",
         "max_len": "the same, in older folders",
-        **_TOKENS,
+        **SPECIAL_TOKENS_MAP.used,
     },
     only={
         "tokenizer_class": (*BUILT, *TAKEN),
@@ -89,8 +86,6 @@ TOKENIZER_CONFIG = Table(
         "pad_token_type_id": "padding is invisible to the model",
     },
 )  # fmt: skip
-
-SPECIAL_TOKENS_MAP = Table(used=_TOKENS)
 
 TOKENIZER = Table(
     used={
@@ -151,7 +146,9 @@ def _read(file: Path) -> WordPieceTokenizer:
     is_file(file, MOST_TEXT)
     with blaming(file):
         backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
-        _add_tokens(backend, file, values.get("added_tokens") or [], settings)
+        tokens = read_added_tokens(file, values.get("added_tokens") or [], settings)
+        tokens.add_to(backend)
+        tokens.compare_with(backend)
         return WordPieceTokenizer(backend)
 
 
@@ -204,7 +201,7 @@ def _whole(file: Path, values: dict[str, Any], settings: Mapping[str, Any]) -> T
         backend = Tokenizer.from_str(json.dumps({"added_tokens": [], **values, "truncation": None, "padding": None}))
     except Exception as error:  # the library raises bare Exception for what it can't read
         raise UserError(f"not a WordPiece vocabulary: {error}") from error
-    _check_post_processor(values["post_processor"], backend)
+    _check_post_processor(values.get("post_processor"), backend)
     return backend
 
 
@@ -253,123 +250,12 @@ def _check_built(values: Mapping[str, Any], settings: Mapping[str, Any]) -> None
 def _check_post_processor(value: Any, backend: Tokenizer) -> None:
     """Refuse what gives something else than [CLS] text [SEP], or nothing."""
     ids = {token: backend.token_to_id(token) for token in (CLS, SEP)}
+    template = [{"SpecialToken": {"id": CLS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": SEP, "type_id": 0}}]  # fmt: skip
     if value is not None and value["type"] == "BertProcessing":
-        right = (value.get("cls"), value.get("sep")) == ([CLS, ids[CLS]], [SEP, ids[SEP]])
+        right = (value["cls"], value["sep"]) == ([CLS, ids[CLS]], [SEP, ids[SEP]])
     else:
-        shown = [{"SpecialToken": {"id": CLS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-                 {"SpecialToken": {"id": SEP, "type_id": 0}}]  # fmt: skip
-        named = (value or {}).get("special_tokens", {})
-        right = value is not None and value.get("single") == shown
-        right = right and all(named[token]["ids"] == [index] for token, index in ids.items())
+        right = value is not None and value["single"] == template
+        right = right and all(value["special_tokens"].get(token, {}).get("ids") == [ids[token]] for token in ids)
     if not right:
         raise UserError(f"its post_processor does not make {CLS} text {SEP} of a text: minibert knows only that")
-
-
-# --- added tokens ---
-
-
-FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special", changes no ids
-
-
-@dataclass(frozen=True)
-class _Token:
-    """An added token as one place has it: with an id or without, with all of its flags or some."""
-
-    place: str
-    content: str
-    index: int | None
-    flags: Mapping[str, bool]
-
-
-def _token(place: str, value: Any, index: Any = None) -> _Token:
-    """A token that is written as its text, or as an object with its flags."""
-    values = {"content": value} if isinstance(value, str) else value
-    content = values.get("content") if isinstance(values, dict) else None
-    if not isinstance(content, str) or not content:
-        raise UserError(f"{place} has {value!r:.60} among its added tokens, which is no token")
-    flags: dict[str, Any] = {flag: values[flag] for flag in FLAGS if flag in values}
-    if not all(isinstance(flag, bool) for flag in flags.values()) or type(index) not in (int, type(None)):
-        raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense")
-    return _Token(place, content, index, flags)
-
-
-def _tokens_by_id(place: str, values: Any) -> list[_Token]:
-    """`added_tokens_decoder`: an object of ids and tokens."""
-    if not isinstance(values, dict) or not all(name.isdecimal() for name in values):
-        raise UserError(f"{place} has an added_tokens_decoder that is not an object of ids and tokens")
-    return [_token(place, values[index], int(index)) for index in sorted(values, key=int)]
-
-
-def _tokens_by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
-    """Special tokens, `cls_token` and the like, and lists of further ones."""
-    for name, known in NAMES.items():
-        if known and name in values and _token(place, values[name] or "null").content != known:
-            raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
-    further = [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)]
-    tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
-    for name in LISTS:
-        listed = values.get(name) or []
-        tokens += listed.values() if isinstance(listed, dict) else listed
-    return [_token(place, token) for token in tokens]
-
-
-def _special_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:
-    """The tokens that transformers knows to be special when it reads added_tokens.json; it learns of others later."""
-    merged = {**settings, **names}
-    told = {name: merged[name] for name in NAMES if name in merged}
-    told |= {name: settings[name] for name in LISTS if isinstance(settings.get(name), list)}
-    told |= {name: names[name] for name in LISTS[1:] if isinstance(names.get(name), list)}
-    return {token.content for token in _tokens_by_name(SETTINGS, told)} | set(SPECIAL_TOKENS)
-
-
-def _add_tokens(backend: Tokenizer, file: Path, own: list[Any], settings: Mapping[str, Any]) -> None:
-    """Give a tokenizer the added tokens of all the places where transformers keeps them, in its order.
-
-    Raises:
-        UserError: a place contradicts another one, or lacks a token that it would have to have.
-    """
-    names, unknown = read_optional(file.with_name(SPECIAL_MAP), SPECIAL_TOKENS_MAP)
-    if strange := [name for name in unknown if not name.endswith("_token")]:
-        raise UserError(f"{SPECIAL_MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
-    old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
-    usual = {name: token for name, token in NAMES.items() if token} if settings.get("tokenizer_class") in BUILT else {}
-    if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
-        raise UserError(f"{SETTINGS} and {SPECIAL_MAP} have other special tokens")
-
-    listed = _tokens_by_id(SETTINGS, settings.get("added_tokens_decoder") or {})
-    named = _tokens_by_name(SETTINGS, {**usual, **settings})
-    mapped = _tokens_by_name(SPECIAL_MAP, names)
-    added = [_token(ADDED, content, index) for content, index in old.items()]
-    added.sort(key=lambda token: -1 if token.index is None else token.index)
-    whole = [_token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in own]
-
-    ordered = [*listed, *added, *_tokens_by_name(SPECIAL_MAP, {**usual, **settings, **names})]
-    special = {token.content for token in (*named, *mapped)}
-    complete = "added_tokens_decoder" in settings  # all of them, so that others do not read the older places
-    normalized = {token.content for token in added if not complete} - _special_to_old(settings, names)
-    there = {token.content for token in backend.get_added_tokens_decoder().values()}
-    missing: dict[str, AddedToken] = {}
-    for token in ordered:
-        content = token.content
-        if content not in there:
-            flags = {"normalized": content not in special or content in normalized, **token.flags}
-            missing.setdefault(content, AddedToken(content, **flags, special=content in special))
-    backend.add_tokens(list(missing.values()))
-
-    known = backend.get_added_tokens_decoder()
-    for token in (*whole, *ordered, *mapped, *named):
-        index = backend.token_to_id(token.content)
-        if index not in known or token.index not in (None, index):
-            raise UserError(f"{token.place} has {token.content!r:.40} as token {token.index}, but it is {index}")
-        for flag, value in token.flags.items():
-            if getattr(known[index], flag) is not value:
-                raise UserError(f"{token.place} has {flag} {value} for {token.content!r:.40}, another place has not")
-    if complete:
-        known_there = {token.content for token in (*listed, *named)}
-        plain = known_there - {token.content for token in listed}  # added as any special token is
-        for token in (*whole, *added, *mapped):
-            if token.content not in known_there or (token.content in plain and any(token.flags.values())):
-                raise UserError(f"{token.place} has the added token {token.content!r:.40}, {SETTINGS} has not")
-    for content in SPECIAL_TOKENS:
-        if backend.token_to_id(content) not in known:
-            raise UserError(f"{content} is not among the added tokens: it would be split in texts")

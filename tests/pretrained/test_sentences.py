@@ -274,7 +274,7 @@ def test_what_would_be_another_vector_is_refused_by_name(folder: Path, files: di
 
 @pytest.mark.parametrize("name", ["0_Transformer", "0_BERT"])
 def test_an_encoder_in_a_folder_of_its_own(folder: Path, name: str) -> None:
-    """As sentence-transformers wrote them first; the module was called by its architecture, which it no longer reads."""
+    """As sentence-transformers wrote them first; the module was named by its architecture, which it no longer reads."""
     shutil.copytree(folder, folder / name)
     for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (folder / file).unlink()

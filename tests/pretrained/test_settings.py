@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForPreTraining, ModernBertConfig, Moder
 from minibert.config import MODERN, ModelConfig
 from minibert.errors import UserError
 from minibert.model.mlm import MaskedLanguageModel
+from minibert.pretrained.added_tokens import SPECIAL_TOKENS_MAP
 from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
 from minibert.pretrained.loading import CLASSIFIER_SETTINGS
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
@@ -21,7 +22,7 @@ from minibert.pretrained.sentences import ENCODER, MODULE, NORMALIZE, POOLING, W
 from minibert.pretrained.sentences import PROJECTION as DENSE_LAYER
 from minibert.pretrained.settings import config_values, read_config
 from minibert.pretrained.tables import Table
-from minibert.pretrained.tokenization import MODEL, SPECIAL_TOKENS_MAP, TOKENIZER, TOKENIZER_CONFIG, TYPES
+from minibert.pretrained.tokenization import MODEL, TOKENIZER, TOKENIZER_CONFIG, TYPES
 
 TINY: dict[str, Any] = {
     "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,
