@@ -40,6 +40,7 @@ class Interrupted(Exception):
 def printable(text: str) -> str:
     """A text as a terminal may show it: what moves the cursor or can't be seen as an escape, and cut if it is long."""
     shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    shown = shown.translate(dict.fromkeys(b"\t\n\r", " "))
     if shown.isprintable():
         return shown
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)

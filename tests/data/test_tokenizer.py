@@ -2,9 +2,11 @@
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
@@ -206,3 +208,112 @@ def test_the_beginning_of_a_text_is_that_of_the_whole(tokenizer: WordPieceTokeni
     for length in range(3, 80):
         cut = whole if len(whole) <= length else [*whole[: length - 1], tokenizer.sep_id]
         assert tokenizer.encode(["a dog", text], length)[1] == cut
+
+
+CUT = [
+    "new york",
+    "New  York",
+    "the cat",
+    "a",
+    ".",
+    "York",
+    "new",
+    " ",
+    "  ",
+    "\n",
+    "\u00a0",
+    "<x>",
+    "[MASK]",
+    "xyz" * 20,
+]
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "added", "in_portions"),
+    [
+        (pre_tokenizers.BertPreTokenizer(), [], True),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken("<x>", lstrip=True, rstrip=True)], True),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken("<x>", single_word=True)], True),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken("New York")], False),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken("New  York", normalized=False)], False),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken("york\u00a0the")], False),
+        (pre_tokenizers.BertPreTokenizer(), [AddedToken(" new")], False),
+        (pre_tokenizers.WhitespaceSplit(), [], True),
+        (pre_tokenizers.Punctuation(), [], False),
+        (None, [], False),
+        (None, [AddedToken("New York")], False),
+    ],
+)
+def test_no_cut_of_a_long_text_changes_ids(
+    tokenizer: WordPieceTokenizer,
+    pre_tokenizer: pre_tokenizers.PreTokenizer | None,
+    added: list[AddedToken],
+    in_portions: bool,
+) -> None:
+    """The library's own truncation of the whole text is what is right."""
+    backend = tokenizer.backend
+    backend.pre_tokenizer = pre_tokenizer
+    backend.add_tokens(added)
+    ours, chance = WordPieceTokenizer(Tokenizer.from_str(backend.to_str())), random.Random(0)
+    assert ours.splits_at_spaces is in_portions
+    texts = ["".join(chance.choices([*CUT, " "], k=chance.randrange(1, 120))) for _ in range(120)]
+    for length in (3, 5, 9, 30):
+        backend.enable_truncation(length)
+        whole = [encoding.ids for encoding in backend.encode_batch(texts)]
+        assert ours.encode(texts, length) == whole
+
+
+SCRIPTS = {
+    "Chinese": "".join(chr(code) for code in range(0x4E00, 0x4E00 + 1_500)),
+    "Hindi": "यह एक छोटी सी कहानी है। लड़का और लड़की बाज़ार में मिलते हैं। हिन्दी में मात्राएँ स्वर हैं।",
+    "Thai": "ภาษาไทยเป็นภาษา ที่มีสระ และวรรณยุกต์ น้ำ ก้าว เด็ก ผู้หญิง",
+    "Korean": "한국어는 한글로 쓴다. 고양이와 강아지가 함께 논다.",
+    "Arabic": "اللُّغَةُ العَرَبِيَّةُ جَمِيلَةٌ. القطة تنام على السجادة.",
+    "Hebrew": "שָׁלוֹם עוֹלָם. החתול ישן.",
+    "Greek": "Ο γάτος κοιμάται στο χαλί. Ψυχή και Σώμα.",  # noqa: RUF001
+    "Vietnamese": "Tiếng Việt có dấu. Con mèo ngủ trên thảm.",
+    "emoji": "🙂 👩 🎉🎉 the cat 👍 likes 🐟",
+    "several": "the cat मात्रा 中文字 고양이 القطة 🙂 γάτος",
+}
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_learned_vocabulary_spells_its_own_text_in_any_script(tmp_path: Path, script: str, lowercase: bool) -> None:
+    """And transformers reads from the saved folder what becomes of case and accents."""
+    texts = [SCRIPTS[script]] * 3
+    tokenizer = WordPieceTokenizer.train(texts, 2_000, lowercase)
+    ids = tokenizer.encode(texts, None)
+    assert not any(tokenizer.unk_id in row for row in ids)
+    tokenizer.save(tmp_path, 512)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    assert AutoTokenizer.from_pretrained(tmp_path)(texts)["input_ids"] == ids
+    assert load_tokenizer(tmp_path).encode(texts, None) == ids
+    text = unicodedata.normalize("NFC", tokenizer.decode(ids[0], skip_special=True)).replace(" ", "")
+    if not lowercase:  # nothing is lost but spaces
+        assert text == unicodedata.normalize("NFC", SCRIPTS[script]).replace(" ", "")
+
+
+def test_a_learned_vocabulary_has_as_many_pieces_as_were_asked_for() -> None:
+    """A thousand syllables in words of two: 5 special tokens, the syllables twice, words."""
+    chance = random.Random(0)
+    syllables = [chr(0xAC00 + 28 * i) for i in range(300)]
+    words = ["".join(chance.choices(syllables, k=2)) for _ in range(900)]
+    text = " ".join(word for word in words for _ in range(chance.randrange(1, 9)))
+    assert WordPieceTokenizer.train([text], 1_000, lowercase=False).vocab_size == 1_000
+
+
+def test_the_rarest_characters_of_a_large_text_are_left_out_and_no_others() -> None:
+    """1,500 of them a hundred times each, and 10 once: these are less than one in ten thousand."""
+    common, rare = ([chr(0x4E00 + i) for i in range(*each)] for each in ((0, 1_500), (1_500, 1_510)))
+    tokenizer = WordPieceTokenizer.train(["".join(common)] * 100 + ["".join(rare)], 3_000)
+    assert set(tokenizer.backend.get_vocab()) == {*SPECIAL_TOKENS, *common}  # standing by themselves, in no word
+    assert WordPieceTokenizer.train(["".join(common)] * 50 + ["".join(rare)], 3_000).vocab_size == 5 + 1_510
+
+
+def test_case_and_accents_are_kept_if_asked_for() -> None:
+    texts = ["Café au Lait CAFÉ é É"] * 3
+    for lowercase, expected in ((True, ["cafe", "au"]), (False, ["Café", "au"])):
+        tokenizer = WordPieceTokenizer.train(texts, 200, lowercase)
+        assert tokenizer.lowercase is lowercase
+        assert tokenizer.tokens(tokenizer.encode(["Café au"], 9)[0])[1:-1] == expected
