@@ -230,10 +230,10 @@ def test_threads_that_ask_at_once_never_see_dropout(model: TrainedModel, ask: Ca
     expected = ask(model)
     for network in (model.masked_lm, model.classifier):
         network.train()
-    inside, leave = threading.Event(), threading.Event()
+    inside, leave, shared = threading.Event(), threading.Event(), model.masked_lm
 
     def stay() -> None:
-        with inference.evaluating(model.masked_lm):
+        with inference.evaluating(shared):
             inside.set()
             leave.wait(20)
 

@@ -219,7 +219,7 @@ def bert_backend(
         if vocabulary[token] != line - 1:
             raise UserError(f"{token!r:.40} is token {line} and token {vocabulary[token] + 1}: its id is ambiguous")
     if lowercase is None:
-        lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
+        lowercase = not has_capitals(tokens)
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
     _as_bert(backend, lowercase, strip_accents, chinese)
     # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
@@ -229,6 +229,11 @@ def bert_backend(
         special_tokens=[(token, _special_id(backend, token)) for token in (CLS, SEP)],
     )
     return backend
+
+
+def has_capitals(tokens: Iterable[str]) -> bool:
+    """Whether there are capital letters in ordinary tokens."""
+    return any(token != token.lower() for token in tokens if not token.startswith("["))
 
 
 def _as_bert(backend: Tokenizer, lowercase: bool, strip_accents: bool | None = None, chinese: bool = True) -> Tokenizer:

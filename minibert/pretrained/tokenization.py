@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from minibert.data.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend
+from minibert.data.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, check_folder, is_file, read_json
 from minibert.pretrained.added_tokens import (
@@ -166,6 +166,8 @@ def _of_vocabulary(file: Path, settings: Mapping[str, Any]) -> Tokenizer:
     tokens = [line.rstrip() for line in text.rstrip().split("\n")]
     if "" in tokens:
         raise UserError(f"line {tokens.index('') + 1} is blank: a token's id is the number of its line")
+    if is_file(file.with_name(SETTINGS)) and settings.get("do_lower_case") is None and has_capitals(tokens):
+        raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {SETTINGS}")
     return bert_backend(
         tokens,
         lowercase=_flag(settings, "do_lower_case", None),
@@ -232,7 +234,7 @@ def _check_built(values: Mapping[str, Any], settings: Mapping[str, Any]) -> None
         "lowercase": lowercase,
     }
     normalizer = dict(values.get("normalizer") or {})
-    if normalizer.get("strip_accents") is None:
+    if normalizer and normalizer.get("strip_accents") is None:
         normalizer["strip_accents"] = normalizer.get("lowercase")
     parts = {
         "normalizer": (normalizer, {"type": "BertNormalizer", **built}),
