@@ -3,16 +3,21 @@
 import json
 import random
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizerFast
 
+from minibert.cli import parse_options
+from minibert.config import MLMOptions
+from minibert.data.sources import load_articles
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
 from minibert.pretrained import load_tokenizer
+from minibert.tasks.mlm import make_tokenizer
 from tests.conftest import TEXTS
 
 ODD = [
@@ -317,3 +322,23 @@ def test_case_and_accents_are_kept_if_asked_for() -> None:
         tokenizer = WordPieceTokenizer.train(texts, 200, lowercase)
         assert tokenizer.lowercase is lowercase
         assert tokenizer.tokens(tokenizer.encode(["Café au"], 9)[0])[1:-1] == expected
+
+
+@pytest.mark.parametrize("vocab", ["train", "vocab.txt"])
+def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
+    tokenizer: WordPieceTokenizer, tmp_path: Path, vocab: str
+) -> None:
+    """A vocabulary that is there says itself what becomes of case."""
+    tokenizer.save(tmp_path, 19)
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Der Hund {number} schläft." for number in range(9)))
+    articles = load_articles(str(tmp_path / "text.txt"), max_articles=0, held_out=1, min_characters=0, seed=1)
+    named = vocab if vocab == "train" else str(tmp_path / vocab)
+    options = parse_options(MLMOptions, ["--vocab", named, "--vocab-size", "99", "--no-lowercase"], "")
+    if vocab == "train":
+        learned = make_tokenizer(options, articles)
+        assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
+        assert not learned.lowercase
+        assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
+    else:
+        with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
+            make_tokenizer(options, articles)

@@ -15,6 +15,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel
 
+import evaluate
 import minibert
 from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
@@ -530,3 +531,16 @@ def test_a_name_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(UserError, match=r"no config\.json in|has neither a tokenizer\.json"):
             load(name)
     assert asked == [name, name]
+
+
+def test_the_report_does_not_print_what_is_no_number(
+    nli: tuple[TrainedModel, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three nan and a status of 0 would be taken for an answer."""
+    folder = nli[1]
+    (folder / CHECKSUMS).unlink()
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.sign() * 1e30 for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="the model's numbers overflow float32"):
+        evaluate.main(["--model", str(folder), "--premise", "a cat", "--hypothesis", "a dog"])
+    assert capsys.readouterr().out == ""
