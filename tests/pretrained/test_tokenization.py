@@ -72,6 +72,7 @@ def vocabulary(tokens: list[str] = TOKENS) -> str:
 def same(folder: Path) -> WordPieceTokenizer:
     """Compare ids with transformers', of whole texts and of their beginnings."""
     ours, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.pad_id == 0  # a mark before it is no part of it, though transformers takes it for one
     for length in (4, 9, 400):
         expected = theirs(TEXTS, truncation=True, max_length=length)["input_ids"]
         for text, ids, right in zip(TEXTS, ours.encode(TEXTS, length), expected, strict=True):
@@ -262,6 +263,13 @@ SAME: dict[str, dict[str, Any]] = {
     "extra_special_tokens by name": {
         "vocab": vocabulary(),
         "tokenizer_config": CASED | {"extra_special_tokens": {"x_token": "[E1]"}},
+    },
+    "a special token after those that are listed": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {
+            "added_tokens_decoder": decoder(token("[E2]", NEXT)),
+            "additional_special_tokens": ["[E1]"],
+        },
     },
     "bos and eos": {"vocab": vocabulary(), "tokenizer_config": CASED | {"eos_token": "[E2]", "bos_token": "[E1]"}},
     "a token by a name of its own": {"vocab": vocabulary(), "tokenizer_config": CASED | {"image_token": "[E1]"}},
