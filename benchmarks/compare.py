@@ -46,12 +46,11 @@ import minibert
 from benchmarks import notebook
 from minibert.config import MLMOptions, NLIOptions
 from minibert.data.sources import load_articles, load_pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_mlm
+from minibert.pretrained import load_tokenizer, save_mlm
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask, make_classifier
 from minibert.training.loop import Place, Trainer, Window
@@ -179,7 +178,7 @@ def mlm(options: argparse.Namespace, folder: Path) -> Case:
     keep_freed_memory()
     ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab)
     texts = articles(options, 16 * options.steps * (options.rounds + 4))
-    tokenizer = WordPieceTokenizer.load(options.vocab)
+    tokenizer = load_tokenizer(options.vocab)
     model = make_masked_lm(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     held_out = tokenise(texts[:2], tokenizer, ours.max_length)
     task = MLMTask(model, tokenise(texts, tokenizer, ours.max_length), held_out, tokenizer, ours)
@@ -202,7 +201,7 @@ def nli(options: argparse.Namespace, folder: Path) -> Case:
     """Fine-tuning with the notebook's options."""
     steps = 8 * options.steps
     pretrained = folder / "encoder"
-    tokenizer = WordPieceTokenizer.load(options.vocab)
+    tokenizer = load_tokenizer(options.vocab)
     shape = MLMOptions().model_config(tokenizer.vocab_size, tokenizer.pad_id)
     save_mlm(pretrained, make_masked_lm(shape), tokenizer)
     ours = NLIOptions(output=str(folder / "nli"), data=options.snli, encoder=str(pretrained))
@@ -274,7 +273,7 @@ def tokens(options: argparse.Namespace, folder: Path) -> Case:
     """The notebook's articles, cut to 128 tokens."""
     texts = articles(options, options.articles)
     theirs = AutoTokenizer.from_pretrained(get_model_path())
-    ours = WordPieceTokenizer.load(options.vocab)
+    ours = load_tokenizer(options.vocab)
     first = notebook.tokenise(texts[:100], theirs, 128)["input_ids"]
     store = tokenise(texts[:100], ours, 128)
     if not all(row[: len(store[index])] == store[index].tolist() for index, row in enumerate(first)):

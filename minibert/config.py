@@ -225,6 +225,9 @@ class MLMOptions(TrainingOptions):
         "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
     )
     vocab_size: int = option(30_522, "largest vocabulary for --vocab train")
+    lowercase: bool = option(
+        True, "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
+    )
     start_from: str = option(
         "", "a pretrained model to train further, a folder or a name on the Hub; its shape and vocabulary are used"
     )

@@ -5,15 +5,22 @@ Everything a user can get wrong (a path, a column, an option, a file that does n
 exit with status 2; every exception but these two is a bug and keeps its traceback.
 """
 
+MOST_SHOWN = 1_000  # characters of a message
+
 
 class UserError(ValueError):
     """Something the user can put right. The message is one line: cause, place, way out.
+
+    It may quote a stranger's file, so it is made `printable`.
 
     Attributes:
         status: the exit status.
     """
 
     status = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Interrupted(Exception):
@@ -30,6 +37,15 @@ class Interrupted(Exception):
         self.status = 128 + signal
 
 
+def printable(text: str) -> str:
+    """A text as a terminal may show it: what moves the cursor or can't be seen as an escape, and cut if it is long."""
+    shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    shown = shown.translate(dict.fromkeys(b"\t\n\r", " "))
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+
+
 def reason(error: Exception) -> str:
     """Why something can't be done, in the system's words if it has any: "No space left on device"."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -38,8 +54,3 @@ def reason(error: Exception) -> str:
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
-
-
-def printable(text: str) -> str:
-    """Somebody's text as a terminal or a page may show it: what can't be seen, and might command it, is escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

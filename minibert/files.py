@@ -12,7 +12,9 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,9 @@ from minibert.errors import UserError, os_error_text, reason
 
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial-"  # how the names begin under which files are written
+
+# The most bytes of a JSON file or a vocabulary: thirty times the tokenizer.json of a BERT for a hundred languages.
+MOST_TEXT = 2**26
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -59,6 +64,28 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def is_file(path: Path, most: int | None = None) -> bool:
+    """Whether there is a file at a path, to be read to its end.
+
+    Args:
+        path: of a file, or of nothing.
+        most: bytes that it may have.
+    Raises:
+        UserError: there is something else, as a folder, a pipe or a device, which may have no end; or too many bytes.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: no name of a file
+        return False
+    except OSError as error:
+        raise UserError(f"can't read {path}: {reason(error)}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is not a file")
+    if most is not None and status.st_size > most:
+        raise UserError(f"{path} has {status.st_size:,} bytes: more than {most:,} make no sense there")
+    return True
+
+
 def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
     """The JSON object or list in a file.
 
@@ -67,17 +94,32 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
         advice: what to do if there is none.
         kind: dict for an object, list for a list.
     Raises:
-        UserError: there is no such file, or it holds something else.
+        UserError: there is no such file, or it holds something else, or it can be understood in two ways.
     """
+    if not is_file(path, MOST_TEXT):
+        raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"no {path.name} in {path.parent}: {advice}") from error
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text, object_pairs_hook=_named_once, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, kind):
         raise UserError(f"{path} is not a JSON {'object' if kind is dict else 'list'}")
     return values
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which others would take the last of two values of one name."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it names {twice!r:.60} twice")
+    return values
+
+
+def _no_number(constant: str) -> None:
+    """NaN and infinities, which JSON has not, but Python's reader takes."""
+    raise ValueError(f"{constant} is no JSON")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -123,7 +165,7 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
         UserError: a file is damaged, missing, or of another folder.
     """
     sums = folder / CHECKSUMS
-    if not sums.exists():
+    if not is_file(sums, MOST_TEXT):
         return
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
@@ -142,6 +184,7 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
 
 
 def _sha256(file: Path) -> str:
+    is_file(file)
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

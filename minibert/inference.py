@@ -9,6 +9,7 @@ batches by their length only to have less of it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class TrainedModel:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()
                 count(len(rows))
-        return vectors
+        return _finite(vectors)
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
         """How likely each premise entails its hypothesis, leaves it open, or contradicts it.
@@ -179,7 +180,7 @@ class TrainedModel:
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
             logits = self.classifier.score(pair_features(u, v, self.classifier.product))
             probabilities = logits.softmax(dim=-1)  # (pairs, 3)
-        return Predictions(probabilities.cpu().numpy(), embeddings)
+        return Predictions(_finite(probabilities.cpu().numpy()), embeddings)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
         """The likeliest words for a [MASK], the best first.
@@ -209,10 +210,10 @@ class TrainedModel:
         with evaluating(self.masked_lm):
             input_ids, positions = (torch.from_numpy(array).to(self.device) for array in (ids, places))
             logits = fast.mlm_logits(self.masked_lm, input_ids.unsqueeze(0), positions)  # (M, V)
-            scores, tokens = logits.softmax(dim=-1).topk(top_k)  # (M, k) each
+            scores, tokens = (tensor.cpu().numpy() for tensor in logits.softmax(dim=-1).topk(top_k))  # (M, k) each
         answers = [
             [self._guess(ids, place, token, score, alone=len(places) == 1) for score, token in zip(*row, strict=True)]
-            for place, *row in zip(places.tolist(), scores.tolist(), tokens.tolist(), strict=True)
+            for place, *row in zip(places.tolist(), _finite(scores).tolist(), tokens.tolist(), strict=True)
         ]
         return answers[0] if len(places) == 1 else answers
 
@@ -230,7 +231,7 @@ class TrainedModel:
         ids = self.tokenizer.encode([text], self.max_length)  # one row of T
         with evaluating(self.encoder):
             maps = self.encoder.attention_maps(torch.tensor(ids, device=self.device))  # (L, 1, H, T, T)
-        return self.tokenizer.tokens(ids[0]), maps.squeeze(1).float().cpu().numpy()
+        return self.tokenizer.tokens(ids[0]), _finite(maps.squeeze(1).float().cpu().numpy())
 
     def _guess(self, ids: NDArray[np.int64], place: int, token: int, score: float, alone: bool) -> Guess:
         filled = ids.copy()
@@ -249,13 +250,40 @@ def _counting(total: int) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
+def _finite(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What leaves a model, which has to be numbers.
+
+    Raises:
+        UserError: they overflowed on the way, though the weights are finite.
+    """
+    if not np.isfinite(numbers).all():
+        raise UserError("the model's numbers overflow float32: its weights are too large to compute with, or damaged")
+    return numbers
+
+
+# How many are evaluating with a module that has to go back to training after them.
+_BORROWED: dict[nn.Module, int] = {}
+_LOCK = threading.Lock()
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; after it, the network is in the mode it was in."""
-    was_training = network.training
-    network.eval()
+    """No dropout and no gradients inside; after it, each part of the network is in the mode that it was in.
+
+    Threads may share a network: its parts go back when the last of them has left.
+    """
+    with _LOCK:
+        mine = [module for module in network.modules() if module.training or module in _BORROWED]
+        for module in mine:
+            _BORROWED[module] = _BORROWED.get(module, 0) + 1
+            module.training = False
     try:
         with torch.inference_mode():
             yield
     finally:
-        network.train(was_training)
+        with _LOCK:
+            for module in mine:
+                _BORROWED[module] -= 1
+                if not _BORROWED[module]:
+                    del _BORROWED[module]
+                    module.training = True

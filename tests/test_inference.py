@@ -1,6 +1,8 @@
 """Proves that an answer does not depend on its neighbours in the call, and that the model's mode is left as it was."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -206,3 +208,64 @@ def test_all_parts_move_together(model: TrainedModel) -> None:
     assert model.classifier is not None
     for network in (model.masked_lm, model.classifier):
         assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
+def test_a_part_that_is_frozen_on_purpose_stays_so(model: TrainedModel) -> None:
+    """Fine-tuning a classifier over an encoder in evaluation mode, with a look at its answers in between."""
+    assert model.classifier is not None
+    assert model.masked_lm is not None
+    for network in (model.masked_lm, model.classifier):
+        network.train()
+    model.encoder.eval()
+    model.encoder.layers[0].train()
+    before = [module.training for network in model.networks for module in network.modules()]
+    for ask in ASKS:
+        ask(model)
+        assert [module.training for network in model.networks for module in network.modules()] == before
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
+def test_threads_that_ask_at_once_never_see_dropout(model: TrainedModel, ask: Callable[[TrainedModel], Any]) -> None:
+    """Even of a model in training, whose parts go back to it only when the last one has its answer."""
+    assert model.masked_lm is not None
+    assert model.classifier is not None
+    expected = ask(model)
+    for network in (model.masked_lm, model.classifier):
+        network.train()
+    inside, leave, shared = threading.Event(), threading.Event(), model.masked_lm
+
+    def stay() -> None:
+        with inference.evaluating(shared):
+            inside.set()
+            leave.wait(20)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(stay)
+        assert inside.wait(20)
+        with inference.evaluating(model.encoder):
+            leave.set()
+            other.result(20)  # who came first leaves first
+            assert not any(module.training for module in model.encoder.modules())
+            assert ask(model) == expected
+        assert all(given == expected for given in pool.map(lambda _: ask(model), range(8)))
+    assert all(module.training for network in model.networks for module in network.modules())
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
+@pytest.mark.parametrize("scale", [1e20, 1e30, 3e38])
+def test_finite_weights_that_overflow_are_said_to(
+    model: TrainedModel, ask: Callable[[TrainedModel], Any], scale: float
+) -> None:
+    for parameter in model.encoder.parameters():
+        parameter.data.clamp_(-1, 1).mul_(scale)
+    with pytest.raises(UserError, match="the model's numbers overflow float32"):
+        ask(model)
+
+
+def test_a_classifier_that_overflows_over_a_sound_encoder(model: TrainedModel) -> None:
+    assert model.classifier is not None
+    model.classifier.classifier.weight.data.fill_(3e38)
+    model.classifier.classifier.weight.data[0] *= -1
+    model.encode(PREMISES)
+    with pytest.raises(UserError, match="the model's numbers overflow float32"):
+        model.predict(PREMISES, HYPOTHESES)

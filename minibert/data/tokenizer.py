@@ -22,17 +22,16 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from minibert.errors import UserError
-from minibert.files import check_folder, read_json, write_json
+from minibert.files import write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-WHOLE, VOCABULARY, SETTINGS = FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
 # How much of a text is read for each piece that is wanted: English Wikipedia has 4.6 characters a piece.
 CHARACTERS_PER_PIECE = 5
 
-# How many characters a learned vocabulary spells words with; BERT's own training kept as many.
-ALPHABET = 1_000
+# What a learned vocabulary spells words with: as many characters as BERT's own training kept, and more where these are
+# too small a part of the text, as in Chinese (sentencepiece's "character coverage": Kudo & Richardson 2018).
+ALPHABET, COVERAGE = 1_000, 0.9999
 
 
 class WordPieceTokenizer:
@@ -41,6 +40,7 @@ class WordPieceTokenizer:
     Attributes:
         vocab_size: V.
         pad_id, unk_id, cls_id, sep_id, mask_id: the ids of the special tokens.
+        splits_at_spaces: whether a text may be read in portions that end before a space.
 
     Raises:
         UserError: it is not a WordPiece, or the vocabulary lacks a special token.
@@ -50,16 +50,18 @@ class WordPieceTokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        self.vocab_size = backend.get_vocab_size()
         if not isinstance(backend.model, models.WordPiece):
             raise UserError(f"the tokenizer is a {type(backend.model).__name__}, not a WordPiece")
-        if max(backend.get_vocab().values()) >= self.vocab_size:
-            raise UserError(
-                f"the vocabulary has {self.vocab_size:,} tokens, and ids beyond: they have to be 0, 1, 2 ..."
-            )
+        vocabulary = backend.get_vocab()
+        self.vocab_size = len(vocabulary)
+        if sorted(vocabulary.values()) != list(range(self.vocab_size)):
+            raise UserError(f"the vocabulary has {self.vocab_size:,} tokens, but their ids are not 0, 1, 2 ...")
+        if backend.model.unk_token != UNK or UNK not in backend.get_vocab(with_added_tokens=False):
+            raise UserError(f"the vocabulary lacks {UNK}: it is not a BERT vocabulary")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             _special_id(backend, token) for token in SPECIAL_TOKENS
         )
+        self.splits_at_spaces = _splits_at_spaces(backend)
 
     @classmethod
     def from_vocabulary(cls, tokens: Sequence[str], lowercase: bool | None = None) -> WordPieceTokenizer:
@@ -72,82 +74,37 @@ class WordPieceTokenizer:
         Raises:
             UserError: a token stands twice in the list, or a special token is missing.
         """
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        if len(vocabulary) != len(tokens):
-            raise UserError(
-                f"the vocabulary names {len(tokens) - len(vocabulary)} tokens twice: its ids would be ambiguous"
-            )
-        if lowercase is None:
-            lowercase = not any(token != token.lower() for token in tokens if not token.startswith("["))
-        backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
-        tokenizer = cls(_as_bert(backend, lowercase=lowercase))
+        backend = bert_backend(tokens, lowercase)
         backend.add_special_tokens(list(SPECIAL_TOKENS))
-        # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{CLS} $A {SEP}",
-            pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
-            special_tokens=[(CLS, tokenizer.cls_id), (SEP, tokenizer.sep_id)],
-        )
-        return tokenizer
+        return cls(backend)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> WordPieceTokenizer:
-        """Learn an uncased vocabulary of `vocab_size` tokens from text; equal text gives an equal vocabulary.
+    def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> WordPieceTokenizer:
+        """Learn a vocabulary of `vocab_size` tokens from text; equal text gives an equal vocabulary.
 
-        It is smaller if the text has no more, and larger if that does not suffice for what is always in it: special
-        tokens, and each character of the text (the most frequent thousand) at the beginning and inside of a word.
+        It is smaller if the text has no more (Chinese characters stand by themselves in BERT, so they make no words),
+        and larger if that does not suffice for what is always in it: special tokens, and the text's characters, all but
+        the rarest 0.01 % of a large text, where they can stand at the beginning and inside of a word.
 
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
         them first, as if they were special tokens, settles the numbers, and with them the ties.
+
+        Args:
+            texts: what is learned from; read twice.
+            vocab_size: V.
+            lowercase: whether to drop case and accents; in many scripts, as Hindi's, accents are vowels.
         """
-        backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase=True)
+        backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase)
+        alphabet = _alphabet(backend, texts)
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
-            special_tokens=[*SPECIAL_TOKENS, *_characters(backend, texts)],
-            limit_alphabet=ALPHABET,
+            special_tokens=[*SPECIAL_TOKENS, *alphabet, *_inside(backend, alphabet)],
+            limit_alphabet=len(alphabet),
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
         vocabulary = backend.get_vocab()
-        return cls.from_vocabulary(sorted(vocabulary, key=vocabulary.__getitem__))
-
-    @classmethod
-    def load(cls, name: str) -> WordPieceTokenizer:
-        """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
-
-        Raises:
-            UserError: there is no such path and no such name, the file is not a WordPiece vocabulary, or the folder's
-                SHA256SUMS says that one of the tokenizer's files is damaged; what else is in a folder does not matter.
-        """
-        path = Path(name)
-        if path.is_dir():
-            check_folder(path, FILES)
-            path = next((path / file for file in (WHOLE, VOCABULARY) if (path / file).is_file()), path)
-            if path.is_dir():
-                raise UserError(f"{path} has neither a {WHOLE} nor a {VOCABULARY}")
-        try:
-            if path.is_file() and path.suffix == ".json":
-                return cls(Tokenizer.from_file(str(path)))
-            if path.is_file():
-                tokens = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-                return cls.from_vocabulary(tokens, _asked_lowercase(path.with_name(SETTINGS)))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        except Exception as error:  # the library raises bare Exception for a file it can't read
-            raise UserError(f"{path} is not a WordPiece vocabulary: {error}") from error
-        return cls._from_hub(name)
-
-    @classmethod
-    def _from_hub(cls, name: str) -> WordPieceTokenizer:
-        try:
-            return cls(Tokenizer.from_pretrained(name))
-        except UserError:
-            raise
-        except Exception as error:  # no network, no such name, or not a tokenizer: the library raises bare Exception
-            raise UserError(
-                f"no file {name}, and the Hugging Face Hub gave no tokenizer of that name: "
-                "pass --vocab the path of a vocab.txt, or --vocab train to learn one from the data"
-            ) from error
+        return cls.from_vocabulary(sorted(vocabulary, key=vocabulary.__getitem__), lowercase)
 
     def save(self, folder: Path, max_length: int) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them.
@@ -156,12 +113,16 @@ class WordPieceTokenizer:
             folder: where to.
             max_length: the longest sequence that the model reads, for tools that cut texts themselves.
         """
-        self.backend.save(str(folder / WHOLE))
+        self.backend.save(str(folder / "tokenizer.json"))
         tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
-        (folder / VOCABULARY).write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
-        normalizer = json.loads(self.backend.to_str())["normalizer"] or {}
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
+        parts = json.loads(self.backend.to_str())
+        normalizer = parts["normalizer"] or {}
+        # What transformers builds of the settings below; anything else it has to take from tokenizer.json as it is.
+        is_berts = (parts["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer" and normalizer.get("clean_text")
+        is_berts = is_berts and parts["model"]["max_input_chars_per_word"] == 100
         settings = {
-            "tokenizer_class": "BertTokenizer",
+            "tokenizer_class": "BertTokenizer" if is_berts else "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "do_lower_case": bool(normalizer.get("lowercase", False)),
             "strip_accents": normalizer.get("strip_accents"),
@@ -172,7 +133,7 @@ class WordPieceTokenizer:
             "sep_token": SEP,
             "mask_token": MASK,
         }
-        write_json(folder / SETTINGS, settings)
+        write_json(folder / "tokenizer_config.json", settings)
 
     def encode(self, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
         """Text to ids: [CLS], at most `max_length` - 2 pieces, [SEP]; None keeps all pieces.
@@ -184,8 +145,9 @@ class WordPieceTokenizer:
         if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
         texts = [_valid_unicode(text) for text in texts]
-        if max_length is None:
-            return [[self.cls_id, *ids, self.sep_id] for ids in self._pieces(texts)]
+        if max_length is None or not self.splits_at_spaces:
+            pieces = [ids if max_length is None else ids[: max_length - 2] for ids in self._pieces(texts)]
+            return [[self.cls_id, *ids, self.sep_id] for ids in pieces]
         return [[self.cls_id, *ids, self.sep_id] for ids in self._first_pieces(texts, max_length - 2)]
 
     def _pieces(self, texts: list[str]) -> list[list[int]]:
@@ -195,7 +157,7 @@ class WordPieceTokenizer:
         """The first `count` pieces of each text, or all of them if there are fewer.
 
         They are in a long text's first characters, so it is read in portions, each as long as what is still wanted
-        probably takes, until there are enough. A portion ends before a space: no piece goes on across one.
+        probably takes, until there are enough. A portion ends before a space, if no piece goes on across one.
         """
         result: list[list[int]] = [[] for _ in texts]
         ends = [0] * len(texts)
@@ -210,6 +172,11 @@ class WordPieceTokenizer:
                 result[row] += ids
             rows = [row for row in rows if len(result[row]) < count and ends[row] < len(texts[row])]
         return [ids[:count] for ids in result]
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether case is dropped."""
+        return self.backend.normalizer is not None and self.backend.normalizer.normalize_str("A") == "a"
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces themselves, for a person to read."""
@@ -230,12 +197,6 @@ class WordPieceTokenizer:
         return hashlib.sha256(self.backend.to_str().encode("utf-8")).hexdigest()
 
 
-def _asked_lowercase(settings: Path) -> bool | None:
-    """What the tokenizer_config.json beside a vocab.txt says of case, if it is there and says anything."""
-    asked = read_json(settings, "").get("do_lower_case") if settings.is_file() else None
-    return asked if isinstance(asked, bool) else None
-
-
 def _special_id(backend: Tokenizer, token: str) -> int:
     index = backend.token_to_id(token)
     if index is None:
@@ -243,21 +204,76 @@ def _special_id(backend: Tokenizer, token: str) -> int:
     return index
 
 
-def _as_bert(backend: Tokenizer, lowercase: bool) -> Tokenizer:
+def bert_backend(
+    tokens: Sequence[str], lowercase: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
+) -> Tokenizer:
+    """BERT's tokenizer over a list of tokens, which finds no special ones in texts yet.
+
+    Args:
+        tokens, lowercase: as `WordPieceTokenizer.from_vocabulary` has them.
+        strip_accents: whether to drop accents; None: with the case.
+        chinese: whether each Chinese character is a word.
+    """
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    for line, token in enumerate(tokens, start=1):
+        if vocabulary[token] != line - 1:
+            raise UserError(f"{token!r:.40} is token {line} and token {vocabulary[token] + 1}: its id is ambiguous")
+    if lowercase is None:
+        lowercase = not has_capitals(tokens)
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=100))
+    _as_bert(backend, lowercase, strip_accents, chinese)
+    # Not used here (see the head of this file), but whoever loads tokenizer.json expects it to add the two.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{CLS} $A {SEP}",
+        pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
+        special_tokens=[(token, _special_id(backend, token)) for token in (CLS, SEP)],
+    )
+    return backend
+
+
+def has_capitals(tokens: Iterable[str]) -> bool:
+    """Whether there are capital letters in ordinary tokens."""
+    return any(token != token.lower() for token in tokens if not token.startswith("["))
+
+
+def _as_bert(backend: Tokenizer, lowercase: bool, strip_accents: bool | None = None, chinese: bool = True) -> Tokenizer:
     """Give a WordPiece model BERT's cleaning, splitting and joining."""
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     return backend
 
 
-def _characters(backend: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The commonest characters of a text, and those which can stand inside a word once more as ##pieces."""
-    counts = Counter(character for text in texts for character in backend.normalizer.normalize_str(text))
-    common = sorted(counts, key=lambda character: (-counts[character], character))
-    alphabet = sorted(character for character in common[:ALPHABET] if not character.isspace())
-    inside = [character for character in alphabet if len(backend.pre_tokenizer.pre_tokenize_str(f"a{character}")) == 1]
-    return [*alphabet, *(f"##{character}" for character in inside)]
+def _alphabet(backend: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """A text's commonest characters, as many as `ALPHABET` and `COVERAGE` say, and all as common as the last one."""
+    normal = backend.normalizer.normalize_str
+    counts = Counter(character for text in texts for character in normal(text) if not character.isspace())
+    covered, least = 0, 0
+    for number, (_, count) in enumerate(counts.most_common()):
+        if number >= ALPHABET and covered >= COVERAGE * counts.total() and count < least:
+            break
+        covered, least = covered + count, count
+    return sorted(character for character, count in counts.items() if count >= least)
+
+
+def _inside(backend: Tokenizer, alphabet: list[str]) -> list[str]:
+    """The ##pieces of those characters that can stand inside a word."""
+
+    def words(text: str) -> int:
+        return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)))
+
+    return [f"##{character}" for character in alphabet if words(f"a{character}") == 1]
+
+
+def _splits_at_spaces(backend: Tokenizer) -> bool:
+    """Whether no piece and no added token ("New York") goes on across a space."""
+    if backend.pre_tokenizer is None or len(backend.pre_tokenizer.pre_tokenize_str("a b")) < 2:
+        return False
+    normal = backend.normalizer.normalize_str if backend.normalizer else str
+    added = [token.content for token in backend.get_added_tokens_decoder().values()]
+    return not any(character.isspace() for token in added for character in token + normal(token))
 
 
 def _before_a_space(text: str, start: int, characters: int) -> int:

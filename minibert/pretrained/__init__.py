@@ -15,12 +15,14 @@ another network is refused by name, and what is not used is named. docs/format.m
 
 from minibert.pretrained.loading import from_pretrained, load_classifier, load_encoder, load_mlm
 from minibert.pretrained.saving import save_classifier, save_mlm, zip_classifier
+from minibert.pretrained.tokenization import load_tokenizer
 
 __all__ = [
     "from_pretrained",
     "load_classifier",
     "load_encoder",
     "load_mlm",
+    "load_tokenizer",
     "save_classifier",
     "save_mlm",
     "zip_classifier",

@@ -1,7 +1,6 @@
 """The kinds of network that a config.json may describe, and what its settings are called in each.
 
-A setting is used, or has to have the one value that is fine, or changes no answer. A name that is none of these is
-reported as unused. docs/format.md has them all in tables, which tests/pretrained/test_settings.py holds to this file.
+A setting is used, or has to have a value that is fine, or changes no answer (minibert.pretrained.tables).
 
     bert          BERT itself
     modernbert    the same with rotary positions, pre-norm and gated feed-forward layers (Warner et al. 2024)
@@ -15,6 +14,7 @@ from typing import Any
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
+from minibert.pretrained.tables import Table
 
 
 def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
@@ -34,12 +34,14 @@ class Kind:
         settings: names in config.json that are used, and the field of `config` that each one is.
         same: names that repeat one of `settings`, and have to agree with it.
         fixed: fields of `config` that have one value only.
-        only: what has to be so, because minibert does nothing else. The same is written into our own folders.
+        only: what has to be so, because minibert does nothing else: the values that are fine. The first is written into
+            our own folders.
         only_if_present: the same for names that are not written, since most folders have none of them.
         written: harmless names that are written into our own folders.
         harmless: what changes no answer of an encoder, and why.
         defaults: of settings that are missing, where they are not those of `config`.
-        translated: config.json's values with newer spellings replaced by those of `settings`.
+        spelled: names that say some of `settings` in another way, or what has to be so.
+        translated: config.json's values with these replaced by those of `settings`.
     """
 
     model_type: str
@@ -51,11 +53,12 @@ class Kind:
     other_architectures: tuple[str, ...] = ()
     fixed: frozenset[str] = frozenset()
     same: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    only_if_present: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    only_if_present: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     harmless: Mapping[str, str] = dataclasses.field(default_factory=dict)
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    spelled: tuple[str, ...] = ()
     translated: Callable[[dict[str, Any]], dict[str, Any]] = _as_it_is
 
     @property
@@ -63,13 +66,20 @@ class Kind:
         """All whose weights can be read."""
         return (self.encoder, self.masked_lm, *self.other_architectures)
 
+    @property
+    def table(self) -> Table:
+        """What becomes of each name in config.json."""
+        used = dict.fromkeys([*self.settings, *self.same, *self.spelled, "model_type", "architectures"], "")
+        return Table(used, {**self.only, **self.only_if_present}, self.harmless)
+
 
 # Names that any configuration may have.
-_NO_OTHER_NETWORK = {
-    "is_encoder_decoder": False,
-    "pruned_heads": {},
-    "quantization_config": None,
-    "auto_map": None,
+_NO_OTHER_NETWORK: dict[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "auto_map": (None,),
+    "tokenizer_class": (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
 _HARMLESS = {
     "_name_or_path": "where the folder came from",
@@ -95,6 +105,11 @@ def _same_names(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
+def _with_padding(values: dict[str, Any]) -> dict[str, Any]:
+    """Where no embedding is padding's, the first one may be called so: padding is never attended to."""
+    return {**values, "pad_token_id": 0} if values.get("pad_token_id", 0) is None else values
+
+
 BERT = Kind(
     model_type="bert",
     encoder="BertModel",
@@ -108,14 +123,15 @@ BERT = Kind(
         "initializer_range", "layer_norm_eps", "pad_token_id",
     ),
     only={
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
+        "hidden_act": ("gelu", "gelu_python"),
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
     },
     only_if_present=_NO_OTHER_NETWORK,
     harmless=_HARMLESS,
+    translated=_with_padding,
 )  # fmt: skip
 
 
@@ -127,7 +143,7 @@ def _without_windows(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a layer attends to a window only, or the angles follow another rule.
     """
-    values = dict(values)
+    values = dict(_with_padding(values))
     layers, every = values.get("num_hidden_layers", 22), values.pop("global_attn_every_n_layers", 3)
     kinds, angles = values.pop("layer_types", None), values.pop("rope_parameters", None)
     for of_windows in ("local_attention", "local_rope_theta"):
@@ -170,12 +186,12 @@ MODERNBERT = Kind(
         "embedding_dropout": "mlp_dropout",
     },
     only={
-        "hidden_activation": "gelu",
-        "classifier_activation": "gelu",
-        "decoder_bias": True,
-        "tie_word_embeddings": True,
+        "hidden_activation": ("gelu", "gelu_python"),
+        "classifier_activation": ("gelu", "gelu_python"),
+        "decoder_bias": (True,),
+        "tie_word_embeddings": (True,),
     },
-    only_if_present={**_NO_OTHER_NETWORK, "rope_scaling": None},
+    only_if_present={**_NO_OTHER_NETWORK, "rope_scaling": (None,)},
     # Their defaults have windows, and are those of a larger vocabulary.
     written={
         "global_attn_every_n_layers": 1, "bos_token_id": None, "eos_token_id": None, "cls_token_id": None,
@@ -200,6 +216,7 @@ MODERNBERT = Kind(
         "num_attention_heads": 12, "max_position_embeddings": 8_192, "pad_token_id": 50_283, "norm_eps": 1e-5,
         "attention_bias": False, "attention_dropout": 0.0, "mlp_dropout": 0.0, "global_rope_theta": 160_000.0,
     },
+    spelled=("layer_types", "rope_parameters", "global_attn_every_n_layers", "local_attention", "local_rope_theta"),
     translated=_without_windows,
 )  # fmt: skip
 

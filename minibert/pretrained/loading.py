@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,13 +20,16 @@ from torch import Tensor, nn
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.errors import UserError
-from minibert.files import check_folder, read_json
+from minibert.errors import UserError, printable
+from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
 from minibert.pretrained.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
-from minibert.pretrained.saving import MODEL_FILES
-from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
+from minibert.pretrained.remote import fetched
+from minibert.pretrained.sentences import SentenceSettings, encoder_folder, read_sentence_settings
+from minibert.pretrained.settings import read_config
+from minibert.pretrained.tables import Table, blaming, check_inside
+from minibert.pretrained.tokenization import load_tokenizer
 from minibert.sbert import FEATURES, PRODUCT, NLIClassifier, SentenceEncoder
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
@@ -42,8 +46,9 @@ NOWHERE = torch.device("meta")
 
 Network = TypeVar("Network", Bert, BertForMaskedLM)
 
-# What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
-HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
+# What is fetched from the Hub and unpacked from a zip: never a pickle, never code.
+FILES = ("*.json", "*.safetensors", "vocab.txt", CHECKSUMS)
+MOST_ENTRIES = 10_000  # that a zip may have, whatever they are
 
 
 def from_pretrained(name: str | Path) -> TrainedModel:
@@ -60,30 +65,35 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             do.
     """
     with _opened(name) as folder:
-        config, ignored = read_config(folder)
-        tensors = _read_weights(folder)
-        with blaming(folder):
+        encoder_files = encoder_folder(folder)
+        config, ignored = read_config(encoder_files)
+        tensors = _read_weights(encoder_files)
+        with blaming(encoder_files):
             with_head = has_mlm_head(tensors, config)
         masked_lm = None
         if with_head:
-            masked_lm, unused = _filled(BertForMaskedLM, config, tensors, folder)
+            masked_lm, unused = _filled(BertForMaskedLM, config, tensors, encoder_files)
             encoder = masked_lm.bert
         else:
-            encoder, unused = _filled(Bert, config, tensors, folder)
-        ignored += unused
-        tokenizer = _read_tokenizer(folder, config)
-        settings = read_sentence_settings(folder, config.max_position_embeddings)
+            encoder, unused = _filled(Bert, config, tensors, encoder_files)
+        settings = read_sentence_settings(folder, config.max_position_embeddings, config.hidden_size)
+        tokenizer = _read_tokenizer(encoder_files, config)
+        if settings.lowercase and not tokenizer.lowercase:
+            raise UserError(
+                f"{folder} asks for do_lower_case, but its tokenizer keeps case: minibert does not mix the two"
+            )
+        ignored = [printable(name) for name in [*ignored, *unused, *settings.ignored]]
         with NOWHERE:
             sentence_encoder = SentenceEncoder(encoder, settings.pooling, settings.width)
         if sentence_encoder.projection is not None:
             _fill_linear(sentence_encoder.projection, folder / settings.dense / WEIGHTS, "linear.")
-        parts = _read_classifier(folder, sentence_encoder)
+        parts = _read_classifier(folder, sentence_encoder, settings)
     if ignored:
-        logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
-    parts = {"max_length": settings.max_length, **parts}
+        logging.getLogger("minibert").warning("%s has more than is used here: %s", name, printable(", ".join(ignored)))
     model = TrainedModel(
         sentence_encoder,
         tokenizer,
+        settings.max_length,
         normalize=settings.normalize,
         masked_lm=masked_lm,
         ignored=tuple(ignored),
@@ -120,12 +130,13 @@ def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMas
 def _load(
     kind: type[Network], name: str | Path, dropout: float | None
 ) -> tuple[Network, WordPieceTokenizer, list[str]]:
-    with _opened(name) as folder:
+    with _opened(name) as whole:
+        folder = encoder_folder(whole)
         config, ignored = read_config(folder)
         if dropout is not None:
             config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         network, unused = _filled(kind, config, _read_weights(folder), folder)
-        return network, _read_tokenizer(folder, config), ignored + unused
+        return network, _read_tokenizer(folder, config), [printable(name) for name in ignored + unused]
 
 
 def _filled(
@@ -134,7 +145,7 @@ def _filled(
     """A network with a folder's weights, and the names of those that it has no place for."""
     with blaming(folder), NOWHERE:
         names = mlm_names(config) if kind is BertForMaskedLM else encoder_names(config)
-        check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
+        check_complete(tensors, names)  # first, since making a thousand layers takes seconds, if no memory
         network = cast("Network", make_masked_lm(config) if kind is BertForMaskedLM else make_bert(config))
         return network, import_weights(network, tensors, names)
 
@@ -154,43 +165,56 @@ def _opened(name: str | Path) -> Iterator[Path]:
     elif path.exists():
         raise UserError(f"{path} is neither a folder nor a zip of one")
     else:
-        yield _from_hub(str(name))
+        advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
+        yield fetched(str(name), FILES, "folder", advice)
 
 
 def _extract(path: Path, target: Path) -> None:
     """Unpack the files of a model, whose names are known, and nothing else that a zip may hold."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for entry in _entries(archive):
-                archive.extract(entry, target)
+            for place, entry in _entries(archive).items():
+                file = target / place
+                file.parent.mkdir(exist_ok=True)
+                with archive.open(entry) as packed, file.open("wb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked)
     except UserError:
         raise
     except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
         raise UserError(f"damaged, or a zip that can't be read: {error}") from error
 
 
-def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    entries = [entry for entry in archive.infolist() if entry.filename in MODEL_FILES]
-    if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
+def _entries(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """The entries to unpack, and where to: a model's files, or a folder with a model's files."""
+    if len(archive.infolist()) > MOST_ENTRIES:
+        raise UserError(f"more than {MOST_ENTRIES:,} entries: it is not a model's folder")
+    found = [(_place(entry.filename), entry) for entry in archive.infolist()]
+    named = [(place, entry) for place, entry in found if place is not None]
+    tops = {place.parts[0] for place, _ in named if len(place.parts) > 1}
+    if len(tops) == 1 and all(len(place.parts) > 1 for place, _ in named):
+        named = [(place.relative_to(*tops), entry) for place, entry in named]
+    entries = {place: entry for place, entry in named if len(place.parts) <= 2}
+    if len(entries) < sum(len(place.parts) <= 2 for place, _ in named):
+        raise UserError("two entries have the same name")
+    for place, entry in entries.items():
+        if place.suffix != ".safetensors" and entry.file_size > MOST_TEXT:
+            raise UserError(f"{place} has more than {MOST_TEXT:,} bytes, which make no sense there")
+    if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return entries
 
 
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # a folder does not need it
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
-        raise UserError(
-            f"no folder {name}, and the Hugging Face Hub gave no model of that name: pass a folder written by"
-            " train_mlm.py or train_nli.py, or any BERT's"
-        ) from error
+def _place(name: str) -> PurePosixPath | None:
+    """Where an entry of a zip belongs; None, if it is no file of a model, or points elsewhere."""
+    place = PurePosixPath(name)
+    strange = place.is_absolute() or "\\" in name or any(part.startswith((".", "__MACOSX")) for part in place.parts)
+    known = any(place.match(pattern) for pattern in FILES) and not name.endswith("/")
+    return place if known and not strange else None
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All weights of a folder, from one file or from the shards that an index names."""
-    if (folder / WEIGHTS).exists() or not (folder / SHARDS).exists():
+    if is_file(folder / WEIGHTS) or not is_file(folder / SHARDS):
         return _read_tensors(folder / WEIGHTS)
     index = read_json(folder / SHARDS, "").get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(file, str) for file in index.values()):
@@ -206,18 +230,18 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
+    if not is_file(path):
         pickle = path.with_name("pytorch_model.bin")
         hint = f": {pickle.name} is a pickle, which can run code and is never read" if pickle.exists() else ""
-        raise UserError(f"no weights at {path}{hint}") from error
+        raise UserError(f"no weights at {path}{hint}")
+    try:
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged or not a safetensors file: {str(error).splitlines()[0]}") from error
 
 
 def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
-    tokenizer = WordPieceTokenizer.load(str(folder))
+    tokenizer = load_tokenizer(folder)
     if not config.vocab_size - MOST_SPARE_ROWS <= tokenizer.vocab_size <= config.vocab_size:
         raise UserError(
             f"{folder}: the vocabulary has {tokenizer.vocab_size:,} tokens, but the model {config.vocab_size:,}:"
@@ -232,23 +256,34 @@ def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
         import_weights(layer, _read_tensors(path), names)
 
 
-def _read_classifier(folder: Path, encoder: SentenceEncoder) -> dict[str, Any]:
+CLASSIFIER_SETTINGS = Table(
+    used={
+        "labels": "the order of the three outputs",
+        "features": "what the classifier sees",
+        "max_length": "tokens kept of each sentence",
+        "dropout": "of the features in training",
+        "hypothesis_only": "whether it is the control, which is used on emptied premises",
+    },
+)
+
+
+def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: SentenceSettings) -> dict[str, Any]:
     """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
     file = folder / CLASSIFIER
-    if not file.exists():
+    if not is_file(file):
         return {}
     settings = read_json(file, "")
     features = list(FEATURES)
     for name, fine in (("labels", (list(LABELS),)), ("features", (features, [*features, PRODUCT]))):
         if settings.get(name) not in fine:
-            raise UserError(f"{file} has the {name} {settings.get(name)}, not {' or '.join(map(str, fine))}")
+            known = " or ".join(map(str, fine))
+            raise UserError(f"{file} has the {name} {settings.get(name)!r:.100}, not {known}")
     length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
-    positions = encoder.bert.config.max_position_embeddings
-    if type(length) is not int or not 3 <= length <= positions:
-        raise UserError(f"{file} has the max_length {length!r}, not a number from 3 to {positions}")
+    if type(length) is not int or length != sentences.max_length:
+        raise UserError(f"{file} has the max_length {length!r:.40}, but other files {sentences.max_length}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
     with NOWHERE:
         network = NLIClassifier(encoder, dropout, PRODUCT in settings["features"])
     _fill_linear(network.classifier, folder / "classifier.safetensors")
-    return {"classifier": network, "max_length": length, "hypothesis_only": control}
+    return {"classifier": network, "hypothesis_only": control}

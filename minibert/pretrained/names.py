@@ -6,6 +6,7 @@ Source: the layouts of `transformers.BertForPreTraining`, which in turn keeps th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -73,6 +74,10 @@ HEADS = {
     ),
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
 }  # fmt: skip
+
+# What a weight's name may begin with: the encoder within a model with heads, or what training has put around a model.
+PREFIX = re.compile(r"^(bert\.|model\.|module\.)+")
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.")  # these are around parts of a model, too
 
 # What TensorFlow called the scale and the shift of a norm, and old files still do.
 OLD_SPELLING = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -175,19 +180,25 @@ def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's weights under today's names and without the prefixes `bert.` and `model.`.
+    """A file's weights under today's names and without prefixes; of two tied ones, a file may have either.
 
     Raises:
         UserError: two of its names come to the same.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        modern = name.removeprefix("bert.").removeprefix("model.")
+        modern = name
+        for wrapper in WRAPPERS:
+            modern = modern.replace(wrapper, "")
+        modern = PREFIX.sub("", modern)
         for old, new in OLD_SPELLING.items():
             modern = modern.replace(old, new)
         if modern in result:
             raise UserError(f"the weight {modern} is there twice, under two spellings")
         result[modern] = tensor
+    for name, original in TIED.items():
+        if name in result and original not in result:
+            result[original] = result.pop(name)
     return result
 
 

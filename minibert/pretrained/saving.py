@@ -14,7 +14,8 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.pretrained.settings import DENSE, POOLING_FLAGS, config_values
+from minibert.pretrained.sentences import DENSE, POOLING_FLAGS
+from minibert.pretrained.settings import config_values
 from minibert.sbert import NLIClassifier, SentenceEncoder
 
 MODEL_FILES = (

@@ -1,34 +1,19 @@
-"""The settings of a folder: what its JSON files ask for, and the refusal of all that minibert does not do."""
+"""config.json: the shape that it describes, and the refusal of all that minibert does not do."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minibert.config import MOST_WIDTH, ModelConfig
+from minibert.config import ModelConfig
 from minibert.errors import UserError
 from minibert.files import read_json
 from minibert.pretrained.kinds import KINDS, Kind, kind_of
-from minibert.sbert import POOLINGS
+from minibert.pretrained.tables import blaming
 
-# What all versions of sentence-transformers call a pooling.
-POOLING_FLAGS = {mode: f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}" for mode in POOLINGS}
-
-# The one Dense that minibert has: a projection of each token's vector, before pooling.
-DENSE = {
-    "bias": True,
-    "activation_function": "torch.nn.modules.linear.Identity",
-    "module_input_name": "token_embeddings",
-    "module_output_name": "token_embeddings",
-}
-
-# From a text to its vector; the second and the last need not be.
-STEPS = ("Transformer", "Dense", "Pooling", "Normalize")
-
-CONFIG, MODULES = "config.json", "modules.json"
+CONFIG = "config.json"
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
@@ -42,7 +27,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     kind = _kind(file, values)
     with blaming(file):
         values = kind.translated(values)
-    _check_only(file, values, {**kind.only, **kind.only_if_present})
+    unknown = kind.table.check(file, values)
     for name, other in kind.same.items():
         wanted = values.get(other, kind.defaults.get(other))
         if values.get(name, wanted) != wanted:
@@ -52,8 +37,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     defaults = {kind.settings[name]: value for name, value in kind.defaults.items()}
     with blaming(file):
         config = kind.config(**{**defaults, **asked})
-    known = {*kind.settings, *kind.same, *kind.only, *kind.only_if_present, *kind.harmless}
-    return config, sorted(values.keys() - known - {"model_type", "architectures"})
+    return config, unknown
 
 
 def _kind(file: Path, values: Mapping[str, Any]) -> Kind:
@@ -92,135 +76,9 @@ def config_values(config: ModelConfig, with_head: bool) -> dict[str, Any]:
     return {
         "architectures": [kind.masked_lm if with_head else kind.encoder],
         "model_type": kind.model_type,
-        **kind.only,
+        **{name: fine[0] for name, fine in kind.only.items()},
         **settings,
         **{name: settings[other] for name, other in kind.same.items()},
         **kind.written,
         "dtype": "float32",
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class SentenceSettings:
-    """How a folder makes one vector of a sentence, in the words of sentence-transformers.
-
-    Attributes:
-        max_length: tokens kept of each sentence.
-        pooling: one of `POOLINGS`.
-        normalize: whether vectors are scaled to length 1.
-        dense: the subfolder with the projection of token vectors; "" = there is none.
-        width: how many numbers a projected vector has; 0 = there is none.
-    """
-
-    max_length: int
-    pooling: str = "mean"
-    normalize: bool = False
-    dense: str = ""
-    width: int = 0
-
-
-def read_sentence_settings(folder: Path, positions: int) -> SentenceSettings:
-    """What modules.json and its neighbours say; without them the mean, as sentence-transformers has it.
-
-    Args:
-        folder: the model's.
-        positions: the longest sequence that the encoder reads.
-    Raises:
-        UserError: a file is damaged, or asks for what minibert does not do.
-    """
-    length = _max_length(folder, positions)
-    if not (folder / MODULES).exists():
-        return SentenceSettings(length)
-    file = folder / "config_sentence_transformers.json"
-    _check_only(file, _optional(file), {"default_prompt_name": None})
-    modules = _modules(folder)
-    kinds, paths = [kind for kind, _ in modules], dict(modules)
-    known = [kind for kind in STEPS if kind in ("Transformer", "Pooling") or kind in kinds]
-    if kinds != known or paths["Transformer"]:
-        raise UserError(
-            f"{folder / MODULES} asks for {' + '.join(path or kind for kind, path in modules)}: minibert knows only a"
-            " Transformer in the folder itself, a Dense of token vectors, Pooling, and Normalize"
-        )
-    dense = paths.get("Dense", "")
-    width = _projection(folder / dense / CONFIG) if dense else 0
-    return SentenceSettings(length, _pooling(folder / paths["Pooling"] / CONFIG), "Normalize" in paths, dense, width)
-
-
-def _max_length(folder: Path, positions: int) -> int:
-    file = folder / "sentence_bert_config.json"
-    settings = _optional(file)
-    _check_only(file, settings, {"do_lower_case": False})
-    asked = settings.get("max_seq_length")
-    if asked is None:
-        asked = _optional(folder / "tokenizer_config.json").get("model_max_length")
-    if asked is None:
-        return positions
-    if not isinstance(asked, int | float) or not asked >= 3:  # so that NaN is refused, too
-        raise UserError(f"{folder} asks for sentences of {asked!r} tokens: [CLS], one token and [SEP] need 3")
-    return int(min(asked, positions))
-
-
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The kind and the subfolder of each step from text to vector."""
-    file = folder / MODULES
-    modules = read_json(file, "", list)
-    try:
-        steps = [(module["type"].rsplit(".", 1)[-1], module["path"]) for module in modules]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is not a list of modules with type and path") from error
-    for _, path in steps:
-        check_inside(file, path)
-    return steps
-
-
-def _projection(file: Path) -> int:
-    """The width of a Dense before pooling."""
-    values = read_json(file, "modules.json asks for it")
-    _check_only(file, {"module_input_name": "sentence_embedding", **values}, {**DENSE, "use_residual": False})
-    width = values.get("out_features")
-    if type(width) is not int or not 1 <= width <= MOST_WIDTH:
-        raise UserError(f"{file} has the out_features {width!r}, not a number from 1 to {MOST_WIDTH:,}")
-    return width
-
-
-def _pooling(file: Path) -> str:
-    """One of `POOLINGS`, from today's `pooling_mode` or from yesterday's row of yes and no."""
-    values = read_json(file, "modules.json asks for it")
-    _check_only(file, values, {"include_prompt": True})
-    flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
-    short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
-    asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
-    modes = asked if isinstance(asked, list) else [asked]
-    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
-        raise UserError(
-            f"{file} asks for the pooling {' + '.join(map(str, modes))}: minibert knows only {', '.join(POOLINGS)}"
-        )
-    return modes[0]
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    """What is in a file that need not be there."""
-    return read_json(path, "") if path.exists() else {}
-
-
-def _check_only(file: Path, values: Mapping[str, Any], only: Mapping[str, Any]) -> None:
-    for name, fine in only.items():
-        if values.get(name, fine) != fine:
-            raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only {fine!r}")
-
-
-def check_inside(file: Path, name: object) -> None:
-    """Refuse what a file names, unless it is something beside the file itself, or its folder ("")."""
-    if not isinstance(name, str) or Path(name).name != name:
-        raise UserError(f"{file} points outside its folder: {name!r}")
-
-
-@contextmanager
-def blaming(path: Path) -> Iterator[None]:
-    """Say in which file an error is."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except TypeError as error:
-        raise UserError(f"{path}: a value has the wrong type: {error}") from error

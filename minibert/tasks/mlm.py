@@ -30,7 +30,7 @@ from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.modern import make_masked_lm, point_at_neighbours
-from minibert.pretrained import load_mlm, save_mlm
+from minibert.pretrained import load_mlm, load_tokenizer, save_mlm
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
@@ -260,5 +260,7 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
     """The vocabulary that `--vocab` names, or one learned from the training articles."""
     if options.vocab == "train":
-        return WordPieceTokenizer.train(articles.texts(articles.sample.train), options.vocab_size)
-    return WordPieceTokenizer.load(options.vocab)
+        return WordPieceTokenizer.train(articles.texts(articles.sample.train), options.vocab_size, options.lowercase)
+    if not options.lowercase:
+        raise UserError(f"--no-lowercase is for --vocab train: {options.vocab} says itself what becomes of case")
+    return load_tokenizer(options.vocab)

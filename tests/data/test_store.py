@@ -24,6 +24,7 @@ from minibert.data.sources import load_articles
 from minibert.data.store import BUILDING, IDS, STARTS, StoredArticles, stored_articles
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.pretrained import load_tokenizer
 from tests.processes import SERVER, start
 
 ROOT = Path(__file__).parent.parent.parent
@@ -333,7 +334,7 @@ def build_slowly(source: Path, vocabulary: Path, ready: Any, go: Any) -> None:
 
     patch.object(tokens, "CHUNK", 1).start()
     patch.object(WordPieceTokenizer, "encode", slow).start()
-    tokenizer = WordPieceTokenizer.load(str(vocabulary))
+    tokenizer = load_tokenizer(str(vocabulary))
     ready.set()
     go.wait()
     print(build(source, tokenizer).train.tokens)
@@ -359,7 +360,7 @@ def vocabulary(tmp_path: Path, tokenizer: WordPieceTokenizer) -> Path:
 
 def test_killed_at_any_moment(source: Path, vocabulary: Path) -> None:
     """Killed before, at, and after the first and last byte; the next run finds a whole store or makes one."""
-    tokenizer = WordPieceTokenizer.load(str(vocabulary))
+    tokenizer = load_tokenizer(str(vocabulary))
     cache = source.parent / "cache"
     random.seed(0)
     partial = 0
@@ -381,7 +382,7 @@ def test_killed_at_any_moment(source: Path, vocabulary: Path) -> None:
 
 
 def test_builders_side_by_side(source: Path, vocabulary: Path) -> None:
-    tokenizer = WordPieceTokenizer.load(str(vocabulary))
+    tokenizer = load_tokenizer(str(vocabulary))
     runs = builders(source, vocabulary, 3)
     right = expected(TEXTS, tokenizer)
     for number, run in enumerate(runs):

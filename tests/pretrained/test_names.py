@@ -1,5 +1,6 @@
 """Proves that weights find their place under any spelling, and that a wrong set of them is an error that names one."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -45,10 +46,61 @@ def with_positions(weights: Weights) -> Weights:
     return {**weights, "bert.embeddings.position_ids": torch.arange(19).unsqueeze(0)}
 
 
+def under(prefix: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {prefix + name: tensor for name, tensor in weights.items()}
+
+
+def with_blocks_compiled(weights: Weights) -> Weights:
+    return {re.sub(r"(layer\.\d+)", r"\1._orig_mod", name): tensor for name, tensor in weights.items()}
+
+
+def half_under(prefix: str) -> Callable[[Weights], Weights]:
+    """Every second weight: two files may have been merged."""
+    return lambda weights: {prefix * (i % 2) + name: tensor for i, (name, tensor) in enumerate(weights.items())}
+
+
 @pytest.mark.parametrize(
     "spelling",
-    [dict, old, bare, without_heads, with_positions, lambda weights: old(bare(without_heads(weights)))],
-    ids=["new", "gamma and beta", "no prefix", "no heads", "position ids", "old, bare, headless"],
+    [
+        dict,
+        old,
+        bare,
+        without_heads,
+        with_positions,
+        lambda weights: old(bare(without_heads(weights))),
+        under("module."),
+        under("_orig_mod."),
+        under("model."),
+        under("module._orig_mod."),
+        under("_orig_mod.module."),
+        under("model.module."),
+        under("_fsdp_wrapped_module."),
+        lambda weights: under("module.")(bare(weights)),
+        with_blocks_compiled,
+        half_under("module."),
+        half_under("_orig_mod."),
+        lambda weights: old(under("module.")(weights)),
+    ],
+    ids=[
+        "new",
+        "gamma and beta",
+        "no prefix",
+        "no heads",
+        "position ids",
+        "old, bare, headless",
+        "module",
+        "compiled",
+        "model",
+        "compiled in module",
+        "module in compiled",
+        "module in model",
+        "fsdp",
+        "module, bare",
+        "blocks compiled",
+        "half in module",
+        "half compiled",
+        "old in module",
+    ],
 )
 def test_every_spelling_fills_the_encoder_with_the_same_weights(
     config: ModelConfig, theirs: Weights, spelling: Callable[[Weights], Weights]
@@ -59,6 +111,39 @@ def test_every_spelling_fills_the_encoder_with_the_same_weights(
     for name, tensor in export_weights(encoder, encoder_names(config)).items():
         assert torch.equal(tensor, theirs[f"bert.{name}"]), name
     assert len(unused) == len(weights) - len(without_heads(theirs))
+
+
+def test_either_of_two_tied_weights_is_enough(config: ModelConfig, theirs: Weights) -> None:
+    """Writers that leave out what is shared keep the one or the other."""
+    theirs["cls.predictions.decoder.weight"] = theirs["bert.embeddings.word_embeddings.weight"]
+    theirs["cls.predictions.decoder.bias"] = theirs["cls.predictions.bias"]
+    expected = make_masked_lm(config)
+    import_weights(expected, theirs, mlm_names(config))
+    for left_out in (
+        ("bert.embeddings.word_embeddings.weight",), ("cls.predictions.bias",), ("cls.predictions.decoder.bias",),
+        ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"),
+        ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"),
+    ):  # fmt: skip
+        weights = under("module.")({name: tensor for name, tensor in theirs.items() if name not in left_out})
+        model = make_masked_lm(config)
+        assert has_mlm_head(weights, config)
+        unused = import_weights(model, weights, mlm_names(config))
+        assert all(
+            torch.equal(ours, right) for ours, right in zip(model.parameters(), expected.parameters(), strict=True)
+        )
+        assert not set(left_out) & set(unused)
+        encoder = Bert(config)
+        import_weights(encoder, weights, encoder_names(config))
+        assert torch.equal(encoder.embeddings.word_embeddings.weight, expected.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_decoder_of_another_kind_of_network_is_not_taken_for_the_embeddings(
+    config: ModelConfig, theirs: Weights
+) -> None:
+    with pytest.raises(
+        UserError, match=r"1 weights belong to no network .* embeddings\.tok_embeddings\.weight the first"
+    ):
+        import_weights(Bert(config), theirs | {"decoder.weight": torch.zeros(61, 24)}, encoder_names(config))
 
 
 def test_the_head_is_found_and_filled(config: ModelConfig, theirs: Weights) -> None:
@@ -99,6 +184,9 @@ KEY = "bert.encoder.layer.1.attention.self.key.bias"
         ({"classifier.weight": torch.zeros(3, 24)}, r"1 weights belong to no network .* classifier\.weight the first"),
         ({"cls.predictions.decoder.weight": torch.zeros(61, 24)}, "minibert knows only tied decoders"),
         ({KEY.removeprefix("bert."): torch.zeros(24)}, "is there twice"),
+        ({f"module.{KEY}": torch.zeros(24)}, "is there twice"),
+        ({f"{KEY}._orig_mod.x": torch.zeros(24)}, "belong to no network"),
+        ({f"other.{KEY}": torch.zeros(24)}, "belong to no network"),
     ],
 )
 def test_a_wrong_set_of_weights_is_refused_and_changes_nothing(

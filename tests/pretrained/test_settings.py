@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,15 @@ from transformers import BertConfig, BertForPreTraining, ModernBertForMaskedLM
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
 from minibert.modern import make_masked_lm
-from minibert.pretrained.kinds import BERT, MODERNBERT, Kind, kind_of
+from minibert.pretrained.added_tokens import SPECIAL_TOKENS_MAP
+from minibert.pretrained.kinds import BERT, KINDS, MODERNBERT, Kind, kind_of
+from minibert.pretrained.loading import CLASSIFIER_SETTINGS
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
-from minibert.pretrained.settings import config_values, read_config, read_sentence_settings
+from minibert.pretrained.sentences import ENCODER, MODULE, NORMALIZE, POOLING, WHOLE, read_sentence_settings
+from minibert.pretrained.sentences import PROJECTION as DENSE_LAYER
+from minibert.pretrained.settings import config_values, read_config
+from minibert.pretrained.tables import Table
+from minibert.pretrained.tokenization import MODEL, TOKENIZER, TOKENIZER_CONFIG, TYPES
 
 TINY: dict[str, Any] = {
     "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,
@@ -159,7 +165,8 @@ def test_a_released_model_is_understood_to_the_last_name() -> None:
     [
         ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert', 'modernbert'"),
         ({"model_type": ["bert"]}, "asks for model_type ['bert']"),
-        ({"hidden_act": "relu"}, "asks for hidden_act 'relu'"),
+        ({"hidden_act": "relu"}, "asks for hidden_act 'relu': minibert knows only 'gelu' and 'gelu_python'"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "asks for tokenizer_class 'BertJapaneseTokenizer'"),
         ({"hidden_act": "gelu_new"}, "asks for hidden_act 'gelu_new'"),
         ({"position_embedding_type": "relative_key"}, "asks for position_embedding_type 'relative_key'"),
         ({"is_decoder": True}, "asks for is_decoder True"),
@@ -186,7 +193,7 @@ def test_what_minibert_does_not_do_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu'"),
+        ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu' and"),
         ({"classifier_activation": "relu"}, "asks for classifier_activation 'relu'"),
         ({"decoder_bias": False}, "asks for decoder_bias False"),
         ({"mlp_bias": True}, "asks for mlp_bias True: minibert knows only that of attention_bias, False"),
@@ -200,7 +207,6 @@ def test_what_minibert_does_not_do_is_refused_by_name(
         ({"architectures": ["ModernBertForSequenceClassification"]}, "is a ModernBertForSequenceClassification's"),
         ({"architectures": ["BertModel"]}, "is a BertModel's"),
         ({"norm_eps": "small"}, "norm_eps has the wrong type"),
-        ({"pad_token_id": None}, "pad_token_id has the wrong type"),
         ({"global_rope_theta": 0.5}, "at least 1"),
         ({"global_attn_every_n_layers": 3}, "global_attn_every_n_layers 3"),
     ],
@@ -222,6 +228,14 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_padding_that_no_embedding_has_and_an_old_name_of_the_activation(tmp_path: Path, kind: str) -> None:
+    changes = {"pad_token_id": None, "hidden_act" if kind == "bert" else "hidden_activation": "gelu_python"}
+    usual = bert(ModelConfig(), pad_token_id=0) if kind == "bert" else modernbert(pad_token_id=0)
+    expected = read_config(write(tmp_path, config=usual))
+    assert read_config(write(tmp_path, config={**usual, **changes})) == expected
+
+
 def test_unknown_names_are_reported(config: ModelConfig, tmp_path: Path) -> None:
     assert read_config(write(tmp_path, config=bert(config, pooler_type="first", directionality="bidi"))) == (
         config,
@@ -237,7 +251,7 @@ MODULES = [
 MEAN = {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
 
-DENSE_STEP = {"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
+DENSE_STEP = {"idx": 1, "name": "dense", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
 WITH_DENSE = [MODULES[0], DENSE_STEP, *MODULES[1:]]
 PROJECTION = {
     "in_features": 24, "out_features": 40, "bias": True,
@@ -248,17 +262,17 @@ PROJECTION = {
 
 def test_a_projection_before_pooling(tmp_path: Path) -> None:
     write(tmp_path, modules=WITH_DENSE, **{"1_Pooling__config": MEAN, "1_Dense__config": PROJECTION})
-    settings = read_sentence_settings(tmp_path, 19)
+    settings = read_sentence_settings(tmp_path, 19, 24)
     assert (settings.dense, settings.width, settings.pooling, settings.normalize) == ("1_Dense", 40, "mean", True)
 
 
 def test_a_released_models_sentences() -> None:
-    settings = read_sentence_settings(get_model_path(), 512)
+    settings = read_sentence_settings(get_model_path(), 512, 384)
     assert (settings.max_length, settings.pooling, settings.normalize) == (256, "mean", True)
 
 
 def test_without_modules_it_is_the_mean(tmp_path: Path) -> None:
-    settings = read_sentence_settings(tmp_path, 19)
+    settings = read_sentence_settings(tmp_path, 19, 24)
     assert (settings.max_length, settings.pooling, settings.normalize) == (19, "mean", False)
 
 
@@ -273,22 +287,25 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
         written = {"word_embedding_dimension": 24, f"pooling_mode_{mode}{suffix}": True}
     write(tmp_path, modules=MODULES[:2], **{"1_Pooling__config": written})
     if mode in ("mean", "cls", "max"):
-        assert read_sentence_settings(tmp_path, 19).pooling == mode
-        assert not read_sentence_settings(tmp_path, 19).normalize
+        assert read_sentence_settings(tmp_path, 19, 24).pooling == mode
+        assert not read_sentence_settings(tmp_path, 19, 24).normalize
     else:
         with pytest.raises(UserError, match="minibert knows only mean, cls, max"):
-            read_sentence_settings(tmp_path, 19)
+            read_sentence_settings(tmp_path, 19, 24)
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"modules": [*MODULES[:2], {"path": "2_Dense", "type": "x.Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
+        ({"modules": [*MODULES[:2], {**DENSE_STEP, "path": "2_Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
         ({"modules": [MODULES[0], DENSE_STEP]}, "asks for Transformer + 1_Dense"),
         ({"modules": [MODULES[0], DENSE_STEP, DENSE_STEP, MODULES[1]]}, "asks for Transformer + 1_Dense + 1_Dense"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "bias": False}}, "asks for bias False"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "activation_function": "torch.nn.Tanh"}}, "Tanh"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}}, "module_input_name 'sentence_embedding'"),
+        (
+            {"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}},
+            "activation_function 'torch.nn.modules.acti",
+        ),
         (
             {"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "use_residual": True}},
             "asks for use_residual True",
@@ -296,29 +313,33 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 0}}, "has the out_features 0"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 10**30}}, "out_features 1000000"),
         ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": "40"}}, "has the out_features '40'"),
-        ({"modules": [{**MODULES[0], "path": "0_BERT"}, MODULES[1]]}, "asks for 0_BERT + 1_Pooling"),
         ({"modules": [MODULES[0], {**MODULES[1], "path": "../x"}]}, "points outside its folder: '../x'"),
         ({"modules": [MODULES[0], {"path": "1_Pooling"}]}, "not a list of modules"),
         ({"modules": {}}, "not a JSON list"),
         ({"modules": MODULES, "1_Pooling__config": {**MEAN, "pooling_mode_cls_token": True}}, "minibert knows only"),
         ({"modules": MODULES, "1_Pooling__config": {**MEAN, "include_prompt": False}}, "include_prompt"),
-        ({"modules": MODULES, "config_sentence_transformers": {"default_prompt_name": "query"}}, "default_prompt_name"),
-        ({"sentence_bert_config": {"max_seq_length": 16, "do_lower_case": True}}, "asks for do_lower_case True"),
-        ({"sentence_bert_config": {"max_seq_length": 2}}, "sentences of 2 tokens"),
+        (
+            {"modules": MODULES, "config_sentence_transformers": {"default_prompt_name": "a", "prompts": {"a": "b"}}},
+            "default_prompt_name",
+        ),
+        ({"modules": MODULES, "sentence_bert_config": {"max_seq_length": 2}}, "sentences of 2 tokens"),
         ({"tokenizer_config": {"model_max_length": "long"}}, "sentences of 'long' tokens"),
     ],
 )
 def test_sentence_settings_that_are_refused(tmp_path: Path, files: dict[str, Any], message: str) -> None:
     write(tmp_path, **{"1_Pooling__config": MEAN, **files})
     with pytest.raises(UserError, match=re.escape(message)):
-        read_sentence_settings(tmp_path, 19)
+        read_sentence_settings(tmp_path, 19, 24)
 
 
 def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     """sentence-transformers' own setting, then the tokenizer's, and never more than there are positions."""
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19).max_length == 19
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19).max_length == 12
-    assert read_sentence_settings(write(tmp_path, sentence_bert_config={"max_seq_length": 7}), 19).max_length == 7
+    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19, 24).max_length == 19
+    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19, 24).max_length == 12
+    write(tmp_path, sentence_bert_config={"max_seq_length": 7})
+    assert read_sentence_settings(tmp_path, 19, 24).max_length == 12  # the setting is of a step, and there are none
+    write(tmp_path, modules=MODULES, **{"1_Pooling__config": MEAN})
+    assert read_sentence_settings(tmp_path, 19, 24).max_length == 7
 
 
 @pytest.mark.parametrize(
@@ -342,7 +363,7 @@ def test_the_document_names_every_setting_and_says_what_the_code_does(
     assert {name for name in of if of[name] == "refused"} == refused
     assert {name for name in of if of[name] == "ignored"} == set(kind.harmless)
     for name, fine in {**kind.only, **kind.only_if_present}.items():
-        assert f"| `{name}` | refused, unless {json.dumps(fine)} " in section(title), name
+        assert f"| `{name}` | refused, unless {' or '.join(map(json.dumps, fine))} " in section(title), name
     for name, other in kind.same.items():
         assert f"| `{name}` | refused, unless equal to `{other}` " in section(title), name
     assert all(architecture in section(title) for architecture in kind.architectures)
@@ -369,3 +390,47 @@ def test_the_document_names_every_weight(title: str, config: ModelConfig, theirs
 def test_no_ignored_weight_is_left_out_of_the_document() -> None:
     ignored = table("Weights of a BERT") | table("Weights of a ModernBERT")
     assert {name for name in ignored if ignored[name] == "ignored"} == {*UNUSED, *TIED}
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("tokenizer_config.json", TOKENIZER_CONFIG), ("special_tokens_map.json", SPECIAL_TOKENS_MAP),
+        ("tokenizer.json", TOKENIZER), ("The model in tokenizer.json", MODEL), ("modules.json", MODULE),
+        ("sentence_bert_config.json", ENCODER), ("config_sentence_transformers.json", WHOLE),
+        ("1_Pooling/config.json", POOLING), ("1_Dense/config.json", DENSE_LAYER),
+        ("2_Normalize/config.json", NORMALIZE), ("classifier.json", CLASSIFIER_SETTINGS),
+    ],
+)  # fmt: skip
+def test_the_document_has_the_table_of_every_other_file(title: str, names: Table) -> None:
+    rows = [f"| `{name}` | used | {why} |" for name, why in names.used.items()]
+    rows += [
+        f"| `{name}` | refused, unless {' or '.join(map(json.dumps, fine))} |" for name, fine in names.only.items()
+    ]
+    rows += [f"| `{name}` | ignored | {why} |" for name, why in names.harmless.items()]
+    for row in rows:
+        assert row in section(title)
+    assert len(table(title)) == len(rows)
+
+
+def test_the_document_has_all_types_of_a_tokenizers_parts() -> None:
+    for part, types in TYPES.items():
+        (shown,) = re.findall(rf"^\| `{part}` \| ([A-Z].*) \|$", section("tokenizer.json"), re.MULTILINE)
+        named = re.findall(r"[A-Z]\w+", shown)
+        assert tuple(named) == types
+        assert ("null" in shown) == (part in ("normalizer", "pre_tokenizer", "decoder"))
+
+
+@pytest.mark.parametrize("kind", [BERT, MODERNBERT], ids=["bert", "modernbert"])
+def test_every_field_of_a_shape_can_be_said_or_has_one_value(kind: Kind) -> None:
+    """A new field has to be put into one of the two, or saving is an error."""
+    said = [*kind.settings.values(), *kind.fixed]
+    assert sorted(said) == sorted(field.name for field in fields(kind.config))
+
+
+def test_a_shape_that_a_kind_can_not_say_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if `hidden_dropout_prob` had just been invented."""
+    unsaid = replace(BERT, settings={name: name for name in BERT.settings if name != "hidden_dropout_prob"})
+    monkeypatch.setitem(KINDS, "bert", unsaid)
+    with pytest.raises(UserError, match="hidden_dropout_prob of a ModelConfig has no name in the folder format"):
+        config_values(ModelConfig(), with_head=True)

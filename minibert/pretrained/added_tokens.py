@@ -1,0 +1,187 @@
+"""Added tokens: found in a text before it is split into pieces, and kept by transformers in many places.
+
+    tokenizer.json             `added_tokens`, ids and flags
+    tokenizer_config.json      `added_tokens_decoder`, ids and flags; special tokens by name (`cls_token`) and in lists
+    special_tokens_map.json    special tokens by name and in lists; older
+    added_tokens.json          tokens and their ids; older
+
+A token has the id and the flags of the first place that has it, in transformers' order; places that contradict each
+other are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from minibert.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
+from minibert.errors import UserError
+from minibert.files import is_file, read_json
+from minibert.pretrained.tables import Table, read_optional
+
+WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+
+# The `tokenizer_class` of a BERT's own tokenizer, which has the special tokens below whether a file names them or not.
+BUILT = ("BertTokenizer", "BertTokenizerFast", None)
+
+# The names of special tokens, in the order in which transformers adds them, and what BERT's are; then those of lists.
+NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
+         "mask_token": MASK}  # fmt: skip
+BERTS = {name: token for name, token in NAMES.items() if token}
+LISTS = OLD_LIST, NEW_LIST = ("additional_special_tokens", "extra_special_tokens")
+
+SPECIAL_TOKENS_MAP = Table(
+    used={
+        **dict.fromkeys(NAMES, "an added token; one of BERT's five has to have its usual name"),
+        **dict.fromkeys(LISTS, "added tokens"),
+    }
+)
+
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special", changes no ids
+
+
+@dataclass(frozen=True)
+class AddedTokens:
+    """The added tokens of a folder, as each place has them.
+
+    Attributes:
+        whole: of tokenizer.json.
+        listed: of `added_tokens_decoder`; None if there is none. If there is one, transformers reads no older place.
+        old: of added_tokens.json.
+        named: the special ones of tokenizer_config.json.
+        mapped: those of special_tokens_map.json.
+        special: both together, those of the latter first where a name is in both.
+        known_to_old: the special ones of which transformers knows when it reads added_tokens.json.
+    """
+
+    whole: list[_Token]
+    listed: list[_Token] | None
+    old: list[_Token]
+    named: list[_Token]
+    mapped: list[_Token]
+    special: list[_Token]
+    known_to_old: set[str]
+
+    def add_to(self, backend: Tokenizer) -> None:
+        """Add those that the backend has not; the order decides the ids of tokens that have none."""
+        there = {token.content for token in backend.get_added_tokens_decoder().values()}
+        special = {token.content for token in (*self.special, *self.mapped)}
+        normalized = {token.content for token in self.old if self.listed is None} - self.known_to_old
+        missing: dict[str, AddedToken] = {}
+        for token in (*(self.listed or []), *self.old, *self.special):
+            content = token.content
+            if content not in there:
+                flags = {"normalized": content not in special or content in normalized, **token.flags}
+                missing.setdefault(content, AddedToken(content, **flags, special=content in special))
+        backend.add_tokens(list(missing.values()))
+
+    def compare_with(self, backend: Tokenizer) -> None:
+        """Hold every place to what has become of its tokens.
+
+        Raises:
+            UserError: a place contradicts another one, or lacks a token; or one of BERT's is not among them.
+        """
+        tokens = backend.get_added_tokens_decoder()
+        for token in (*self.whole, *(self.listed or []), *self.old, *self.mapped, *self.named):
+            index = backend.token_to_id(token.content)
+            if index not in tokens or token.index not in (None, index):
+                raise UserError(f"{token.place} has {token.content!r:.40} as token {token.index}, but it is {index}")
+            for flag, value in token.flags.items():
+                if getattr(tokens[index], flag) is not value:
+                    raise UserError(
+                        f"{token.place} has {flag} {value} for {token.content!r:.40}, another place has not"
+                    )
+        if self.listed is not None:
+            listed, named = ({token.content for token in place} for place in (self.listed, self.named))
+            for token in (*self.whole, *self.old, *self.mapped):  # one that is named alone has no flags
+                if token.content not in listed and (token.content not in named or any(token.flags.values())):
+                    raise UserError(f"{token.place} has the added token {token.content!r:.40}, {SETTINGS} has not")
+        for content in SPECIAL_TOKENS:
+            if backend.token_to_id(content) not in tokens:
+                raise UserError(f"{content} is not among the added tokens: it would be split in texts")
+
+
+def read_added_tokens(file: Path, own: list[Any], settings: Mapping[str, Any]) -> AddedTokens:
+    """The added tokens of a folder.
+
+    Args:
+        file: its tokenizer.json or vocab.txt.
+        own: what the former has of them.
+        settings: its tokenizer_config.json.
+    Raises:
+        UserError: one is no token, or one of BERT's is called otherwise.
+    """
+    names, unknown = read_optional(file.with_name(SPECIAL_MAP), SPECIAL_TOKENS_MAP)
+    if strange := [name for name in unknown if not name.endswith("_token")]:
+        raise UserError(f"{SPECIAL_MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
+    if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
+        raise UserError(f"{SETTINGS} and {SPECIAL_MAP} have other special tokens")
+    old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
+    settings = {**(BERTS if settings.get("tokenizer_class") in BUILT else {}), **settings}
+    decoder = settings.get("added_tokens_decoder")
+    return AddedTokens(
+        whole=[_token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in own],
+        listed=None if decoder is None else _by_id(decoder),
+        old=sorted(
+            (_token(ADDED, content, index) for content, index in old.items()), key=lambda token: token.index or 0
+        ),
+        named=_by_name(SETTINGS, settings),
+        mapped=_by_name(SPECIAL_MAP, names),
+        special=_by_name(SPECIAL_MAP, {**settings, **names}),
+        known_to_old=_known_to_old(settings, names),
+    )
+
+
+@dataclass(frozen=True)
+class _Token:
+    """An added token as one place has it: with an id or without, with all of its flags or some."""
+
+    place: str
+    content: str
+    index: int | None
+    flags: Mapping[str, bool]
+
+
+def _token(place: str, value: Any, index: Any = None) -> _Token:
+    """A token that is written as its text, or as an object with its flags."""
+    values = {"content": value} if isinstance(value, str) else value
+    content = values.get("content") if isinstance(values, dict) else None
+    if not isinstance(content, str) or not content:
+        raise UserError(f"{place} has {value!r:.60} among its added tokens, which is no token")
+    flags: dict[str, Any] = {flag: values[flag] for flag in FLAGS if flag in values}
+    if not all(isinstance(flag, bool) for flag in flags.values()) or type(index) not in (int, type(None)):
+        raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense")
+    return _Token(place, content, index, flags)
+
+
+def _by_id(values: Any) -> list[_Token]:
+    """`added_tokens_decoder`: an object of ids and tokens."""
+    if not isinstance(values, dict) or not all(name.isdecimal() for name in values):
+        raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
+    return [_token(SETTINGS, values[index], int(index)) for index in sorted(values, key=int)]
+
+
+def _by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
+    """Special tokens, `cls_token` and the like, and lists of further ones."""
+    for name, known in NAMES.items():
+        if known and name in values and _token(place, values[name] or "null").content != known:
+            raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
+    further = [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)]
+    tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
+    for name in LISTS:
+        listed = values.get(name) or []
+        tokens += listed.values() if isinstance(listed, dict) else listed
+    return [_token(place, token) for token in tokens]
+
+
+def _known_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:
+    """See `AddedTokens`: by their usual names, and in lists but for the old one of special_tokens_map.json."""
+    known = {name: value for name, value in {**settings, **names}.items() if name in NAMES}
+    lists = [settings.get(OLD_LIST), settings.get(NEW_LIST), names.get(NEW_LIST)]
+    listed = [{NEW_LIST: tokens} for tokens in lists if isinstance(tokens, list)]
+    return {token.content for each in (known, *listed) for token in _by_name(SETTINGS, each)}

@@ -1,0 +1,688 @@
+"""Proves that a folder's tokenizer gives transformers' ids, or is refused by the name of what it asks for."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer
+
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.pretrained import load_tokenizer
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = [
+    "the", "cat", "new", "york", "New", "York", "café", "cafe", "##ats", "[E0]", "[unused1]", "中", "文", ".", ",", "-",
+    "'", "[", "]", "1", "i̇", "é", "a" * 30, *(f"##{letter}" for letter in LETTERS), "##é", "##文", *LETTERS.upper(),
+]  # fmt: skip
+TOKENS = [*SPECIAL_TOKENS, *LETTERS, *WORDS]
+TEXTS = [
+    "The cats of New York, the café.", "new york New  York NEW YORK newyork New Yorkers", "中文 cat中文cat",
+    "Café CAFÉ é É", "[E1] [e1] the[E1]cat [E1], x[E0]y [unused1]", "[MASK] a [MASK]. [CLS] [mask] [ MASK ]",
+    "don't stop-here 11", "İstanbul ﬁ ½ ①", "a\tb\nc\u00a0d  e", "", "   ", "🙂 the", "a" * 101, "a" * 99,
+    "\x00the\u200bcat\ufeff", "the 'cat'", "bert [E1][E2] <x> <X> word<x>word  <x>  end", "cafe\u0301 e\u0301",
+]  # fmt: skip
+
+
+def token(content: str, index: int | None = None, **flags: bool) -> dict[str, Any]:
+    """An added token as JSON has it."""
+    plain = {"content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
+    return ({} if index is None else {"id": index}) | plain | {"special": False} | flags
+
+
+FIVE = [token(content, index, special=True, normalized=False) for index, content in enumerate(SPECIAL_TOKENS)]
+NEXT = len(TOKENS)  # the id of the first token that is added
+
+
+def whole(cased: bool = False, **changes: Any) -> dict[str, Any]:
+    """A tokenizer.json; a change of `model` is one of its parts."""
+    backend = Tokenizer(models.WordPiece({name: i for i, name in enumerate(TOKENS)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    values = json.loads(backend.to_str())
+    values["model"] |= changes.pop("model", {})
+    return {**values, "added_tokens": FIVE, **changes}
+
+
+def write(folder: Path, **files: Any) -> Path:
+    """A model's folder: config.json, and the files named, None for one that is not there."""
+    for name, value in {"config": {"model_type": "bert"}, **files}.items():
+        if name == "tokenizer_config" and "tokenizer" not in files:
+            value = {"do_lower_case": True} | value  # noqa: PLW2901
+        if name == "vocab":
+            (folder / "vocab.txt").write_bytes(value if isinstance(value, bytes) else value.encode())
+        elif value is not None:
+            (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+def vocabulary(tokens: list[str] = TOKENS) -> str:
+    return "".join(f"{name}\n" for name in tokens)
+
+
+def same(folder: Path) -> WordPieceTokenizer:
+    """Compare ids with transformers', of whole texts and of their beginnings."""
+    ours, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.pad_id == 0  # a mark before it is no part of it, though transformers takes it for one
+    for length in (4, 9, 400):
+        expected = theirs(TEXTS, truncation=True, max_length=length)["input_ids"]
+        for text, ids, right in zip(TEXTS, ours.encode(TEXTS, length), expected, strict=True):
+            assert ids == right, (text, ours.tokens(ids), theirs.convert_ids_to_tokens(right))
+    ours.save(folder, 99)
+    for name in ("special_tokens_map", "added_tokens"):
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    for again in (load_tokenizer(folder).encode(TEXTS, 400), AutoTokenizer.from_pretrained(folder)(TEXTS)["input_ids"]):
+        assert again == ours.encode(TEXTS, 400)  # what is saved is the same tokenizer, to us and to them
+    return ours
+
+
+CASED: dict[str, Any] = {"do_lower_case": False}
+TAKEN: dict[str, Any] = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+E1 = token("[E1]", NEXT)
+SPECIAL_E1 = token("[E1]", NEXT, special=True, normalized=False)
+DECODER = {str(each["id"]): {name: value for name, value in each.items() if name != "id"} for each in FIVE}
+
+
+def decoder(*tokens: dict[str, Any]) -> dict[str, Any]:
+    return DECODER | {str(each["id"]): {name: value for name, value in each.items() if name != "id"} for each in tokens}
+
+
+def steps(kind: str, *types: str | dict[str, Any]) -> dict[str, Any]:
+    name = "normalizers" if kind == "normalizer" else "pretokenizers"
+    parts = [{"type": each} if isinstance(each, str) else each for each in types]
+    return {kind: {"type": "Sequence", name: parts}}
+
+
+BERT_NORMALIZER = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": None,
+    "lowercase": True,
+}
+BERT_PROCESSING = {"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3]}
+MAP = {"mask_token": token("[MASK]", lstrip=True, normalized=False)}
+del MAP["mask_token"]["special"]
+
+SAME: dict[str, dict[str, Any]] = {
+    "nothing but a vocabulary": {
+        "vocab": vocabulary([name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()])
+    },
+    "settings that say nothing": {"vocab": vocabulary(), "tokenizer_config": {"do_lower_case": True}},
+    "cased": {"vocab": vocabulary(), "tokenizer_config": CASED},
+    "accents kept, lower case": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {"strip_accents": False, "do_lower_case": True},
+    },
+    "accents dropped, case kept": {"vocab": vocabulary(), "tokenizer_config": CASED | {"strip_accents": True}},
+    "Chinese characters in words": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {"tokenize_chinese_chars": False, "do_lower_case": True},
+    },
+    "a byte order mark": {"vocab": "\ufeff".encode() + vocabulary().encode(), "tokenizer_config": CASED},
+    "lines of Windows": {"vocab": vocabulary().replace("\n", "\r\n"), "tokenizer_config": CASED},
+    "blank lines at the end": {"vocab": vocabulary() + "\n\n \n", "tokenizer_config": CASED},
+    "no newline at the end": {"vocab": vocabulary().rstrip(), "tokenizer_config": CASED},
+    "spaces after tokens": {"vocab": vocabulary().replace("cat\n", "cat \t\n"), "tokenizer_config": CASED},
+    "tokenizer.json": {"tokenizer": whole(), "tokenizer_config": {}},
+    "tokenizer.json of its own class": {"tokenizer": whole(), "tokenizer_config": {"tokenizer_class": "BertTokenizer"}},
+    "tokenizer.json and a vocabulary": {"tokenizer": whole(), "vocab": "a\nb\n", "tokenizer_config": {}},
+    "tokenizer.json alone": {"tokenizer": whole()},
+    "tokenizer.json, cased": {"tokenizer": whole(cased=True), "tokenizer_config": CASED},
+    "accents as they are by default": {
+        "tokenizer": whole(normalizer=BERT_NORMALIZER | {"strip_accents": True}),
+        "tokenizer_config": {},
+    },
+    "truncation left in": {
+        "tokenizer": whole(truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
+        "tokenizer_config": {},
+    },
+    "truncation of old": {
+        "tokenizer": whole(truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0}),
+        "tokenizer_config": {},
+    },
+    "padding left in": {
+        "tokenizer": whole(
+            padding={
+                "strategy": {"Fixed": 9},
+                "direction": "Right",
+                "pad_id": 0,
+                "pad_to_multiple_of": None,
+                "pad_type_id": 0,
+                "pad_token": "[PAD]",
+            }
+        ),
+        "tokenizer_config": {},
+    },
+    "BertProcessing": {"tokenizer": whole(post_processor=BERT_PROCESSING), "tokenizer_config": {}},
+    "no special token among the added": {"tokenizer": whole(added_tokens=[]), "tokenizer_config": {}},
+    "one special token not among the added": {"tokenizer": whole(added_tokens=FIVE[:4]), "tokenizer_config": {}},
+    "a pipeline of small parts": {
+        "tokenizer": whole(**steps("normalizer", "NFD", "Lowercase", "StripAccents")),
+        "tokenizer_config": TAKEN,
+    },
+    "another pipeline": {"tokenizer": whole(**steps("normalizer", "NFKC", BERT_NORMALIZER)), "tokenizer_config": TAKEN},
+    "one part": {"tokenizer": whole(normalizer={"type": "Lowercase"}), "tokenizer_config": TAKEN},
+    "no normaliser": {"tokenizer": whole(normalizer=None), "tokenizer_config": TAKEN},
+    "no pre-tokeniser": {"tokenizer": whole(pre_tokenizer=None), "tokenizer_config": TAKEN},
+    "spaces alone": {"tokenizer": whole(pre_tokenizer={"type": "WhitespaceSplit"}), "tokenizer_config": TAKEN},
+    "words": {"tokenizer": whole(pre_tokenizer={"type": "Whitespace"}), "tokenizer_config": TAKEN},
+    "punctuation, not spaces": {
+        "tokenizer": whole(pre_tokenizer={"type": "Punctuation", "behavior": "Isolated"}),
+        "tokenizer_config": TAKEN,
+    },
+    "digits and spaces": {
+        "tokenizer": whole(**steps("pre_tokenizer", {"type": "Digits", "individual_digits": True}, "WhitespaceSplit")),
+        "tokenizer_config": TAKEN,
+    },
+    "longer words": {"tokenizer": whole(model={"max_input_chars_per_word": 200}), "tokenizer_config": TAKEN},
+    "control characters kept": {
+        "tokenizer": whole(normalizer=BERT_NORMALIZER | {"clean_text": False}),
+        "tokenizer_config": TAKEN,
+    },
+    "as it is, whatever the settings": {
+        "tokenizer": whole(cased=True),
+        "tokenizer_config": TAKEN | {"do_lower_case": True},
+    },
+    "added in tokenizer.json": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}},
+    "added in tokenizer.json, as it is": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": TAKEN},
+    "added_tokens_decoder": {"vocab": vocabulary(), "tokenizer_config": CASED | {"added_tokens_decoder": decoder(E1)}},
+    "added_tokens_decoder, special": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {
+            "do_lower_case": True,
+            "added_tokens_decoder": decoder(SPECIAL_E1),
+            "additional_special_tokens": ["[E1]"],
+        },
+    },
+    "added_tokens_decoder and tokenizer.json": {
+        "tokenizer": whole(added_tokens=[*FIVE, E1]),
+        "tokenizer_config": {"added_tokens_decoder": decoder(E1)},
+    },
+    "added_tokens_decoder alone has it": {
+        "tokenizer": whole(),
+        "tokenizer_config": {"added_tokens_decoder": decoder(E1)},
+    },
+    "added_tokens_decoder alone has it, as it is": {
+        "tokenizer": whole(),
+        "tokenizer_config": TAKEN | {"added_tokens_decoder": decoder(E1)},
+    },
+    "added_tokens.json": {"vocab": vocabulary(), "tokenizer_config": CASED, "added_tokens": {"[E1]": NEXT}},
+    "added_tokens.json, two of them": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "added_tokens": {"[E2]": NEXT + 1, "[E1]": NEXT},
+    },
+    "added_tokens.json with a special one": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {"do_lower_case": True},
+        "added_tokens": {"[E1]": NEXT},
+        "special_tokens_map": {"additional_special_tokens": ["[E1]"]},
+    },
+    "added_tokens.json beside tokenizer.json": {
+        "tokenizer": whole(),
+        "tokenizer_config": {},
+        "added_tokens": {"[E1]": NEXT},
+    },
+    "special_tokens_map.json": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "special_tokens_map": {"additional_special_tokens": ["[E1]", "[E2]"]},
+    },
+    "special_tokens_map.json with the usual": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "special_tokens_map": {"cls_token": "[CLS]", "mask_token": "[MASK]"},
+    },
+    "a special token of the vocabulary": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "special_tokens_map": {"additional_special_tokens": ["[unused1]"]},
+    },
+    "more special tokens in the settings": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"additional_special_tokens": ["[E2]", "[E1]"]},
+    },
+    "extra_special_tokens": {"vocab": vocabulary(), "tokenizer_config": CASED | {"extra_special_tokens": ["[E1]"]}},
+    "extra_special_tokens by name": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"extra_special_tokens": {"x_token": "[E1]"}},
+    },
+    "a special token after those that are listed": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {
+            "added_tokens_decoder": decoder(token("[E2]", NEXT)),
+            "additional_special_tokens": ["[E1]"],
+        },
+    },
+    "bos and eos": {"vocab": vocabulary(), "tokenizer_config": CASED | {"eos_token": "[E2]", "bos_token": "[E1]"}},
+    "a token by a name of its own": {"vocab": vocabulary(), "tokenizer_config": CASED | {"image_token": "[E1]"}},
+    "a mask with its space": {"vocab": vocabulary(), "tokenizer_config": CASED, "special_tokens_map": MAP},
+    "a mask with its space, in the settings": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"mask_token": {"__type": "AddedToken", **MAP["mask_token"]}},
+    },
+    "a token with a space": {"tokenizer": whole(added_tokens=[*FIVE, token("New York", NEXT)]), "tokenizer_config": {}},
+    "a special one with a space": {
+        "tokenizer": whole(added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
+        "tokenizer_config": {},
+    },
+    "all that is known of settings": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED
+        | {
+            "truncation_side": "right",
+            "padding_side": "right",
+            "never_split": None,
+            "do_basic_tokenize": True,
+            "tokenizer_class": "BertTokenizerFast",
+            "model_max_length": 512,
+            "clean_up_tokenization_spaces": True,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "split_special_tokens": False,
+        },
+    },
+    **{
+        f"{flag} {'normalized' if normalized else 'as it is written'}": {
+            "tokenizer": whole(added_tokens=[*FIVE, token("<x>", NEXT, normalized=normalized, **{flag: True})]),
+            "tokenizer_config": {},
+        }
+        for flag in ("lstrip", "rstrip", "single_word")
+        for normalized in (True, False)
+    },
+    "all flags": {
+        "tokenizer": whole(added_tokens=[*FIVE, token("<x>", NEXT, lstrip=True, rstrip=True, single_word=True)]),
+        "tokenizer_config": {},
+    },
+}
+
+
+@pytest.mark.parametrize("files", SAME.values(), ids=SAME.keys())
+def test_ids_are_those_of_transformers(tmp_path: Path, files: dict[str, Any]) -> None:
+    same(write(tmp_path, **files))
+
+
+def template(*parts: str, type_id: int = 0, ids: tuple[int, int] = (2, 3)) -> dict[str, Any]:
+    """A TemplateProcessing of special tokens and A, the text."""
+    single = [
+        {"Sequence" if part == "A" else "SpecialToken": {"id": part, "type_id": type_id if part == "A" else 0}}
+        for part in parts
+    ]
+    special = {
+        name: {"id": name, "ids": [index], "tokens": [name]}
+        for name, index in zip(("[CLS]", "[SEP]"), ids, strict=True)
+    }
+    return {"type": "TemplateProcessing", "single": single, "pair": [*single, *single], "special_tokens": special}
+
+
+def asked(value: Any, known: str) -> str:
+    return f"{value!r}: minibert knows only {known}"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    **{
+        f"{name} {value!r}": ({"vocab": vocabulary(), "tokenizer_config": {name: value}}, f"asks for {name} ")
+        for name, value in {
+            "tokenizer_class": "BertJapaneseTokenizer",
+            "auto_map": {"AutoTokenizer": ["x.Y", None]},
+            "truncation_side": "left",
+            "padding_side": "left",
+            "do_basic_tokenize": False,
+            "never_split": ["cat"],
+            "split_special_tokens": True,
+            "add_special_tokens": False,
+            "clean_text": False,
+            "wordpieces_prefix": "@@",
+            "model_input_names": ["input_ids"],
+            "cls_token": "<s>",
+            "unk_token": "<unk>",
+            "mask_token": None,
+            "pad_token": {"content": "<pad>"},
+            "add_prefix_space": True,
+            "init_inputs": ["vocab.txt", False],
+        }.items()
+    },
+    "RoCBert": (
+        {"vocab": vocabulary(), "tokenizer_config": {"tokenizer_class": "RoCBertTokenizer"}},
+        "RoCBertTokenizer",
+    ),
+    "a class that is no name": (
+        {"vocab": vocabulary(), "tokenizer_config": {"tokenizer_class": ["a"]}},
+        "tokenizer_class",
+    ),
+    "a renamed token in the old place": (
+        {"vocab": vocabulary(), "special_tokens_map": {"sep_token": "</s>"}},
+        "special_tokens_map.json asks for sep_token '</s>': minibert knows only '[SEP]'",
+    ),
+    "no vocabulary of its own": ({"vocab": vocabulary(), "tokenizer_config": TAKEN}, "which needs a tokenizer.json"),
+    "case that contradicts": (
+        {"tokenizer": whole(cased=True), "tokenizer_config": {"do_lower_case": True}},
+        "its normalizer",
+    ),
+    "case that nothing else says": ({"tokenizer": whole(cased=True), "tokenizer_config": {}}, "its normalizer"),
+    "case, and no settings": ({"tokenizer": whole(cased=True)}, "its normalizer"),
+    "accents that contradict": ({"tokenizer": whole(), "tokenizer_config": {"strip_accents": False}}, "its normalizer"),
+    "Chinese that contradicts": (
+        {"tokenizer": whole(), "tokenizer_config": {"tokenize_chinese_chars": False}},
+        "normalizer",
+    ),
+    "a normaliser that would be built anew": (
+        {"tokenizer": whole(normalizer={"type": "Lowercase"}), "tokenizer_config": {}},
+        "its normalizer",
+    ),
+    "control characters that would be dropped": (
+        {"tokenizer": whole(normalizer=BERT_NORMALIZER | {"clean_text": False}), "tokenizer_config": {}},
+        "its normalizer",
+    ),
+    "a pre-tokeniser that would be built anew": (
+        {"tokenizer": whole(pre_tokenizer={"type": "WhitespaceSplit"}), "tokenizer_config": {}},
+        "its pre_tokenizer is",
+    ),
+    "no pre-tokeniser, where one would be built": (
+        {"tokenizer": whole(pre_tokenizer=None), "tokenizer_config": {}},
+        "its pre_tokenizer is null",
+    ),
+    "longer words than would be built": (
+        {"tokenizer": whole(model={"max_input_chars_per_word": 20}), "tokenizer_config": {}},
+        "its max_input_chars_per_word is 20",
+    ),
+    **{
+        f"the normaliser {kind}": (
+            {"tokenizer": whole(normalizer=value), "tokenizer_config": TAKEN},
+            f"the normalizer is a {kind}",
+        )
+        for kind, value in {
+            "Replace": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
+            "Prepend": {"type": "Prepend", "prepend": "x"},
+            "Nmt": {"type": "Nmt"},
+            "Precompiled": {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+            "None": {"lowercase": True},
+            "ByteLevel": {"type": "ByteLevel"},
+            "Strip": {"type": "Strip", "strip_left": True, "strip_right": True},
+        }.items()
+    },
+    **{
+        f"the pre-tokeniser {kind}": (
+            {"tokenizer": whole(pre_tokenizer=value), "tokenizer_config": TAKEN},
+            f"the pre_tokenizer is a {kind}",
+        )
+        for kind, value in {
+            "Split": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False},
+            "Metaspace": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True},
+            "ByteLevel": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "UnicodeScripts": {"type": "UnicodeScripts"},
+            "FixedLength": {"type": "FixedLength", "length": 0},
+        }.items()
+    },
+    "a normaliser within a sequence": (
+        {"tokenizer": whole(**steps("normalizer", "NFD", "Nmt")), "tokenizer_config": TAKEN},
+        "the normalizer is a Nmt",
+    ),
+    "a sequence of nothing": (
+        {"tokenizer": whole(normalizer={"type": "Sequence"}), "tokenizer_config": TAKEN},
+        "a Sequence of",
+    ),
+    "a long sequence": (
+        {"tokenizer": whole(**steps("normalizer", *["NFD"] * 21)), "tokenizer_config": TAKEN},
+        "a Sequence of",
+    ),
+    "a list for a normaliser": ({"tokenizer": whole(normalizer=[]), "tokenizer_config": TAKEN}, "its normalizer is []"),
+    "the decoder of others": (
+        {"tokenizer": whole(decoder={"type": "ByteLevel"}), "tokenizer_config": {}},
+        "decoder is a Byte",
+    ),
+    "the model of others": (
+        {"tokenizer": whole(model={"type": "WordLevel"}), "tokenizer_config": {}},
+        "model is a WordLevel",
+    ),
+    "a model without a type": (
+        {"tokenizer": {**whole(), "model": {"vocab": {}}}, "tokenizer_config": {}},
+        "the model is a None",
+    ),
+    "another mark of pieces": (
+        {"tokenizer": whole(model={"continuing_subword_prefix": "@@"}), "tokenizer_config": {}},
+        "asks for continuing_subword_prefix '@@'",
+    ),
+    "another unknown token": (
+        {"tokenizer": whole(model={"unk_token": "cat"}), "tokenizer_config": {}},
+        "unk_token 'cat'",
+    ),
+    "RobertaProcessing": (
+        {
+            "tokenizer": whole(
+                post_processor=BERT_PROCESSING
+                | {"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": True}
+            ),
+            "tokenizer_config": {},
+        },
+        "post_processor is a Roberta",
+    ),
+    "a sequence of processors": (
+        {
+            "tokenizer": whole(post_processor={"type": "Sequence", "processors": [BERT_PROCESSING]}),
+            "tokenizer_config": {},
+        },
+        "the post_processor is a Sequence",
+    ),
+    **{
+        f"a text as {name}": (
+            {"tokenizer": whole(post_processor=value), "tokenizer_config": settings},
+            "its post_processor does not make [CLS] text [SEP]",
+        )
+        for settings in ({}, TAKEN)
+        for name, value in {
+            f"nothing else {len(settings)}": None,
+            f"no end {len(settings)}": template("[CLS]", "A"),
+            f"itself {len(settings)}": template("A"),
+            f"two ends {len(settings)}": template("[CLS]", "A", "[SEP]", "[SEP]"),
+            f"the other way {len(settings)}": template("[SEP]", "A", "[CLS]"),
+            f"a second segment {len(settings)}": template("[CLS]", "A", "[SEP]", type_id=1),
+            f"other ids {len(settings)}": template("[CLS]", "A", "[SEP]", ids=(3, 2)),
+            f"Bert's with other ids {len(settings)}": BERT_PROCESSING | {"sep": ["[SEP]", 4]},
+        }.items()
+    },
+    "truncation at the left": (
+        {
+            "tokenizer": whole(
+                truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Left"}
+            ),
+            "tokenizer_config": {},
+        },
+        "truncation is at",
+    ),
+    "padding at the left": (
+        {"tokenizer": whole(padding={"strategy": "BatchLongest", "direction": "Left"}), "tokenizer_config": {}},
+        "the padding is at",
+    ),
+    "special tokens that nothing adds": (
+        {"tokenizer": whole(added_tokens=FIVE[:4]), "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}},
+        "[MASK] is not among the added tokens",
+    ),
+    "a token with a hole before it": (
+        {"vocab": vocabulary(), "added_tokens": {"[E1]": NEXT + 1}},
+        f"token {NEXT + 1}, but it is {NEXT}",
+    ),
+    "a token at another's place": ({"vocab": vocabulary(), "added_tokens": {"[E1]": 7}}, "as token 7"),
+    "ids that contradict": (
+        {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, "added_tokens": {"[E1]": 3}},
+        "added_tokens.json has '[E1]' as token 3",
+    ),
+    "flags that contradict": (
+        {
+            "tokenizer": whole(added_tokens=[*FIVE, E1]),
+            "tokenizer_config": {"added_tokens_decoder": decoder(E1 | {"lstrip": True})},
+        },
+        "tokenizer_config.json has lstrip True for '[E1]'",
+    ),
+    "a flag of the map that contradicts": (
+        {"tokenizer": whole(), "tokenizer_config": {}, "special_tokens_map": MAP},
+        "special_tokens_map.json has lstrip True for '[MASK]'",
+    ),
+    "a token that others would lose": (
+        {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {"added_tokens_decoder": decoder()}},
+        "tokenizer.json has the added token '[E1]', tokenizer_config.json has not",
+    ),
+    "an old token that others would lose": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": {"added_tokens_decoder": decoder()},
+            "added_tokens": {"[E1]": NEXT},
+        },
+        "added_tokens.json has the added token",
+    ),
+    "a special token that others would lose": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": {"added_tokens_decoder": decoder()},
+            "special_tokens_map": {"additional_special_tokens": ["[E1]"]},
+        },
+        "[E1]",
+    ),
+    "lists that contradict": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": {"additional_special_tokens": ["[E1]"]},
+            "special_tokens_map": {"additional_special_tokens": ["[E2]"]},
+        },
+        "other special tokens",
+    ),
+    "a setting in the wrong file": (
+        {"vocab": vocabulary(), "special_tokens_map": {"do_lower_case": False}},
+        "'do_lower_case', which is no special token",
+    ),
+    "a token that is none": (
+        {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": [7]}},
+        "which is no token",
+    ),
+    "an empty token": ({"vocab": vocabulary(), "added_tokens": {"": NEXT}}, "which is no token"),
+    "an id that is none": ({"vocab": vocabulary(), "added_tokens": {"[E1]": "1"}}, "an id or a flag of '[E1]'"),
+    "a flag that is none": (
+        {"tokenizer": whole(added_tokens=[E1 | {"lstrip": "yes"}]), "tokenizer_config": {}},
+        "a WordPiece",
+    ),
+    "a decoder that is none": (
+        {"vocab": vocabulary(), "tokenizer_config": {"added_tokens_decoder": {"x": E1}}},
+        "of ids and",
+    ),
+    "case that is neither": (
+        {"vocab": vocabulary(), "tokenizer_config": {"do_lower_case": "yes"}},
+        "do_lower_case 'yes'",
+    ),
+    "a doubled line": ({"vocab": vocabulary() + "cat\n"}, f"'cat' is token 33 and token {NEXT + 1}"),
+    "a line doubled but for spaces": ({"vocab": vocabulary() + "cat \n"}, "'cat' is token 33 and"),
+    "a blank line": ({"vocab": vocabulary().replace("cat\n", "\ncat\n")}, "line 33 is blank"),
+    "a line of spaces": ({"vocab": vocabulary().replace("cat\n", " \t\ncat\n")}, "line 33 is blank"),
+    "no unknown token": ({"vocab": vocabulary().replace("[UNK]", "[unk]")}, "lacks [UNK]"),
+    "no first token": ({"vocab": vocabulary().replace("[CLS]", "[cls]")}, "lacks [CLS]"),
+    "an unknown token that is only added": (
+        {"tokenizer": whole(model={"vocab": {n: i for i, n in enumerate(TOKENS) if i != 1}}), "tokenizer_config": {}},
+        "UNK",
+    ),
+    "ids with a hole": (
+        {"tokenizer": whole(model={"vocab": {n: i + (i > 50) for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
+        "not 0, 1, 2",
+    ),
+    "an id twice": (
+        {"tokenizer": whole(model={"vocab": {n: i - (i > 50) for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
+        "not 0, 1, 2",
+    ),
+    "a negative id": (
+        {"tokenizer": whole(model={"vocab": {n: i - 1 for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
+        "not a WordPiece vocabulary",
+    ),
+    "another encoding": ({"vocab": vocabulary().encode("utf-16")}, "not a WordPiece vocabulary"),
+}
+
+
+@pytest.mark.parametrize(("files", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_would_give_other_ids_is_refused_by_name(tmp_path: Path, files: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load_tokenizer(write(tmp_path, **files))
+    assert message in str(refusal.value)
+    assert str(tmp_path) in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+PLACES: dict[str, list[Any]] = {
+    "vocab": [vocabulary(), vocabulary([*TOKENS, "[E1]"])],
+    "tokenizer": [
+        None,
+        whole(),
+        whole(added_tokens=[*FIVE, E1]),
+        whole(added_tokens=[*FIVE, SPECIAL_E1]),
+        whole(added_tokens=[]),
+        whole(added_tokens=[*FIVE, E1 | {"rstrip": True}]),
+    ],
+    "tokenizer_config": [
+        {"do_lower_case": True} | kind | more | list
+        for kind in ({}, TAKEN)
+        for more in (
+            {},
+            {"added_tokens_decoder": decoder()},
+            {"added_tokens_decoder": decoder(E1)},
+            {"added_tokens_decoder": decoder(SPECIAL_E1)},
+        )
+        for list in ({}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"})
+    ],
+    "special_tokens_map": [
+        None,
+        {"mask_token": "[MASK]"},
+        {"additional_special_tokens": ["[E1]"]},
+        MAP,
+        {"extra_special_tokens": ["[E1]"]},
+        {"bos_token": "[E1]"},
+    ],
+    "added_tokens": [None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
+}
+
+
+def test_however_the_places_are_filled_it_is_the_same_or_refused(tmp_path: Path) -> None:
+    """Added tokens in any of the places, in agreement and in contradiction."""
+    chance, kept = random.Random(0), 0
+    for case in range(60):
+        folder = tmp_path / str(case)
+        folder.mkdir()
+        write(folder, **{name: chance.choice(values) for name, values in PLACES.items()})
+        try:
+            load_tokenizer(folder)
+        except UserError:
+            continue
+        same(folder)
+        kept += 1
+    assert kept > 10
+
+
+def test_capital_letters_of_a_vocabulary_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    """Without settings they mean a cased model, whatever transformers takes for granted; settings have to say."""
+    assert not load_tokenizer(write(tmp_path, vocab=vocabulary())).lowercase
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.raises(UserError, match=r"vocab\.txt: it has capital letters.*say do_lower_case in tokenizer_config"):
+        load_tokenizer(tmp_path)
+    write(tmp_path, vocab=vocabulary([name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()]))
+    assert load_tokenizer(tmp_path).lowercase
+
+
+def test_a_file_by_itself_is_what_it_says(tmp_path: Path) -> None:
+    """In no model's folder, there are no settings to contradict."""
+    (tmp_path / "mine.json").write_text(json.dumps(whole(cased=True)))
+    assert not load_tokenizer(tmp_path / "mine.json").lowercase
+    (tmp_path / "mine.txt").write_text(vocabulary())
+    assert load_tokenizer(tmp_path / "mine.txt").encode(["New"], None) == load_tokenizer(tmp_path / "mine.json").encode(
+        ["New"], None
+    )
