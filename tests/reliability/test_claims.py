@@ -16,10 +16,10 @@ from unittest.mock import patch
 import pytest
 
 import train_mlm
+from minibert import checkpoint
 from minibert.cli import run
 from minibert.errors import UserError
 from minibert.files import claimed, write_file
-from minibert.training import checkpoint
 from tests.processes import SERVER, start
 
 ROOT = Path(__file__).parents[2]

@@ -24,8 +24,8 @@ from minibert.model.encoder import Bert, EncoderBlock
 from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.pretrained.saving import MODEL_FILES
-from minibert.training.run import check_output
-from tests.training.toy_task import Line, LineTask, options, train
+from minibert.run import check_output
+from tests.toy_task import Line, LineTask, options, train
 
 # Of a model with a projection; without one, the pooling's place is another.
 FILES = [name for name in MODEL_FILES if name != "1_Pooling/config.json"]
@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, damage: Damage) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(whole, options(tmp_path / "run", save_every=4), stop)
-    for name in ("step-00000021.safetensors", "best.safetensors"):
+    for name in ("step-00000021.safetensors", "epoch-00002.safetensors"):
         chance, file = random.Random(name), tmp_path / "run" / "checkpoints" / name
         data = file.read_bytes()
         for case in range(CASES // 2):

@@ -32,7 +32,7 @@ from tests.processes import start
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 # 145 articles: with 16 in a step, the last step of an epoch has a single one, and a rank or a part that has none.
 MLM = [

@@ -13,7 +13,7 @@ from torch import nn
 
 from minibert.errors import Interrupted, UserError
 from tests.metrics import records
-from tests.training.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, options, train
 
 
 def by_hand(epochs: int, steps: int, dropout: float = 0.2) -> tuple[list[float], list[int], Line]:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from minibert.checkpoint import random_state, read_about, save_checkpoint
 from minibert.errors import UserError
-from minibert.training.checkpoint import save_checkpoint
-from minibert.training.run import check_output
+from minibert.run import check_output
 from tests.metrics import records, untimed
-from tests.training.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, options, train
 
 
 class Stop(Exception):
@@ -81,7 +81,7 @@ def test_resumed_at_the_last_step_trains_no_further(tmp_path: Path, at: int) -> 
 def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by a second a step, and by an hour while nothing runs."""
     now = [0.0]
-    monkeypatch.setattr("minibert.training.loop.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("minibert.training.time.monotonic", lambda: now[0])
 
     def ticking(task: LineTask) -> LineTask:
         loss = task.loss
@@ -198,7 +198,6 @@ def test_a_damaged_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
         check_output(options(tmp_path, resume=True))
     last.write_bytes(whole)
     other = torch.nn.Linear(5, 1)
-    progress = {"step": 7, "options": vars(options(tmp_path)), "ranks": 1}
-    save_checkpoint(last.parent, other, torch.optim.AdamW(other.parameters()), progress)
+    save_checkpoint(last, read_about(last), [random_state()], other, torch.optim.AdamW(other.parameters()))
     with pytest.raises(UserError, match="does not fit the model"):
         train(LineTask(Line(), SCORES), options(tmp_path, resume=True))
