@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ def train(
     identity: dict[str, Any] | None = None,
 ) -> None:
     """One run, as the scripts do it."""
-    with open_run(chosen) as run:
+    with open_run(chosen) as run, patch("minibert.run.plot_training"):  # half a second that no test here looks at
         train_in(task.model, task, run, identity=identity or {}, start={})
         save(run.folder)
         run.finish()
