@@ -64,7 +64,7 @@ def _card(folder: Path) -> str:
         pipeline_tag="sentence-similarity" if kind is NLIOptions else "fill-mask",
         tags=["minibert", "bert"],
         model_name=name,
-        eval_results=[_result(report)] if report else None,
+        eval_results=None if report is None else [_result(report)],
     )
     parts = [
         f"---\n{header.to_yaml()}\n---",
@@ -74,7 +74,7 @@ def _card(folder: Path) -> str:
         _data(options, records[0]),
         "## Metrics",
         *_metrics(records),
-        *(_evaluation(report) if report else []),
+        *([] if report is None else _evaluation(report)),
         "## Limits",
         _LIMITS[kind],
     ]

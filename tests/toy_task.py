@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import NLIOptions
+from minibert.distributed import rank
 from minibert.run import open_run
 from minibert.training import train as train_in
 
@@ -100,5 +101,6 @@ def train(
     """One run, as the scripts do it."""
     with open_run(chosen) as run, patch("minibert.run.plot_training"):  # half a second that no test here looks at
         train_in(task.model, task, run, identity=identity or {}, start={})
-        save(run.folder)
-        run.finish()
+        if rank() == 0:
+            save(run.folder)
+            run.finish()

@@ -75,6 +75,7 @@ def all_of(*actions: Callable[[], object]) -> None:
         try:
             action()
         except Exception as error:  # of a picture, it may be anything
-            failures.append(os_error_text(error) if isinstance(error, OSError) else str(error) or repr(error))
+            text = os_error_text(error) if isinstance(error, OSError) else str(error)
+            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
     if failures:
         raise UserError("; ".join(failures))
