@@ -109,6 +109,8 @@ class Run(Generic[Options]):
         """
         if rank() == 0:
             left = left_by_a_run(self.folder)
+            if self.options.overwrite and _is_ours(zip_path(self.folder)):
+                left.insert(0, zip_path(self.folder))
             _check_room(self.folder, model, sum(file.stat().st_size for file in left))
             _remove(self.folder, left)
             write_json(self.folder / OPTIONS, asdict(self.options))
@@ -245,11 +247,6 @@ def check_output(options: TrainingOptions) -> Path | None:
         _check_resumable(unfinished[-1], options)
         return unfinished[-1]
     left = left_by_a_run(folder)
-    for name in ("encoder", "start_from", "vocab"):
-        path = Path(getattr(options, name, "") or "no such option")
-        if path.exists() and any(path.samefile(each) for each in (folder, *left) if each.exists()):
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} {path} is in --output, which the run replaces: choose another --output")
     if not options.overwrite:
         if unfinished:
             raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
@@ -259,6 +256,11 @@ def check_output(options: TrainingOptions) -> Path | None:
             raise UserError(
                 f"{left[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
             )
+    for name in ("encoder", "start_from", "vocab"):
+        path = Path(getattr(options, name, "") or "no such option")
+        if path.exists() and any(path.samefile(each) for each in (folder, zip_path(folder), *left) if each.exists()):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {path} is in --output, which the run replaces: choose another --output")
     return None
 
 
@@ -271,8 +273,6 @@ def left_by_a_run(folder: Path) -> list[Path]:
     """The files that are there of all that a run of either script, or evaluate.py, writes into its folder."""
     files = [folder / name for name in (WEIGHTS, *MODEL_FILES, *RUN_FILES)]  # options.json last: see `check_output`
     files[-1:-1] = [*list_checkpoints(folder / CHECKPOINTS), *(folder / CHECKPOINTS).glob(EPOCH)]
-    if _is_ours(zip_path(folder)):
-        files.insert(0, zip_path(folder))
     return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
