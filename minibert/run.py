@@ -257,10 +257,14 @@ def check_output(options: TrainingOptions) -> Path | None:
                 f"{left[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
             )
     for name in ("encoder", "start_from", "vocab"):
-        path = Path(getattr(options, name, "") or "no such option")
-        if path.exists() and any(path.samefile(each) for each in (folder, zip_path(folder), *left) if each.exists()):
+        path, replaced = getattr(options, name, ""), (folder, zip_path(folder), *left)
+        if path and Path(path).resolve() in [each.resolve() for each in replaced]:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {path} is in --output, which the run replaces: choose another --output")
+    for file in _all_files(folder):
+        if file.is_dir() or file.parent.is_file():
+            odd = file if file.is_dir() else file.parent
+            raise UserError(f"{odd} is in the way of what the run writes: move it, or choose another --output")
     return None
 
 
@@ -271,9 +275,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def left_by_a_run(folder: Path) -> list[Path]:
     """The files that are there of all that a run of either script, or evaluate.py, writes into its folder."""
-    files = [folder / name for name in (WEIGHTS, *MODEL_FILES, *RUN_FILES)]  # options.json last: see `check_output`
-    files[-1:-1] = [*list_checkpoints(folder / CHECKPOINTS), *(folder / CHECKPOINTS).glob(EPOCH)]
-    return [file for file in dict.fromkeys(files) if file.is_file()]
+    return [file for file in _all_files(folder) if file.is_file()]
+
+
+def _all_files(folder: Path) -> list[Path]:
+    """The same, whether or not they are there: weights first, options.json last (see `check_output`)."""
+    checkpoints = folder / CHECKPOINTS
+    model = [folder / name for name in (WEIGHTS, *MODEL_FILES)]
+    best = [checkpoints / EPOCH.replace("*", f"{1:05d}"), *checkpoints.glob(EPOCH)]
+    return list(dict.fromkeys([*model, *list_checkpoints(checkpoints), *best, *(folder / name for name in RUN_FILES)]))
 
 
 def _is_ours(archive: Path) -> bool:

@@ -428,6 +428,22 @@ def test_a_file_that_no_run_has_left_is_not_replaced_unasked(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize(
+    ("name", "folder"),
+    [("README.md", True), ("1_Pooling", False), ("checkpoints", False), ("model.safetensors", True),
+     ("confusion_matrix.png", True)],
+)  # fmt: skip
+def test_what_the_run_could_not_write_in_the_end_is_said_at_the_beginning(
+    tmp_path: Path, name: str, folder: bool
+) -> None:
+    if folder:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} is in the way of what the run writes: move it"):
+        train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+
+
+@pytest.mark.parametrize(
     ("change", "flag"),
     [
         ({"encoder": "run"}, "--encoder"),
