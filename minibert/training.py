@@ -18,7 +18,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from types import FrameType
@@ -108,7 +108,7 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
     """
     trainer = Trainer(model, task, run)
     options, state, steps = run.options, trainer.begin(identity, start), trainer.steps
-    with trainer.showing_progress() as progress, _stop_signals() as signals:
+    with closing(trainer.progress) as progress, _stop_signals() as signals:
         while state.step < steps or state.batch:  # none is left of a run that was stopped before its last validation
             for batch in islice(task.batches(state.epoch, state.batch), steps - state.step):
                 trainer.step(batch)
@@ -167,18 +167,11 @@ class Trainer:
                 self.state = self.run.resume(self.model, self.optimizer, self.average)
             else:
                 self.state = self.run.begin(self.model, {"steps": self.steps, **start})
+        self.progress = Progress(self.steps, self.state.step)
         self.began = time.monotonic() - self.state.seconds
+        self.metrics = Metrics()
         self.model.train()
         return self.state
-
-    @contextmanager
-    def showing_progress(self) -> Iterator[Progress]:
-        """Within it there is a bar, or lines are printed."""
-        self.progress = Progress(self.steps, self.state.step)
-        try:
-            yield self.progress
-        finally:
-            self.progress.close()
 
     def step(self, batch: Batch) -> None:
         """One update of the weights, from this rank's micro-batches, one after another."""
@@ -218,10 +211,9 @@ class Trainer:
             what = "the loss or its gradient is not a number any more"
             raise self._diverged(what, f"step {state.step - back:,}, batch {state.batch - back:,}")
         means = metrics.means()
-        with together():
-            values = {"step": state.step, "epoch": state.epoch + 1, **means}
-            values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-            self.run.record("train", values)
+        values = {"step": state.step, "epoch": state.epoch + 1, **means}
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        self._record("train", values)
         self.progress.train(values)
         if means["gradient_norm"] < VANISHED:
             self._warn(f"gradients have vanished (mean norm {means['gradient_norm']:.1e}): nothing is learned now")
@@ -243,8 +235,7 @@ class Trainer:
                 what = f"training has diverged: {bad[0].replace('_', ' ')} is {metrics[bad[0]]}"
                 raise self._diverged(what, f"step {state.step:,}, the end")
             values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
-            with together():
-                self.run.record("validation", values)
+            self._record("validation", values)
             self.progress.validation(values)
             for sentence in self.task.warnings(metrics):
                 self._warn(sentence)
@@ -252,6 +243,7 @@ class Trainer:
             if score is not None and (state.best_score is None or score > state.best_score):
                 state.best_epoch, state.best_score = state.epoch + 1, score
                 self.run.save_best(state, self.model)
+        self.metrics = Metrics()  # which has not begun before: this time is not that of the next steps
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -279,9 +271,12 @@ class Trainer:
 
     def _warn(self, sentence: str) -> None:
         """Show and record that something has gone wrong; the run goes on."""
-        with together():
-            self.run.record("warning", {"step": self.state.step, "text": sentence})
+        self._record("warning", {"step": self.state.step, "text": sentence})
         self.progress.say(f"warning: {sentence}")
+
+    def _record(self, kind: str, values: Mapping[str, Any]) -> None:
+        with together():
+            self.run.record(kind, values)
 
     def _diverged(self, what: str, place: str) -> UserError | Interrupted | SystemExit:
         kept = list_checkpoints(self.run.checkpoints)
@@ -333,7 +328,7 @@ class Metrics:
     count: int = 0
     tokens: int = 0
     extras: dict[str, Tensor] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=lambda: time.perf_counter())  # noqa: PLW0108 - looked up when it is called
 
     def add(self, batch: Batch, losses: Sequence[Tensor], extras: Sequence[Mapping[str, Tensor]], norm: Tensor) -> None:
         """Take in one step: its whole batch, what each of this rank's micro-batches gave, and the gradient's norm."""

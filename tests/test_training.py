@@ -330,3 +330,23 @@ def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, change: dict[str, Any
 
     with pytest.raises(Interrupted, match=f"the same command .*{how}.* continues"):
         train(Interrupting(Line()), options(tmp_path, **change))
+
+
+def test_the_time_of_a_validation_is_not_that_of_the_next_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by a second a step and by an hour a validation; a step has one token."""
+    now = [0.0]
+    monkeypatch.setattr("minibert.training.time.perf_counter", lambda: now[0])
+
+    class Slow(LineTask):
+        def loss(self, batch: Any) -> Any:
+            now[0] += 1
+            return super().loss(batch)
+
+        def validate(self) -> dict[str, float]:
+            now[0] += 3_600
+            return super().validate()
+
+    train(Slow(Line()), options(tmp_path))
+    assert {record["tokens_per_second"] for record in records(tmp_path, "train")} == {1.0}
