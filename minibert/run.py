@@ -261,7 +261,7 @@ def check_output(options: TrainingOptions) -> Path | None:
         if path and Path(path).resolve() in [each.resolve() for each in replaced]:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} {path} is in --output, which the run replaces: choose another --output")
-    for file in _all_files(folder):
+    for file in (*_all_files(folder), folder / CHECKPOINTS / STEP):
         if file.is_dir() or file.parent.is_file():
             odd = file if file.is_dir() else file.parent
             raise UserError(f"{odd} is in the way of what the run writes: move it, or choose another --output")
@@ -282,8 +282,8 @@ def _all_files(folder: Path) -> list[Path]:
     """The same, whether or not they are there: weights first, options.json last (see `check_output`)."""
     checkpoints = folder / CHECKPOINTS
     model = [folder / name for name in (WEIGHTS, *MODEL_FILES)]
-    best = [checkpoints / EPOCH.replace("*", f"{1:05d}"), *checkpoints.glob(EPOCH)]
-    return list(dict.fromkeys([*model, *list_checkpoints(checkpoints), *best, *(folder / name for name in RUN_FILES)]))
+    unfinished = [*list_checkpoints(checkpoints), *checkpoints.glob(EPOCH)]
+    return list(dict.fromkeys([*model, *unfinished, *(folder / name for name in RUN_FILES)]))
 
 
 def _is_ours(archive: Path) -> bool:

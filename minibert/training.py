@@ -14,6 +14,7 @@ Nothing here waits for the device at each step: sums stay where they are until a
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
@@ -162,7 +163,7 @@ class Trainer:
             torch.manual_seed(self.options.seed + rank())  # ranks drop out other elements of other examples
         with together():
             check_same(identity)
-            self.run.identity = identity
+            self.run.identity = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
             if self.run.resumed:
                 self.state = self.run.resume(self.model, self.optimizer, self.average)
             else:

@@ -267,6 +267,9 @@ def test_an_identity_is_compared_as_json(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(Failing(Line(), 12, SCORES), options(tmp_path), identity={"articles": {"rows": (1, 2), 3: None}})
     train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity={"articles": {"rows": [1, 2], "3": None}})
+    with pytest.raises(Stop):
+        train(Failing(Line(), 12, SCORES), options(tmp_path / "b"), identity={"articles": {"rows": (1, 2), 3: None}})
+    train(LineTask(Line()), options(tmp_path / "b", resume=True), identity={"articles": {"rows": (1, 2), 3: None}})
 
 
 def contents(folder: Path) -> dict[str, bytes]:

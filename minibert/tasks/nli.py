@@ -94,7 +94,7 @@ class NLITask:
         """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
 
         The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
-        the same part of a batch: with `--accumulate`, or on several ranks, they are fewer.
+        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
         """
         options = self.options
         u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
@@ -111,7 +111,7 @@ class NLITask:
         return loss, extras
 
     def validate(self) -> dict[str, float]:
-        """Figures over the validation pairs, whose batches ranks share.
+        """Metrics over the validation pairs, whose batches ranks share.
 
         Mean loss and accuracy; the mean cosine between hypotheses, which is near 1 if the encoder has collapsed; and
         the share of the label that is answered most.
@@ -126,8 +126,8 @@ class NLITask:
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
-        totals = gather([part.double().cpu() for part in (loss, correct, answers, directions)])
-        loss, correct, answers, directions = (sum(parts) for parts in zip(*totals, strict=True))
+        totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
+        loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
         return {
             "validation_loss": loss.item() / count,
             "validation_accuracy": correct.item() / count,
