@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -93,6 +94,21 @@ def test_folders_that_were_made_in_vain_are_removed(tmp_path: Path) -> None:
     with claimed(tmp_path / "c"):
         (tmp_path / "c" / "file").write_text("")
     assert (tmp_path / "c" / "file").exists()
+
+
+def test_a_claim_on_a_folder_that_was_replaced_leaves_the_new_one_to_its_run(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with ExitStack() as other:
+        with claimed(folder) as mine:
+            assert mine() == folder
+            folder.rename(tmp_path / "moved")
+            theirs = other.enter_context(claimed(folder))
+            with pytest.raises(UserError, match="was moved, removed or replaced during the run"):
+                mine()
+        assert theirs() == folder
+        with pytest.raises(UserError, match="is in use by another run"), claimed(folder):
+            pass
+    assert not folder.exists()
 
 
 def test_errors_inside_are_not_taken_for_a_claim(tmp_path: Path) -> None:
