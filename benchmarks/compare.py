@@ -51,12 +51,10 @@ from minibert.device import keep_freed_memory
 from minibert.files import write_json
 from minibert.modern import make_masked_lm
 from minibert.pretrained import load_tokenizer, save_mlm
+from minibert.run import Run
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask, make_classifier
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw, schedule
-from minibert.training.progress import Progress
-from minibert.training.run import total_steps
+from minibert.training import Metrics, Trainer
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ def mlm(options: argparse.Namespace, folder: Path) -> Case:
             notebook.mlm_step(reference, next(loader), optimizer, scheduler)
         return options.steps * ours.batch_size
 
-    return Case("mlm", "articles", their_steps, our_steps(model, task, ours, folder, options.steps))
+    return Case("mlm", "articles", their_steps, our_steps(model, task, ours, options.steps))
 
 
 def nli(options: argparse.Namespace, folder: Path) -> Case:
@@ -223,25 +221,20 @@ def nli(options: argparse.Namespace, folder: Path) -> Case:
             notebook.nli_step(reference, next(loader), optimizer)
         return steps * ours.batch_size
 
-    return Case("nli", "pairs", their_steps, our_steps(model, task, ours, folder, steps))
+    return Case("nli", "pairs", their_steps, our_steps(model, task, ours, steps))
 
 
-def our_steps(model: torch.nn.Module, task: Any, options: Any, folder: Path, steps: int) -> Callable[[], int]:
+def our_steps(model: torch.nn.Module, task: Any, options: Any, steps: int) -> Callable[[], int]:
     """Some more steps of minibert's own loop, at each call."""
-    total = total_steps(task, options)
-    optimizer = adamw(model, options)
-    factor = schedule(options.schedule, total, options.warmup_ratio)
-    (folder / "metrics").mkdir(exist_ok=True)
-    progress = Progress(folder / "metrics" / "metrics.jsonl", total)
-    trainer = Trainer(model, task, optimizer, factor, options, folder / "checkpoints", progress, Place())
+    trainer = Trainer(model, task, Run(options))
     batches = endless_epochs(task)
 
     def run() -> int:
         model.train()
-        window = Window()
         for _ in range(steps):
-            trainer.step(next(batches), window)
-        window.means()  # what a line of progress needs
+            trainer.step(next(batches))
+        trainer.metrics.means()  # what a line of progress needs
+        trainer.metrics = Metrics()
         return steps * options.batch_size
 
     return run

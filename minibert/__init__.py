@@ -1,7 +1,7 @@
 """minibert: a BERT small enough to read in an evening.
 
 Read the package in this order: config, model/ (embeddings, attention, encoder, mlm, pooling, siamese), data/,
-training/, tasks/, pretrained/, inference, evaluation.
+training, run, checkpoint, tasks/, pretrained/, inference, evaluation.
 """
 
 from __future__ import annotations

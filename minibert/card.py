@@ -12,6 +12,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 import minibert
 from minibert.config import MLMOptions, NLIOptions
 from minibert.errors import UserError
@@ -55,17 +57,24 @@ def _card(folder: Path) -> str:
     records = read_records(folder / "metrics.jsonl")
     kind = NLIOptions if "encoder" in options else MLMOptions
     script = "train_nli.py" if kind is NLIOptions else "train_mlm.py"
-    tags = "sentence-similarity" if kind is NLIOptions else "fill-mask"
     flags = shlex.join(_flags(options, kind))
+    report = read_json(folder / EVALUATION, "") if (folder / EVALUATION).exists() else None
+    name = folder.resolve().name
+    header = ModelCardData(
+        pipeline_tag="sentence-similarity" if kind is NLIOptions else "fill-mask",
+        tags=["minibert", "bert"],
+        model_name=name,
+        eval_results=None if report is None else [_result(report)],
+    )
     parts = [
-        f"---\npipeline_tag: {tags}\ntags: [minibert, bert]\n---",
-        f"# {folder.resolve().name}",
+        f"---\n{header.to_yaml()}\n---",
+        f"# {name}",
         f"Trained by minibert {minibert.__version__}: `python {script} {flags}`.",
         "## Data",
         _data(options, records[0]),
-        "## Figures",
-        *_figures(records),
-        *(_evaluation(read_json(folder / EVALUATION, "")) if (folder / EVALUATION).exists() else []),
+        "## Metrics",
+        *_metrics(records),
+        *([] if report is None else _evaluation(report)),
         "## Limits",
         _LIMITS[kind],
     ]
@@ -93,7 +102,7 @@ def _data(options: dict[str, Any], start: dict[str, Any]) -> str:
     return f"{start['articles']:,} texts, {start['tokens']:,} tokens, from {options['data']}."
 
 
-def _figures(records: list[dict[str, Any]]) -> list[str]:
+def _metrics(records: list[dict[str, Any]]) -> list[str]:
     """What was measured before, during and after training."""
     start, end = records[0], records[-1]
     validations = [record for record in records if record["kind"] == "validation"]
@@ -106,6 +115,18 @@ def _figures(records: list[dict[str, Any]]) -> list[str]:
         _table(["epoch", "step", *(name.replace("_", " ") for name in names)], rows),
         f"To compare with: {', '.join(baselines)}. {start['parameters']:,} parameters, {seconds}.",
     ]
+
+
+def _result(report: dict[str, Any]) -> EvalResult:
+    """What the Hub shows of an evaluation."""
+    return EvalResult(
+        task_type="text-classification",
+        dataset_type=report["data"],
+        dataset_name=report["data"],
+        dataset_split=report["split"],
+        metric_type="accuracy",
+        metric_value=report["accuracy"],
+    )
 
 
 def _evaluation(report: dict[str, Any]) -> list[str]:

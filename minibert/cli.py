@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from minibert.config import TrainingOptions
-from minibert.errors import Interrupted, UserError, os_error_text, printable
+from minibert.errors import Interrupted, UserError, os_error_text, printable, reason
 
 Options = TypeVar("Options")
 
@@ -92,23 +93,86 @@ def _metavar(kind: Any) -> str:
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and turn what a person can put right into one line and an exit status.
 
-    2: something the user can mend. 130 and 143: stopped by SIGINT and SIGTERM. A bug keeps its traceback.
+    2: something the user can mend, a full standard output among it, which is said when all else has been done. 130, 143
+    and 129: stopped by SIGINT, SIGTERM and SIGHUP. A bug keeps its traceback.
     """
-    try:
-        main()
-    except UserError as error:
-        _leave(f"error: {' '.join(str(error).split())}", error.status)
-    except Interrupted as stop:
-        _leave(str(stop), stop.status)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
-    except BrokenPipeError:  # `evaluate.py | head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        _leave(f"error: {os_error_text(error)}", UserError.status)
+    with _lasting_streams() as stdout:
+        try:
+            main()
+        except UserError as error:
+            _leave(f"error: {' '.join(str(error).split())}", error.status)
+        except Interrupted as stop:
+            _leave(str(stop), stop.status)
+        except KeyboardInterrupt:
+            _leave("interrupted", 130)
+        except OSError as error:
+            _leave(f"error: {os_error_text(error)}", UserError.status)
+        stdout.flush()
+        if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
+            _leave(f"error: can't write to the standard output: {reason(stdout.error)}", UserError.status)
 
 
 def _leave(line: str, status: int) -> None:
     print(printable(line), file=sys.stderr)
     sys.exit(status)
+
+
+class _Lasting:
+    """A stream that a script survives: once nobody reads it any more, or its disk is full, what is written is dropped.
+
+    Hours of training must not end because of a line of progress: not by `train_mlm.py | head`, nor with its terminal.
+
+    Attributes:
+        stream: standard output or standard error.
+        error: what went wrong with it, if something has.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # nor because of a letter that the terminal does not have
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        if self.error is None:
+            try:
+                action()
+            except OSError as error:
+                self.error = error
+                with suppress(OSError):  # what is left in its buffer goes nowhere, too
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def _lasting_streams() -> Iterator[_Lasting]:
+    """Within it, standard output and error are there, whether or not the script was started with them.
+
+    Returns:
+        standard output.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, before a file of the run's gets it
+    before = sys.stdout, sys.stderr
+    stdout, stderr = (_Lasting(stream or io.StringIO()) for stream in before)
+    sys.stdout, sys.stderr = stdout, stderr
+    try:
+        yield stdout
+    finally:
+        stdout.flush()
+        stderr.flush()
+        sys.stdout, sys.stderr = before

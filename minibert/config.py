@@ -24,13 +24,13 @@ LABELS = ("entailment", "neutral", "contradiction")
 # Where the defaults of a training's options come from: the notebook, or what was found to do better (docs/recipe.md).
 RECIPES = ("notebook", "strong")
 
-# What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
+# What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training).
 SCHEDULES = ("constant", "linear")
 
 # How a sentence's token vectors become one (minibert.sbert).
 POOLINGS = ("mean", "cls", "max")
 
-# Which weights are decayed (minibert.training.optim).
+# Which weights are decayed (minibert.training).
 DECAYED = ("all", "matrices")
 
 # The numbers that training computes with (minibert.device).

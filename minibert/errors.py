@@ -24,7 +24,7 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and it has saved its place.
+    """A signal asked the run to stop, and it has saved its state.
 
     Attributes:
         signal: the signal's number.

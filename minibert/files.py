@@ -6,26 +6,27 @@ SHA256SUMS, the checksums of all its files in the form that `sha256sum --check` 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from minibert.errors import UserError, os_error_text, reason
 
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial-"  # how the names begin under which files are written
+LOCK = ".lock"
 
 # The most bytes of a JSON file or a vocabulary: thirty times the tokenizer.json of a BERT for a hundred languages.
 MOST_TEXT = 2**26
@@ -46,7 +47,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, SafetensorError) as error:  # to safetensors, a full disk is an error of its own
         raise UserError(f"can't write {path}: {reason(error)}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # gone with its folder
+            partial.unlink(missing_ok=True)
 
 
 def finish_file(file: Path) -> None:
@@ -59,9 +61,16 @@ def finish_file(file: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_file` for a JSON value."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    """`write_file` for a JSON value.
+
+    Raises:
+        UserError: it can't be written, or holds a number that is not finite, which JSON has no word for.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise UserError(f"can't write {path}: what it is to hold has numbers that are not finite") from error
+    write_file(path, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def is_file(path: Path, most: int | None = None) -> bool:
@@ -189,35 +198,68 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def content_hash(path: Path) -> str:
+    """What a file, or all the files of a folder, hold; where they are and when they were written does not count.
+
+    Raises:
+        UserError: there is nothing of that name, or it can't be read.
+    """
+    try:
+        if not path.is_dir():
+            return _sha256(path)
+        files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+        listing = "".join(f"{_sha256(file)}  {name}\n" for name, file in files)
+    except OSError as error:
+        raise UserError(f"can't read {path}: {reason(error)}") from error
+    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[Callable[[], Path]]:
     """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.
 
-    What a dead process was writing there, or as the folder's zip beside it, is removed. A folder that is still empty at
-    the end is removed, too, and so are those above it that were made for it.
+    The folder holds a file `.lock` meanwhile. A folder with nothing else in it at the end is removed, and so are those
+    above it that were made for it.
 
+    Returns:
+        a function that gives the folder as long as it is the claimed one, and raises a UserError once it has been
+        moved, removed or replaced: files are written by path, and what has that path now may be another's.
     Raises:
         UserError: another process has the folder, or it can't be made.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock, path = FileLock(folder / LOCK, timeout=0), folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        lock.acquire()
+        held = path.stat()
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output") from error
     except OSError as error:
         raise UserError(f"can't write to {folder}: {reason(error)}") from error
+
+    def ours() -> bool:
+        try:
+            return os.path.samestat(path.stat(), held)  # no other file can have its number while it is open
+        except OSError:
+            return False
+
+    def checked() -> Path:
+        if not ours():
+            raise UserError(f"{folder} was moved, removed or replaced during the run: nothing more is written to it")
+        return folder
+
     try:
-        if not lock(handle, wait=False):
-            raise UserError(f"{folder} is in use by another run: wait for its end, or choose another --output")
-        for partial in [*folder.rglob(f"{PARTIAL}*"), *_partial_zips(folder)]:
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)  # gone with its folder
-        yield
+        yield checked
     finally:
         with suppress(OSError):
-            for path in made:
-                path.rmdir()
-        os.close(handle)
+            if ours():
+                path.unlink()  # still locked: whoever waits for this very file finds it gone, and makes a new one
+                for each in made:
+                    each.rmdir()
+        lock.release()
 
 
 def zip_path(folder: Path) -> Path:
@@ -226,22 +268,15 @@ def zip_path(folder: Path) -> Path:
     return named.with_name(f"{named.name}.zip")
 
 
-def _partial_zips(folder: Path) -> list[Path]:
-    """The names under which `write_file` has begun on `zip_path(folder)`, in whatever process."""
-    target = zip_path(folder)
-    name = re.compile(rf"{re.escape(PARTIAL)}\d+-{re.escape(target.name)}")
-    return [path for path in target.parent.glob(f"{PARTIAL}*") if name.fullmatch(path.name)]
+def remove_partial(folder: Path, *patterns: str) -> None:
+    """Remove what dead processes have begun to write directly in a folder, if the file's name was to be like that."""
+    for file in folder.glob(f"{PARTIAL}*"):
+        number, _, name = file.name.removeprefix(PARTIAL).partition("-")
+        if number.isdigit() and any(fnmatchcase(name, pattern) for pattern in patterns):
+            file.unlink(missing_ok=True)
 
 
-def lock(handle: int | BinaryIO, wait: bool) -> bool:
-    """Have an open file or folder to this process, until it is closed or the process has died.
-
-    Args:
-        handle: what is open.
-        wait: until another process that has it lets go; otherwise the answer is False.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def remove_staged(folder: Path) -> None:
+    """The same of folders that `write_folder` has begun."""
+    for staging in folder.glob(f"{PARTIAL}*/"):
+        shutil.rmtree(staging, ignore_errors=True)

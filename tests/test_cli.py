@@ -1,6 +1,7 @@
 """Proves that flags are the options, that `--help` loads nothing heavy, and that errors are one line with status 2."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,66 @@ def test_ways_to_leave(error: BaseException, line: str, status: int, capsys: pyt
         run(main)
     assert leave.value.code == status
     assert capsys.readouterr() == ("", line)
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from minibert.cli import run
+from minibert.errors import UserError
+
+def main():
+    for number in range(int(sys.argv[1])):
+        print("line", number, "\\xfcber \\U0001f431")
+        print("a bar", file=sys.stderr)
+    with open("done", "wb", buffering=0) as file:
+        file.write(b"all")
+        for descriptor in (1, 2):  # as a library of C code does
+            if file.fileno() <= 2:
+                os.write(descriptor, b"noise")
+    if sys.argv[2] == "wrong":
+        raise UserError("something is wrong")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("count", [1, 5_000])
+@pytest.mark.parametrize("ending", ["well", "wrong"])
+@pytest.mark.parametrize(
+    ("redirection", "gone", "status"),
+    [
+        ("", "", 0), ("", "out", 0), ("", "err", 0), ("", "out err", 0), ("2>/dev/full", "out", 0), (">&-", "", 0),
+        ("2>&-", "", 0), (">&- 2>&-", "", 0), ("<&- >&- 2>&-", "", 0), (">&-", "err", 0), ("2>/dev/full", "", 0),
+        (">/dev/full", "", 2), (">/dev/full 2>/dev/full", "", 2), (">/dev/full 2>&-", "", 2),
+        (">&- 2>/dev/full", "", 0),
+    ],
+)  # fmt: skip
+def test_a_script_outlives_its_streams(
+    tmp_path: Path, redirection: str, gone: str, status: int, ending: str, count: int
+) -> None:
+    """It does all it has to do. What was to be said and could not be is an error, unless nobody wanted to hear it.
+
+    Args:
+        redirection: as in a shell.
+        gone: the streams whose reader ends at once.
+    """
+    command = ["sh", "-c", f'exec "$0" -c "$@" {redirection}', sys.executable, SCRIPT, str(count), ending]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    end, nobody = os.pipe()
+    os.close(end)
+    out, err = (nobody if name in gone else subprocess.PIPE for name in ("out", "err"))
+    done = subprocess.run(command, stdout=out, stderr=err, cwd=tmp_path, env=environment, text=True, check=False)
+    os.close(nobody)
+    assert done.returncode == (2 if ending == "wrong" else status)
+    assert (tmp_path / "done").read_bytes() == b"all"
+    if "out" not in gone and not redirection.startswith((">", "<")):
+        assert done.stdout == "".join(f"line {number} \\xfcber \\U0001f431\n" for number in range(count))
+    if "err" not in gone and "2>" not in redirection:
+        full = ["error: can't write to the standard output: No space left on device"] if status else []
+        left = [line for line in done.stderr.splitlines() if line != "a bar"]
+        assert left == (["error: something is wrong"] if ending == "wrong" else full)
+        assert done.stderr.count("a bar") == count
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -20,7 +20,7 @@ from minibert.card import write_card
 from minibert.cli import parse_options
 from minibert.config import LABELS, MLMOptions, NLIOptions
 from minibert.errors import UserError
-from minibert.training.progress import Progress
+from minibert.progress import Progress
 from tests.metrics import records
 
 ROOT = Path(__file__).parent.parent

@@ -21,11 +21,17 @@ ALLOWED = {
     "cli": {"config", "errors"},
     "model": {"config"},
     "data": {"config", "errors", "files"},
-    "training": {"card", "config", "device", "errors", "files", "plots"},
     "drawing": {"config", "errors", "evaluation", "files"},
     "plots": {
         "cli", "config", "data", "device", "drawing", "errors", "evaluation", "files", "inference", "pretrained",
     },
+    "distributed": {"errors"},
+    "progress": set(),
+    "checkpoint": {"distributed", "errors", "files"},
+    "run": {
+        "card", "checkpoint", "config", "device", "distributed", "errors", "files", "plots", "pretrained", "progress",
+    },
+    "training": {"checkpoint", "config", "distributed", "errors", "progress", "run"},
     "inference": {"data", "errors", "model"},
     "demo": {"cli", "config", "drawing", "errors", "inference", "plots", "pretrained"},
     "evaluation": {"config", "inference"},
@@ -33,6 +39,7 @@ ALLOWED = {
     "tasks": {
         "card", "config", "data", "device", "drawing", "errors", "evaluation", "files", "inference", "model", "plots",
         "pretrained", "training",
+        "checkpoint", "distributed", "progress", "run",
     },
     "train_mlm": {"cli", "config", "tasks"},
     "train_nli": {"cli", "config", "tasks"},

@@ -16,6 +16,7 @@ finish names it. What a dead run leaves behind is told from work in progress by 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -34,7 +35,7 @@ from minibert.data.sources import Articles, Texts
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, encode_chunks, id_type
 from minibert.errors import UserError, reason
-from minibert.files import finish_file, lock
+from minibert.files import finish_file
 
 FORMAT = 1  # part of the key: to be raised when the ids of the same text, or the files, come to be others
 IDS, STARTS, ABOUT, LOCK, BUILDING = "ids.bin", "starts.bin", "store.json", ".lock", ".building-"
@@ -194,3 +195,17 @@ def _locked(cache: Path) -> Iterator[None]:
     with (cache / LOCK).open("ab") as file:
         lock(file, wait=True)
         yield
+
+
+def lock(handle: int | BinaryIO, wait: bool) -> bool:
+    """Have an open file or folder to this process, until it is closed or the process has died.
+
+    Args:
+        handle: what is open.
+        wait: until another process that has it lets go; otherwise the answer is False.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -6,6 +6,7 @@ Source: the notebook, Task 3.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from minibert.card import CARD, EVALUATION, write_card
@@ -13,7 +14,7 @@ from minibert.config import LABELS, EvaluateOptions
 from minibert.data.sources import load_pairs
 from minibert.device import pick_device
 from minibert.drawing import need_matplotlib
-from minibert.errors import UserError
+from minibert.errors import UserError, os_error_text
 from minibert.evaluation import figures, report_text
 from minibert.files import write_json
 from minibert.plots import plot_confusion
@@ -46,13 +47,38 @@ def evaluate(options: EvaluateOptions) -> None:
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
     )
-    print(f"{path} on the {options.split} split of {options.data}{control}\n")
-    print(report_text(result))
-    default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
-    plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default)
     record = {"model": str(path), "data": options.data, "split": options.split, **result}
-    if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
-        write_json(path / EVALUATION, record)
-        write_card(path)
-    if options.json:
-        write_json(Path(options.json), record)
+    default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+
+    def write_record() -> None:
+        if options.json:
+            write_json(Path(options.json), record)
+
+    def add_to_card() -> None:
+        if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
+            write_json(path / EVALUATION, record)
+            write_card(path)
+
+    print(f"{path} on the {options.split} split of {options.data}{control}\n\n{report_text(result)}", flush=True)
+    all_of(
+        write_record,
+        lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),
+        add_to_card,
+    )
+
+
+def all_of(*actions: Callable[[], object]) -> None:
+    """Do each, whether or not another one fails.
+
+    Raises:
+        UserError: what has failed, all in one line.
+    """
+    failures = []
+    for action in actions:
+        try:
+            action()
+        except Exception as error:  # of a picture, it may be anything
+            text = os_error_text(error) if isinstance(error, OSError) else str(error)
+            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
+    if failures:
+        raise UserError("; ".join(failures))

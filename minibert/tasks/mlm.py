@@ -18,6 +18,7 @@ from torch import Tensor
 from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.card import write_card
+from minibert.checkpoint import tensors_hash
 from minibert.config import IGNORED, MLMOptions, ModelConfig
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Articles, load_articles
@@ -25,17 +26,20 @@ from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenStore
 from minibert.device import compile_blocks, describe, keep_freed_memory
+from minibert.distributed import gather, rank, ranks, together, world_size
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
+from minibert.files import content_hash
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.modern import make_masked_lm, point_at_neighbours
 from minibert.pretrained import load_mlm, load_tokenizer, save_mlm
-from minibert.training.distributed import gather, rank, ranks, together, world_size
-from minibert.training.progress import heading
-from minibert.training.run import examples_per_step, open_run, run_training, total_steps
+from minibert.progress import heading
+from minibert.run import open_run
+from minibert.training import examples_per_step, total_steps, train
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
+MOST_LOSS = 700.0  # nats; the exponential of more is no float
 
 
 class MLMTask:
@@ -99,11 +103,18 @@ class MLMTask:
         count = sum(batch.count for batch in self.held_out)
         loss = sum(gather(float(sum(loss for loss, _ in totals)))) / count
         accuracy = sum(gather(float(sum(extras["accuracy"] for _, extras in totals)))) / count
-        return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": math.exp(loss)}
+        perplexity = math.exp(loss) if loss < MOST_LOSS else math.inf
+        return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": perplexity}
 
-    def warnings(self, _: Mapping[str, float], /) -> list[str]:
-        """None: what a loss may be says nothing of what is wrong."""
-        return []
+    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
+        """A loss that no guesser has: one that takes all tokens for equally likely has ln V."""
+        blind = math.log(self.model.bert.config.vocab_size)
+        if metrics["held_out_loss"] < 2 * blind:
+            return []
+        return [
+            f"training diverges: the held-out loss is {metrics['held_out_loss']:.1f}, and that of a blind guess is"
+            f" {blind:.1f}; a lower --learning-rate usually helps"
+        ]
 
     def baseline(self) -> tuple[float, float]:
         """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens.
@@ -159,50 +170,56 @@ def pretrain(asked: MLMOptions) -> None:
     """All of train_mlm.py: read, tokenise, train, save.
 
     Raises:
-        UserError: an option, a path or a file is wrong, or the loss stops being a number.
-        Interrupted: a signal came, and the run's place is saved.
+        UserError: an option, a path or a file is wrong, or the loss diverges.
+        Interrupted: a signal came, and the run's state is saved.
     """
     # The toy world has to work without a network and has few words: it learns its own vocabulary.
     vocab = asked.start_from or asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
+    if not asked.start_from:
+        asked.model_config(asked.vocab_size, pad_token_id=0)  # refuses a shape that makes no sense, before any work
     keep_freed_memory()
-    with open_run(replace(asked, vocab=vocab)) as (options, device):
+    with open_run(replace(asked, vocab=vocab)) as run:
+        options = run.options
         with together():
-            tokenizer, train, held_out = read_articles(options)
-
-            model = make_model(options, tokenizer).to(device)
+            started_from = load_start(options)
+            tokenizer, train_texts, held_out, source = read_articles(options)
+            model = started_from or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+            identity = {"articles": source, "vocabulary": tokenizer.fingerprint()}
+            if started_from:
+                identity["start model"] = tensors_hash(model.state_dict())
+            model.to(run.device)
             if options.compile:
-                compile_blocks(device)
+                compile_blocks(run.device)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             heading("model", f"{_shape(model.bert.config)}: {parameters / 1e6:.1f} M parameters")
 
-            task = MLMTask(model, train, held_out, tokenizer, options)
+            task = MLMTask(model, train_texts, held_out, tokenizer, options)
             if not task.steps_per_epoch:
                 raise UserError(
-                    f"{options.data} has {train.tokens:,} tokens to train on, fewer than the {options.max_length:,} of"
-                    " one block: give more text, a smaller --max-length, or --no-blocks"
+                    f"{options.data} has {train_texts.tokens:,} tokens to train on, fewer than the"
+                    f" {options.max_length:,} of one block: give more text, a smaller --max-length, or --no-blocks"
                 )
-            if not options.start_from:
+            if not started_from:
                 prepare(task, options)
             unigram_loss, unigram_accuracy = task.baseline()
-            steps = total_steps(task, options)
-            what = "blocks" if options.blocks else "articles"
-            heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(device, world_size())}")
+            steps, what = total_steps(task, options), "blocks" if options.blocks else "articles"
+            heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(run.device, world_size())}")
             heading(
                 "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency"
             )
             start = {
                 "parameters": parameters,
-                "articles": len(train),
-                "tokens": train.tokens,
+                "articles": len(train_texts),
+                "tokens": train_texts.tokens,
                 "unigram_loss": unigram_loss,
                 "unigram_accuracy": unigram_accuracy,
             }
 
-        def save(folder: Path) -> None:
-            save_mlm(folder, model, tokenizer)
-            write_card(folder)
-
-        run_training(model, task, options, start, save)
+        train(model, task, run, identity=identity, start=start)
+        if rank() == 0:
+            save_mlm(run.folder, model, tokenizer)
+            write_card(run.folder)
+            run.finish()
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:
@@ -214,14 +231,14 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
         point_at_neighbours(task.model.bert)
 
 
-def make_model(options: MLMOptions, tokenizer: WordPieceTokenizer) -> BertForMaskedLM:
-    """A new model, or the one in `--start-from`, whose shape is its own.
+def load_start(options: MLMOptions) -> BertForMaskedLM | None:
+    """The model in `--start-from`, whose shape is its own; None if a new one is to be made.
 
     Raises:
         UserError: there is no such model, or it reads fewer tokens than `--max-length`.
     """
     if not options.start_from:
-        return make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+        return None
     model, _, unused = load_mlm(options.start_from, options.dropout)
     if options.max_length > model.bert.config.max_position_embeddings:
         raise UserError(
@@ -237,8 +254,8 @@ def _shape(config: ModelConfig) -> str:
     return f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
 
 
-def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore]:
-    """The vocabulary, the articles to train on and the ones held out, as token ids."""
+def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore, str]:
+    """The vocabulary, the articles to train on and the ones held out, as token ids; and what the source holds."""
     articles = load_articles(
         options.data,
         max_articles=options.max_articles,
@@ -254,7 +271,7 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, 
     heading("tokens", f"{train.tokens:,}, {kept} of each article")
     heading("store", f"{'reused from' if stored.reused else 'written to'} {stored.folder}")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-    return tokenizer, train, held_out
+    return tokenizer, train, held_out, content_hash(Path(options.data)) if Path(options.data).exists() else options.data
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:

@@ -5,11 +5,12 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.card import write_card
+from minibert.checkpoint import tensors_hash
 from minibert.config import LABELS, NLIOptions
 from minibert.data.batching import (
     Batch,
@@ -31,18 +33,20 @@ from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
 from minibert.device import compile_blocks, describe
+from minibert.distributed import gather, rank, ranks, together, world_size
 from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.masking import hide_tokens
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
+from minibert.progress import heading
+from minibert.run import open_run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
-from minibert.training.distributed import gather, rank, ranks, together, world_size
-from minibert.training.progress import heading
-from minibert.training.run import examples_per_step, open_run, run_training, total_steps
+from minibert.training import examples_per_step, total_steps, train
 
 COLLAPSED = 0.99  # mean cosine between sentences
+DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
 
 
 class NLITask:
@@ -91,7 +95,7 @@ class NLITask:
         """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
 
         The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
-        the same part of a batch: with `--accumulate`, or on several ranks, they are fewer.
+        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
         """
         options = self.options
         u, v, features, logits = self.forward(batch)
@@ -119,7 +123,7 @@ class NLITask:
         return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
 
     def validate(self) -> dict[str, float]:
-        """Figures over the validation pairs, whose batches ranks share.
+        """Metrics over the validation pairs, whose batches ranks share.
 
         Mean loss and accuracy; the mean cosine between hypotheses, which is near 1 if the encoder has collapsed; and
         the share of the label that is answered most.
@@ -133,8 +137,8 @@ class NLITask:
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
-        totals = gather([part.double().cpu() for part in (loss, correct, answers, directions)])
-        loss, correct, answers, directions = (sum(parts) for parts in zip(*totals, strict=True))
+        totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
+        loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
         return {
             "validation_loss": loss.item() / count,
             "validation_accuracy": correct.item() / count,
@@ -142,15 +146,20 @@ class NLITask:
             "most_answered": answers.max().item() / count,
         }
 
-    def warnings(self, figures: Mapping[str, float], /) -> list[str]:
+    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
         """A collapsed encoder, and a classifier with one answer."""
         found = []
-        if figures["mean_cosine"] > COLLAPSED:
+        if metrics["mean_cosine"] > COLLAPSED:
             found.append(
-                f"the encoder has collapsed: the mean cosine between sentences is {figures['mean_cosine']:.3f}, so all"
+                f"the encoder has collapsed: the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all"
                 " look alike; a lower --learning-rate or another --encoder usually helps"
             )
-        if figures["most_answered"] == 1:
+        if metrics["validation_loss"] > DIVERGED:
+            found.append(
+                f"training diverges: the validation loss is {metrics['validation_loss']:.1f}; a lower --learning-rate"
+                " usually helps"
+            )
+        if metrics["most_answered"] == 1:
             found.append("every validation pair is given the same label; a lower --learning-rate usually helps")
         return found
 
@@ -205,39 +214,51 @@ def finetune(asked: NLIOptions) -> None:
     """All of train_nli.py: read, tokenise, train, save.
 
     Raises:
-        UserError: an option, a path or a file is wrong, or the loss stops being a number.
-        Interrupted: a signal came, and the run's place is saved.
+        UserError: an option, a path or a file is wrong, or the loss diverges.
+        Interrupted: a signal came, and the run's state is saved.
     """
-    with open_run(asked) as (options, device):
+    with open_run(asked) as run:
+        options = run.options
         with together():
             model, tokenizer = make_classifier(options)
-            model.to(device)
+            identity = {
+                "encoder": tensors_hash(model.encoder.bert.state_dict(), str(model.encoder.bert.config)),
+                "vocabulary": tokenizer.fingerprint(),
+            }
+            model.to(run.device)
             if options.compile:
-                compile_blocks(device)
-            train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
+                compile_blocks(run.device)
+            pairs = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
             validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
-            heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+            identity |= {"training pairs": _identity(pairs), "validation pairs": _identity(validation)}
+            heading("pairs", f"{len(pairs):,} to train on, {len(validation):,} for validation, from {options.data}")
             if options.hypothesis_only:
                 heading("control", "the premises are emptied: what is reached now is reached without inference")
 
-            task = NLITask(model, tokenizer, train, validation, options)
+            task = NLITask(model, tokenizer, pairs, validation, options)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             majority = float(np.bincount(validation.labels).max() / len(validation))
-            steps = total_steps(task, options)
             heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-            heading("training", f"{steps:,} steps of {task.step_size} pairs on {describe(device, world_size())}")
+            steps, where = total_steps(task, options), describe(run.device, world_size())
+            heading("training", f"{steps:,} steps of {task.step_size} pairs on {where}")
             heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
-            start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
+            start = {"parameters": parameters, "pairs": len(pairs), "majority_accuracy": majority}
 
-        def save(folder: Path) -> None:
+        train(model, task, run, identity=identity, start=start)
+        if rank() == 0:
             if options.calibrate:
                 heading("calibrated", f"logits divided by {task.calibrate():.3f}")
-            save_classifier(folder, model, tokenizer, options.max_length, options.hypothesis_only)
-            write_card(folder)
+            save_classifier(run.folder, model, tokenizer, options.max_length, options.hypothesis_only)
+            write_card(run.folder)
             if options.zip:
-                heading("zipped", str(zip_classifier(folder)))
+                heading("zipped", str(zip_classifier(run.folder)))
+            run.finish()
 
-        run_training(model, task, options, start, save)
+
+def _identity(pairs: Pairs) -> str:
+    """What pairs are, wherever they are."""
+    content = json.dumps([pairs.premises, pairs.hypotheses, pairs.labels.tolist()])
+    return f"{len(pairs):,} pairs {hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:

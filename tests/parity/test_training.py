@@ -29,10 +29,11 @@ from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.pretrained.loading import load_encoder
 from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.run import open_run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
-from minibert.training.run import run_training
+from minibert.training import train
 from tests.metrics import records
 from tests.parity.conftest import near
 from tests.parity.text import ARTICLES
@@ -84,7 +85,8 @@ def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, t
     for _, batch in zip(range(STEPS), task.batches(0, 0), strict=False):
         expected.append(mlm_step(reference, padded(batch, options.max_length), optimizer, scheduler, options.clip))
 
-    run_training(model, task, options, {}, lambda folder: save_mlm(folder, model, vocabulary))
+    with open_run(options) as run:
+        train(model, task, run, identity={}, start={})
     differences = np.abs(np.subtract(losses(tmp_path / "run"), expected))
     assert len(differences) == STEPS
     assert expected[-1] < expected[0] - 1  # something has been learned
@@ -127,7 +129,8 @@ def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokeni
     moved = max((tensor - before[name]).abs().max().item() for name, tensor in reference.state_dict().items())
     assert moved > 5e-4  # something has been learned, and fifty times what the weights may differ by
 
-    run_training(model, task, options, {}, lambda _: None)
+    with open_run(options) as run:
+        train(model, task, run, identity={}, start={})
     differences = np.abs(np.subtract(losses(folder / "run"), expected))
     assert len(differences) == STEPS
     near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)

@@ -84,7 +84,7 @@ def kill_at_random(task: str, output: Path) -> list[list[str]]:
             deaths.append(underway(output))
         else:
             assert process.exitcode == 0
-        if (output / "model.safetensors").exists() and not (output / "checkpoints").exists():
+        if (output / "model.safetensors").exists() and not any((output / "checkpoints").glob("step-*")):
             shutil.rmtree(output)  # it has escaped: once more from the beginning
     process = start(go_on, task, output, out=out)
     process.join()

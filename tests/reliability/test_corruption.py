@@ -24,8 +24,7 @@ from minibert.files import CHECKSUMS
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.pretrained.saving import MODEL_FILES
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.training.run import check_output
-from tests.training.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, options, train
 
 # Of a model with a projection; without one, the pooling's place is another.
 FILES = [name for name in MODEL_FILES if name != "1_Pooling/config.json"]
@@ -248,7 +247,7 @@ def test_a_damaged_checkpoint(tmp_path: Path, damage: Damage) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(whole, options(tmp_path / "run", save_every=4), stop)
-    for name in ("step-00000021.safetensors", "best.safetensors"):
+    for name in ("step-00000021.safetensors", "epoch-00002.safetensors"):
         chance, file = random.Random(name), tmp_path / "run" / "checkpoints" / name
         data = file.read_bytes()
         for case in range(CASES // 2):
@@ -257,7 +256,6 @@ def test_a_damaged_checkpoint(tmp_path: Path, damage: Damage) -> None:
             (copy / "checkpoints" / name).write_bytes(damage(data, chance))
             resumed = LineTask(Line(), [0.5, 0.8, 0.6])
             try:
-                check_output(options(copy, save_every=4, resume=True))
                 train(resumed, options(copy, save_every=4, resume=True))
             except UserError as error:
                 assert len(str(error).splitlines()) == 1

@@ -16,7 +16,7 @@ from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
-from minibert.tasks.mlm import MLMTask, make_model, prepare
+from minibert.tasks.mlm import MLMTask, load_start, prepare
 from tests.conftest import TEXTS
 
 
@@ -154,11 +154,12 @@ def test_a_model_is_trained_further_with_this_runs_dropout(
 ) -> None:
     before = make_masked_lm(config)
     save_mlm(tmp_path, before, tokenizer)
-    model = make_model(MLMOptions(start_from=str(tmp_path), dropout=0.3, max_length=19), tokenizer)
+    model = load_start(MLMOptions(start_from=str(tmp_path), dropout=0.3, max_length=19))
+    assert model is not None
     assert model.bert.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before.state_dict()[name]), name
     with pytest.raises(UserError, match=r"--max-length 20: the model in .* has 19 positions"):
-        make_model(MLMOptions(start_from=str(tmp_path), max_length=20), tokenizer)
+        load_start(MLMOptions(start_from=str(tmp_path), max_length=20))
     with pytest.raises(UserError, match="--vocab and --start-from"):
         MLMOptions(start_from=str(tmp_path), vocab="vocab.txt")

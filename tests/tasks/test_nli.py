@@ -165,6 +165,7 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
 def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
     task = make(config, tokenizer)
     torch.nn.init.normal_(task.model.classifier.weight, std=3)
+    torch.nn.init.normal_(task.model.classifier.bias, std=3)  # it is divided, too
     predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
     task.validation_labels = predictions.labels.copy()
     task.validation_labels[0] = (task.validation_labels[0] + 1) % 3  # four of five are right

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -82,13 +82,26 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def largest(value: int) -> int:
-    """The largest of the ranks' values, on every rank; 0.3 ms between two processes of one machine."""
+def all_reduce_max(value: int) -> int:
+    """The greatest of the ranks' values, on every rank; 0.3 ms between two processes of one machine."""
     if world_size() == 1:
         return value
     tensor = torch.tensor(value)  # on the CPU, so that no rank waits for its device
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return int(tensor)
+
+
+def check_same(identity: Mapping[str, Any]) -> None:
+    """Refuse ranks that have read different things; all ranks call it.
+
+    Raises:
+        UserError: on all of them, naming the first thing and the first rank that differ from rank 0.
+    """
+    first, *others = gather(dict(identity))
+    for number, other in enumerate(others, start=1):
+        for name in sorted(first.keys() | other.keys()):
+            if first.get(name) != other.get(name):
+                raise UserError(f"rank {number} has other {name} than rank 0: all ranks have to read the same")
 
 
 @contextmanager

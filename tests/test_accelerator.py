@@ -25,13 +25,11 @@ from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
 from minibert.modern import make_masked_lm
+from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
-from minibert.training.averaging import average_of
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw
-from minibert.training.progress import Progress
+from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -49,11 +47,8 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device
     return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).to(device), tokenizer, pairs, pairs, options)
 
 
-def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
-    optimizer = adamw(task.model, task.options)
-    progress = Progress(folder / "metrics.jsonl", 10)
-    average = average_of(task.model) if task.options.average else None
-    return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place(), average)
+def trainer(task: MLMTask | NLITask) -> Trainer:
+    return Trainer(task.model, task, Run(task.options))
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"average": True}], ids=str)
@@ -61,19 +56,17 @@ def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
 def test_a_step_waits_for_no_device(
     config: ModelConfig,
     tokenizer: WordPieceTokenizer,
-    tmp_path: Path,
     make: Callable[..., Any],
     changes: dict[str, Any],
 ) -> None:
     task = make(config, tokenizer, META, **changes)
-    window = Window()
-    training = trainer(task, tmp_path)
+    training = trainer(task)
     for batch in task.batches(0, 0):
-        training.step(batch, window)
-    assert len(window.losses) == task.steps_per_epoch
-    assert all(loss.device == META for loss in window.losses)
+        training.step(batch)
+    assert len(training.metrics.losses) == task.steps_per_epoch
+    assert all(loss.device == META for loss in training.metrics.losses)
     with pytest.raises(RuntimeError, match="meta"):  # so a step that asked would have failed
-        window.means()
+        training.metrics.means()
 
 
 def attention_inputs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
@@ -122,7 +115,7 @@ def test_with_padding_there_is_a_mask(
 
 @pytest.mark.parametrize("make", [mlm, nli])
 def test_bfloat16_is_used_where_it_is_asked_for_and_is_close(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, make: Callable[..., Any]
+    config: ModelConfig, tokenizer: WordPieceTokenizer, make: Callable[..., Any]
 ) -> None:
     """Weights, their gradients and the loss stay float32; products are not, so the loss is near, and not the same."""
     losses = []
@@ -130,9 +123,9 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_is_close(
         torch.manual_seed(1)
         task = make(config, tokenizer, CPU, precision=precision)
         task.model.eval()  # no dropout
-        window = Window()
-        trainer(task, tmp_path).step(next(task.batches(0, 0)), window)
-        losses.append(window.losses[0])
+        training = trainer(task)
+        training.step(next(task.batches(0, 0)))
+        losses.append(training.metrics.losses[0])
         assert all(parameter.dtype == torch.float32 for parameter in task.model.parameters())
     assert losses[0].dtype == losses[1].dtype == torch.float32
     assert losses[0] != losses[1]

@@ -6,7 +6,7 @@ from transformers import get_constant_schedule_with_warmup, get_linear_schedule_
 
 from minibert.config import DECAYED, MLMOptions, ModelConfig
 from minibert.modern import make_masked_lm
-from minibert.training.optim import adamw, schedule
+from minibert.training import adamw, schedule
 
 
 @pytest.mark.parametrize("total", [1, 7, 100, 5067])

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from minibert.config import NLIOptions
-from minibert.training.run import run_training
+from minibert.distributed import rank
+from minibert.run import open_run
+from minibert.training import train as train_in
 
 
 @dataclass
@@ -79,8 +82,8 @@ class LineTask:
         self.validations += 1
         return {"accuracy": score}
 
-    def warnings(self, figures: Mapping[str, float], /) -> list[str]:
-        return ["no point is on the line"] if figures["accuracy"] < 0 else []
+    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
+        return ["no point is on the line"] if metrics["accuracy"] < 0 else []
 
 
 def options(output: Path, **changes: Any) -> NLIOptions:
@@ -89,7 +92,15 @@ def options(output: Path, **changes: Any) -> NLIOptions:
     return NLIOptions(output=str(output), **{**settings, **changes})
 
 
-def train(task: LineTask, chosen: NLIOptions, save: Callable[[Path], None] = lambda folder: None) -> None:
-    """One run, seeded as the scripts do."""
-    torch.manual_seed(chosen.seed)
-    run_training(task.model, task, chosen, {}, save)
+def train(
+    task: LineTask,
+    chosen: NLIOptions,
+    save: Callable[[Path], object] = lambda folder: None,
+    identity: dict[str, Any] | None = None,
+) -> None:
+    """One run, as the scripts do it."""
+    with open_run(chosen) as run, patch("minibert.run.plot_training"):  # half a second that no test here looks at
+        train_in(task.model, task, run, identity=identity or {}, start={})
+        if rank() == 0:
+            save(run.folder)
+            run.finish()

@@ -1,18 +1,16 @@
-"""Proves what a run says: plain lines without a terminal, a bar with one, and a file for good either way."""
+"""Proves what a run says: plain lines without a terminal, a bar with one."""
 
-import json
 import sys
-from pathlib import Path
 
 import pytest
 
-from minibert.training.progress import Progress, duration
+from minibert.progress import Progress, duration
 
 VALUES = {"step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 1e-4, "tokens_per_second": 1234.0}
 
 
-def test_plain_lines_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(tmp_path / "m.jsonl", 10)
+def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(10)
     progress.advance()
     progress.train(VALUES)
     progress.validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
@@ -22,11 +20,9 @@ def test_plain_lines_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFi
     assert err == ""
 
 
-def test_a_bar_on_a_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(tmp_path / "m.jsonl", 10, step=4)
+    progress = Progress(10, step=4)
     progress.advance()
     progress.train(VALUES)
     progress.bar.refresh()  # type: ignore[union-attr]
@@ -34,14 +30,6 @@ def test_a_bar_on_a_terminal(
     err = capsys.readouterr().err
     assert "5/10" in err
     assert "loss 2.5000" in err
-
-
-def test_the_file_has_every_figure(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "m.jsonl", 10)
-    progress.record("start", {"parameters": 7})
-    progress.train(VALUES)
-    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
-    assert lines == [{"kind": "start", "parameters": 7}, {"kind": "train", **VALUES}]
 
 
 @pytest.mark.parametrize(

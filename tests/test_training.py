@@ -1,11 +1,14 @@
 """Proves that the loop is the notebook's loop (by a hand-written one), logs honest means, and stops when it should."""
 
+import json
+import math
 import os
 import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +16,7 @@ from torch import nn
 
 from minibert.errors import Interrupted, UserError
 from tests.metrics import records
-from tests.training.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, options, train
 
 
 def by_hand(epochs: int, steps: int, dropout: float = 0.2) -> tuple[list[float], list[int], Line]:
@@ -191,3 +194,159 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: int) -> None:
     train(resumed, options(tmp_path, resume=True))
     _, _, expected = by_hand(3, 21)
     torch.testing.assert_close(resumed.model.weight, expected.weight)
+
+
+class Pair(nn.Module):
+    """A matrix and a bias: two groups of parameters where matrices alone are decayed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.tensor([[1.0, -1.0]]))
+        self.bias = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.matrix.T).squeeze(1) + self.bias
+
+
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[float, float]]]:
+    """For each step from now on, each group's learning rate and the norm of its gradients."""
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        seen.append([
+            (group["lr"], nn.utils.get_total_norm([p.grad for p in group["params"]]).item())
+            for group in self.param_groups
+        ])  # fmt: skip
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    return seen
+
+
+@pytest.mark.parametrize("decayed", ["all", "matrices"])
+def test_every_group_has_the_schedules_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decayed: str) -> None:
+    """21 steps, 4 of them of warm-up, then down to 0."""
+    seen = steps_taken(monkeypatch)
+    train(LineTask(Pair()), options(tmp_path, decayed=decayed))  # type: ignore[arg-type]
+    assert {len(groups) for groups in seen} == {2 if decayed == "matrices" else 1}
+    expected = [0.05 * (step / 4 if step < 4 else (21 - step) / 17) for step in range(21)]
+    for groups, rate in zip(seen, expected, strict=True):
+        assert [lr for lr, _ in groups] == pytest.approx([rate] * len(groups))
+
+
+@pytest.mark.parametrize("clip", [0.25, 3.0, 1e9])
+def test_gradients_are_clipped_to_the_very_norm_and_recorded_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: float
+) -> None:
+    """AdamW hardly notices how long a gradient is, so the gradient itself is looked at. Of both groups together."""
+    seen = steps_taken(monkeypatch)
+    train(LineTask(Pair()), options(tmp_path, decayed="matrices", clip=clip, log_every=1))  # type: ignore[arg-type]
+    recorded = [record["gradient_norm"] for record in records(tmp_path, "train")]
+    assert max(recorded) > 3.5
+    assert min(recorded) < 25
+    for groups, before in zip(seen, recorded, strict=True):
+        after = math.hypot(*(norm for _, norm in groups))
+        assert after == pytest.approx(min(before, clip), rel=1e-4)
+
+
+def test_the_recorded_norm_is_the_mean_over_the_steps(tmp_path: Path) -> None:
+    train(LineTask(Line()), options(tmp_path / "each", log_every=1))
+    train(LineTask(Line()), options(tmp_path / "three", log_every=3))
+    each, three = ([r["gradient_norm"] for r in records(tmp_path / name, "train")] for name in ("each", "three"))
+    expected = [np.mean(each[first:end]) for first, end in ((0, 3), (3, 6), (6, 7), (7, 9), (9, 12), (12, 14))]
+    assert three[:6] == pytest.approx(expected)
+    assert len({round(norm, 3) for norm in each[:3]}) == 3
+
+
+class Diverging(LineTask):
+    """Has a metric that is no number at the end of an epoch."""
+
+    def __init__(self, name: str, value: float, epoch: int) -> None:
+        super().__init__(Line(), [0.1, 0.2, 0.3])
+        self.name, self.value, self.epoch = name, value, epoch
+
+    def validate(self) -> dict[str, float]:
+        metrics = {"held_out_loss": 1.0, **super().validate()}
+        return {**metrics, self.name: self.value} if self.validations == self.epoch else metrics
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(("name", "epoch"), [("held_out_loss", 1), ("accuracy", 2), ("pseudo_perplexity", 3)])
+def test_a_metric_that_is_no_number_ends_the_run_and_is_never_written(
+    tmp_path: Path, name: str, value: float, epoch: int
+) -> None:
+    with pytest.raises(UserError, match=f"diverged: {name.replace('_', ' ')} is {value} at step {7 * epoch}") as error:
+        train(Diverging(name, value, epoch), options(tmp_path))
+    assert "a lower --learning-rate" in str(error.value)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*")) if epoch > 1 else []
+    assert [f"epoch-0000{number}.safetensors" in kept for number in (1, 2, 3)] == [epoch > 1, epoch > 2, False]
+    assert ("is from before" in str(error.value)) == (epoch > 1)
+    assert len(records(tmp_path, "validation")) == epoch - 1
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_a_sum_of_finite_losses_that_overflows_is_a_number(tmp_path: Path) -> None:
+    """Two steps of 3e38 in one line of progress: more than float32 holds, but each of them can be learned from."""
+
+    class Huge(LineTask):
+        def loss(self, batch: Any) -> Any:
+            loss, extras = super().loss(batch)
+            return loss * 0 + self.model.weight.sum() * 0 + 3e38, extras
+
+    train(Huge(Line()), options(tmp_path, epochs=1, log_every=7))
+    (record,) = records(tmp_path, "train")
+    assert record["loss"] == pytest.approx(7 * 3e38 / sum(range(3, 10)), rel=1e-6)
+
+
+def test_a_closed_terminal_saves_and_stops_unless_it_is_ignored(tmp_path: Path) -> None:
+    class HungUp(LineTask):
+        def loss(self, batch: Any) -> Any:
+            if len(self.modes) == 9:
+                os.kill(os.getpid(), signal.SIGHUP)
+            return super().loss(batch)
+
+    with pytest.raises(Interrupted, match="stopped at step 10") as stop:
+        train(HungUp(Line()), options(tmp_path / "closed"))
+    assert stop.value.status == 129
+    assert (tmp_path / "closed" / "checkpoints" / "step-00000010.safetensors").exists()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        train(HungUp(Line()), options(tmp_path / "nohup"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert records(tmp_path / "nohup", "end")
+
+
+@pytest.mark.parametrize(
+    ("change", "how"), [({}, "with --resume"), ({"overwrite": True}, "--resume instead of --overw")]
+)
+def test_a_stopped_run_says_how_it_goes_on(tmp_path: Path, change: dict[str, Any], how: str) -> None:
+    class Interrupting(LineTask):
+        def loss(self, batch: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().loss(batch)
+
+    with pytest.raises(Interrupted, match=f"the same command .*{how}.* continues"):
+        train(Interrupting(Line()), options(tmp_path, **change))
+
+
+def test_the_time_of_a_validation_is_not_that_of_the_next_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by a second a step and by an hour a validation; a step has one token."""
+    now = [0.0]
+    monkeypatch.setattr("minibert.training.time.perf_counter", lambda: now[0])
+
+    class Slow(LineTask):
+        def loss(self, batch: Any) -> Any:
+            now[0] += 1
+            return super().loss(batch)
+
+        def validate(self) -> dict[str, float]:
+            now[0] += 3_600
+            return super().validate()
+
+    train(Slow(Line()), options(tmp_path))
+    assert {record["tokens_per_second"] for record in records(tmp_path, "train")} == {1.0}

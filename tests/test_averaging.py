@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from minibert.training.averaging import average_of, averaged
+from minibert.training import average_of, averaged
 from tests.metrics import records
-from tests.training.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, options, train
 
 
 def shares(steps: int) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""What a run says while it runs: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows a run's metrics.
+
+    Args:
+        total_steps: of the whole run.
+        step: how many of them were taken before (a resumed run).
+    """
+
+    def __init__(self, total_steps: int, step: int = 0) -> None:
+        self.total_steps = total_steps
+        self.step = self.first_step = step
+        self.started = time.monotonic()
+        self.bar: tqdm | None = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def advance(self) -> None:
+        """One step has been taken."""
+        self.step += 1
+        if self.bar is not None:
+            self.bar.update()
+
+    def train(self, metrics: Mapping[str, Any]) -> None:
+        """Show the means over the last steps."""
+        shown = (
+            f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}"
+            f"  {metrics['tokens_per_second']:,.0f} tokens/s"
+        )
+        if self.bar is not None:
+            self.bar.set_postfix_str(shown)
+        else:
+            place = f"epoch {metrics['epoch']}  step {self.step:,}/{self.total_steps:,}"
+            self.say(f"{place}  {shown}  {self._left()} left")
+
+    def validation(self, metrics: Mapping[str, Any]) -> None:
+        """Show the metrics of an epoch's end."""
+        shown = "  ".join(
+            f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)
+        )
+        self.say(f"epoch {metrics['epoch']} finished after {metrics['step']:,} steps  |  {shown}")
+
+    def say(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self.bar is not None:
+            self.bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _left(self) -> str:
+        rate = (time.monotonic() - self.started) / max(1, self.step - self.first_step)
+        return duration(rate * (self.total_steps - self.step))
+
+
+def heading(name: str, text: str) -> None:
+    """Print a line of the summary that a run begins with."""
+    print(f"{name:<11} {text}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person writes them: 42s, 3m 05s, 1h 12m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

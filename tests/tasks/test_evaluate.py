@@ -1,0 +1,85 @@
+"""Proves that evaluate.py loses nothing that it has found, whatever it can't write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evaluate
+from minibert.bert import Bert
+from minibert.cli import run
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.pretrained import save_classifier
+from minibert.sbert import NLIClassifier, SentenceEncoder
+
+
+@pytest.fixture
+def folder(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> Path:
+    """A classifier with the traces of a run, and pairs."""
+    save_classifier(
+        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
+    (tmp_path / "nli" / "README.md").write_text("the card")
+    rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def fails(*_: object) -> None:
+    raise ZeroDivisionError("a picture that can't be drawn")
+
+
+def no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device", "picture.png")
+
+
+BREAKAGES: list[tuple[str, Callable[[Path, pytest.MonkeyPatch], object], list[str]]] = [
+    ("card", lambda folder, patch: None, ["options.json"]),  # there is none: the card can't be made
+    ("figure", lambda f, patch: patch.setattr("minibert.tasks.evaluate.plot_confusion", fails), ["ZeroDivisionError"]),
+    (
+        "room",
+        lambda f, patch: patch.setattr("minibert.tasks.evaluate.plot_confusion", no_room),
+        ["picture.png: No"],
+    ),
+    ("folder", lambda folder, patch: (folder / "nli" / "confusion_matrix.png").mkdir(), ["confusion_matrix.png"]),
+    ("record", lambda folder, patch: (folder / "nli" / "evaluation.json").mkdir(), ["evaluation.json"]),
+]
+
+
+@pytest.mark.parametrize(("what", "breaks", "named"), BREAKAGES, ids=[what for what, _, _ in BREAKAGES])
+def test_report_and_record_do_not_depend_on_a_picture_or_a_card(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str, breaks: Any,
+    named: list[str],
+) -> None:  # fmt: skip
+    breaks(folder, monkeypatch)
+    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl"), "--json", str(folder / "r.json")]
+    with pytest.raises(SystemExit) as leave:
+        run(lambda: evaluate.main(arguments))
+    assert leave.value.code == 2
+    out, err = capsys.readouterr()
+    assert "majority baseline 0.3333" in out
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert all(name in line for name in named)
+    record = json.loads((folder / "r.json").read_text(), parse_constant=pytest.fail)
+    assert f"accuracy {record['accuracy']:.4f} over 30 pairs" in out
+    if what == "card":
+        assert (folder / "nli" / "confusion_matrix.png").is_file()
+        assert json.loads((folder / "nli" / "evaluation.json").read_text()) == record
+    assert (folder / "nli" / "README.md").read_text() == "the card"
+
+
+def test_report_and_picture_do_not_depend_on_the_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that fails is said."""
+    (folder / "r.json").mkdir()
+    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl"), "--json", str(folder / "r.json")]
+    with pytest.raises(UserError, match=r"can't write .*r\.json: .*; no options\.json in "):
+        evaluate.main(arguments)
+    assert "majority baseline 0.3333" in capsys.readouterr().out
+    assert (folder / "nli" / "confusion_matrix.png").is_file()

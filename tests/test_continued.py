@@ -1,0 +1,328 @@
+"""Proves that scripts go on only with the very things they began with, under whatever names, and replace each other.
+
+Runs are stopped after a few steps, as if the power had failed, and what they read is changed, moved or spelt anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import evaluate
+import minibert
+import train_mlm
+import train_nli
+from minibert.config import ModelConfig
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.modern import make_masked_lm
+from minibert.pretrained import load_tokenizer, save_mlm
+from minibert.progress import Progress
+from tests.metrics import untimed
+
+SMALL = ["--batch-size", "4", "--epochs", "2", "--save-every", "3", "--log-every", "2", "--max-length", "10"]
+NLI = ["--data", "in/pairs", "--encoder", "in/mlm", "--output", "out/nli", *SMALL]
+SHAPE = ["--hidden-size", "8", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--intermediate-size", "8"]
+MLM = ["--data", "in/articles.txt", "--vocab", "in/mlm", "--held-out", "5", "--min-characters", "0", "--cache", "cache",
+       "--output", "out/mlm", *SMALL, *SHAPE]  # fmt: skip
+ON = ["--data", "in/articles.txt", "--start-from", "in/mlm", "--held-out", "5", "--min-characters", "0", "--cache",
+      "cache", "--output", "out/on", *SMALL]  # fmt: skip
+WORDS = ["the", "cat", "dog", "mat", "sat", "on", "a", "##s", ".", *"0123456789", *(f"##{i}" for i in range(10))]
+
+
+class PowerFailure(Exception):
+    pass
+
+
+def fill(folder: Path) -> None:
+    """A model, a vocabulary, pairs and articles."""
+    torch.manual_seed(5)
+    tokenizer = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *WORDS])
+    save_mlm(folder / "mlm", make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
+    (folder / "pairs").mkdir()
+    for split, count in (("train", 24), ("validation", 9), ("test", 9)):
+        rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(count)]
+        write_rows(folder / "pairs" / f"{split}.jsonl", rows)
+    (folder / "articles.txt").write_text("\n\n".join(f"the cat {i} sat on a mat. the dog {i}." for i in range(33)))
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that is needed, with runs that were not stopped, and with some that were."""
+    folder = tmp_path_factory.mktemp("whole")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        torch.set_num_threads(1)
+        fill(folder / "in")
+        for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
+            main(arguments)
+        (folder / "out").rename(folder / "finished")
+        for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
+            stop(main, arguments)
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def stop(main: Callable[[list[str]], None], arguments: list[str]) -> None:
+    advance = Progress.advance
+
+    def failing(self: Progress) -> None:
+        advance(self)
+        if self.step == 8:
+            raise PowerFailure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "advance", failing)
+        with pytest.raises(PowerFailure):
+            main(arguments)
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, to work in."""
+    shutil.copytree(whole, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+def rows_of(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def half_of_the_pairs() -> None:
+    write_rows(Path("in/pairs/train.jsonl"), rows_of("in/pairs/train.jsonl")[:12])
+
+
+def another_label() -> None:
+    rows = rows_of("in/pairs/train.jsonl")
+    write_rows(Path("in/pairs/train.jsonl"), [*rows[:-1], {**rows[-1], "label": (rows[-1]["label"] + 1) % 3}])
+
+
+def another_word() -> None:
+    text = Path("in/pairs/train.jsonl").read_text()
+    Path("in/pairs/train.jsonl").write_text(text.replace("the cat 3", "the dog 3"))
+
+
+def another_validation() -> None:
+    write_rows(Path("in/pairs/validation.jsonl"), rows_of("in/pairs/validation.jsonl")[1:])
+
+
+def another_order() -> None:
+    write_rows(Path("in/pairs/train.jsonl"), rows_of("in/pairs/train.jsonl")[::-1])
+
+
+def another_model() -> None:
+    """Of the same shape, written as any other is, with new checksums."""
+    torch.manual_seed(6)
+    tokenizer = load_tokenizer("in/mlm")
+    save_mlm(Path("in/mlm"), make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
+
+
+def another_vocabulary() -> None:
+    """Two words have changed places; the weights are the same."""
+    model = minibert.from_pretrained("in/mlm").masked_lm
+    assert model is not None
+    words = [*WORDS]
+    words[1], words[2] = words[2], words[1]
+    save_mlm(Path("in/mlm"), model, WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *words]))
+
+
+def another_article() -> None:
+    text = Path("in/articles.txt").read_text()
+    Path("in/articles.txt").write_text(text.replace("the cat 7 sat", "the dog 7 sat"))
+
+
+def fewer_articles() -> None:
+    Path("in/articles.txt").write_text("\n\n".join(Path("in/articles.txt").read_text().split("\n\n")[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "what"),
+    [
+        (NLI, half_of_the_pairs, "training pairs are not those"),
+        (NLI, another_label, "training pairs are not those"),
+        (NLI, another_word, "training pairs are not those"),
+        (NLI, another_order, "training pairs are not those"),
+        (NLI, another_validation, "validation pairs are not those"),
+        (NLI, another_model, "encoder is not that"),
+        (NLI, another_vocabulary, "vocabulary is not that"),
+        (MLM, another_article, "articles are not those"),
+        (MLM, fewer_articles, "articles are not those"),
+        (MLM, another_vocabulary, "vocabulary is not that"),
+        (ON, another_model, "start model is not that"),
+        (ON, another_vocabulary, "vocabulary is not that"),
+        (ON, another_article, "articles are not those"),
+    ],
+)
+def test_what_has_changed_is_refused_by_name(
+    place: Path, arguments: list[str], change: Callable[[], None], what: str
+) -> None:
+    change()
+    output = Path(arguments[arguments.index("--output") + 1])
+    before = {file: file.read_bytes() for file in output.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=f"the {what} of the run to be resumed") as error:
+        script_of(arguments)([*arguments, "--resume"])
+    assert "\n" not in str(error.value)
+    assert {file: file.read_bytes() for file in output.rglob("*") if file.is_file()} == before
+
+
+def script_of(arguments: list[str]) -> Callable[[list[str]], None]:
+    return train_nli.main if arguments is NLI else train_mlm.main
+
+
+def moved(old: str, new: str) -> Callable[[], None]:
+    return lambda: (Path(new).parent.mkdir(parents=True, exist_ok=True), Path(old).rename(new))[0]  # type: ignore[func-returns-value]
+
+
+def zipped() -> None:
+    shutil.make_archive("mlm", "zip", "in/mlm")
+
+
+def newer() -> None:
+    """Copied anew, as by `cp -r`: other inodes, other times."""
+    shutil.copytree("in", "again")
+    shutil.rmtree("in")
+    Path("again").rename("in")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "flags"),
+    [
+        (NLI, None, ["--data", "in/pairs/"]),
+        (NLI, None, ["--data", "./in/pairs", "--encoder", "./in/mlm/"]),
+        (NLI, None, ["--data", "in/../in/pairs", "--output", "./out/../out/nli/"]),
+        (NLI, "absolute", ["--data", "in/pairs", "--encoder", "in/mlm", "--output", "out/nli"]),
+        (NLI, moved("in/pairs", "data/snli"), ["--data", "data/snli"]),
+        (NLI, moved("in/mlm", "models/encoder"), ["--encoder", "models/encoder"]),
+        (NLI, moved("out/nli", "runs/1"), ["--output", "runs/1"]),
+        (NLI, zipped, ["--encoder", "mlm.zip"]),
+        (NLI, newer, []),
+        (MLM, None, ["--data", "./in/articles.txt", "--vocab", "in/mlm/"]),
+        (MLM, moved("in/articles.txt", "texts.txt"), ["--data", "texts.txt"]),
+        (MLM, None, ["--vocab", "in/mlm/tokenizer.json"]),
+        (MLM, moved("out/mlm", "runs/2"), ["--output", "runs/2", "--cache", "other"]),
+        (ON, moved("in/mlm", "start"), ["--start-from", "start"]),
+        (ON, newer, ["--data", "in/articles.txt"]),
+    ],
+)
+def test_the_same_under_another_name_goes_on_to_the_same_model(
+    place: Path, arguments: list[str], change: Callable[[], None] | str | None, flags: list[str]
+) -> None:
+    output = Path(arguments[arguments.index("--output") + 1])
+    if callable(change):
+        change()
+    elif change == "absolute":
+        flags = [flag if flag.startswith("-") else str(place / flag) for flag in flags]
+    script_of(arguments)([*arguments, *flags, "--resume"])
+    there = Path(flags[flags.index("--output") + 1]) if "--output" in flags else output
+    assert untimed(there) == untimed(place / "finished" / output.name)
+    first, again = (load_file(folder / "model.safetensors") for folder in (place / "finished" / output.name, there))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+STRONG = ["--pooling", "max", "--projection", "6", "--zip"]
+
+
+@pytest.mark.parametrize("more", [["--zip"], STRONG])
+def test_each_script_replaces_what_the_other_has_left(place: Path, more: list[str]) -> None:
+    """Evaluation, pictures and zip included, and the folder is what it is in an empty place; notes stay."""
+    folder = place / "out" / "model"
+    train_nli.main([*NLI, *more, "--output", "out/model"])
+    evaluate.main(["--model", "out/model", "--data", "in/pairs"])
+    assert {"confusion_matrix.png", "evaluation.json", "classifier.json", "modules.json"} <= names(folder)
+    assert Path("out/model.zip").exists()
+    for note in ("notes.txt", "1_Pooling/notes.txt"):
+        (folder / note).parent.mkdir(exist_ok=True)
+        (folder / note).write_text("mine")
+
+    train_mlm.main([*MLM, "--output", "out/model", "--overwrite"])
+    assert names(folder) == names(place / "finished" / "mlm") | {"notes.txt", "1_Pooling/notes.txt"}
+    assert not Path("out/model.zip").exists()
+    model = minibert.from_pretrained(folder)
+    assert model.masked_lm is not None
+    assert model.classifier is None
+    first, again = (load_file(f / "model.safetensors") for f in (place / "finished" / "mlm", folder))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+    train_nli.main([*NLI, "--output", "out/model", "--overwrite"])
+    assert names(folder) == names(place / "finished" / "nli") | {"notes.txt", "1_Pooling/notes.txt"}
+    model = minibert.from_pretrained(folder)
+    assert model.masked_lm is None
+    assert model.classifier is not None
+    train_nli.main([*NLI, *more, "--output", "out/model", "--overwrite"])
+    train_nli.main([*NLI, "--output", "out/model", "--overwrite"])  # another pooling's folder is gone, too
+    assert names(folder) == names(place / "finished" / "nli") | {"notes.txt", "1_Pooling/notes.txt"}
+
+
+def test_a_run_is_not_resumed_by_the_other_script(place: Path) -> None:
+    with pytest.raises(UserError, match="is of the other script's run"):
+        train_mlm.main([*MLM, "--output", "out/nli", "--resume"])
+    with pytest.raises(UserError, match="is of the other script's run"):
+        train_nli.main([*NLI, "--output", "out/mlm", "--resume"])
+    train_mlm.main([*MLM, "--output", "out/nli", "--overwrite"])
+    assert names(place / "out" / "nli") == names(place / "finished" / "mlm")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hidden-size", "30", "--num-attention-heads", "4"], "hidden_size 30 is not divisible by"),
+        (["--num-attention-heads", "3"], "hidden_size 8 is not divisible by"),
+        (["--num-attention-heads", "16"], "hidden_size 8 is not divisible by"),
+        (["--hidden-size", str(2**21)], "hidden_size is 2097152: more than"),
+        (["--num-hidden-layers", "5000"], "num_hidden_layers is 5000: more than"),
+    ],
+)
+def test_a_shape_that_makes_no_sense_is_refused_before_anything_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
+) -> None:
+    monkeypatch.setattr("minibert.tasks.mlm.load_articles", pytest.fail)
+    with pytest.raises(UserError, match=message):
+        train_mlm.main([*MLM, *flags, "--output", "out/new"])
+    assert not Path("out/new").exists()
+
+
+def test_a_start_model_that_reads_too_little_is_refused_before_anything_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minibert.tasks.mlm.load_articles", pytest.fail)
+    with pytest.raises(UserError, match="--max-length 40: the model in in/mlm has 12 positions"):
+        train_mlm.main([*ON, "--max-length", "40", "--output", "out/new"])
+
+
+@pytest.mark.parametrize("rate", ["100", "1e30", "1e38"])
+@pytest.mark.parametrize("arguments", [NLI, MLM, ON], ids=["nli", "mlm", "on"])
+def test_a_rate_that_is_far_too_high_is_said(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], rate: str
+) -> None:
+    """In one line of error, or, if all numbers stay finite, in a warning; what is written is JSON in any case."""
+    said = ""
+    try:
+        script_of(arguments)([*arguments, "--learning-rate", rate, "--clip", "1e9", "--output", "out/new"])
+    except UserError as error:
+        said = str(error)
+        assert "\n" not in said
+        assert "is not a number any more" in said or "training has diverged" in said
+        assert "a lower --learning-rate" in said
+        assert "step-0000" in said or not list(Path("out/new/checkpoints").glob("step-*"))
+    assert said or "warning: training diverges" in capsys.readouterr().out
+    for line in Path("out/new/metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)

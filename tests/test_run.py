@@ -1,0 +1,565 @@
+"""Proves that a continued run is the uninterrupted one bit for bit, and that no folder is spoilt by mistake."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from minibert.checkpoint import save_weights, tensors_hash
+from minibert.config import MLMOptions
+from minibert.errors import UserError
+from minibert.pretrained import zip_classifier
+from minibert.run import check_output, open_run
+from tests.metrics import records, untimed
+from tests.toy_task import Line, LineTask, options, train
+
+
+class Stop(Exception):
+    """The power fails."""
+
+
+class Failing(LineTask):
+    """Stops dead before a step, or within a validation, as a kill would."""
+
+    def __init__(self, model: Line, at: int, scores: list[float]) -> None:
+        super().__init__(model, scores)
+        self.at = at
+
+    def loss(self, batch: Any) -> Any:
+        if len(self.modes) == self.at:
+            raise Stop
+        return super().loss(batch)
+
+
+SCORES = [0.5, 0.8, 0.6]
+
+
+def fail(folder: Path, at: int, **changes: Any) -> None:
+    """A run that stops dead after `at` losses."""
+    with pytest.raises(Stop):
+        train(Failing(Line(), at, SCORES), options(folder, **changes))
+
+
+@pytest.mark.parametrize(("accumulate", "average"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("at", [3, 4, 7, 8, 13, 14, 20])
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int, accumulate: int, average: bool) -> None:
+    """Checkpoints at every third step and at each epoch's end; killed after `at` steps; dropout on."""
+    settings = {"save_every": 3, "accumulate": accumulate, "average": average}
+    whole = LineTask(Line(), SCORES)
+    train(whole, options(tmp_path / "whole", **settings))
+    fail(tmp_path / "part", at * accumulate, **settings)
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = at // 7  # the scores are a list here; a real task computes them
+    train(resumed, options(tmp_path / "part", **settings, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+
+
+@pytest.mark.parametrize("at", [10, 11])
+def test_resumed_at_the_last_step_trains_no_further(tmp_path: Path, at: int) -> None:
+    """Ten steps are asked for, three of them in the second epoch; the power fails after them, in the validation."""
+
+    class FailingValidation(LineTask):
+        def validate(self) -> dict[str, float]:
+            if len(self.modes) == 10:
+                raise Stop
+            return super().validate()
+
+    settings = {"max_steps": 10, "save_every": 5 if at == 10 else 3}
+    whole = LineTask(Line(), SCORES)
+    train(whole, options(tmp_path / "whole", **settings))
+    with pytest.raises(Stop):
+        train(FailingValidation(Line(), SCORES), options(tmp_path / "part", **settings))
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = 1
+    train(resumed, options(tmp_path / "part", **settings, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+    assert len(resumed.modes) == (0 if at == 10 else 1)
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by a second a step, and by an hour while nothing runs."""
+    now = [0.0]
+    monkeypatch.setattr("minibert.training.time.monotonic", lambda: now[0])
+
+    def ticking(task: LineTask) -> LineTask:
+        loss = task.loss
+
+        def timed(batch: Any) -> Any:
+            result = loss(batch)
+            now[0] += 1
+            return result
+
+        task.loss = timed  # type: ignore[method-assign]
+        return task
+
+    with pytest.raises(Stop):
+        train(ticking(Failing(Line(), 12, SCORES)), options(tmp_path, save_every=3))
+    now[0] += 3_600
+    resumed = LineTask(Line(), SCORES)
+    resumed.validations = 1
+    train(ticking(resumed), options(tmp_path, save_every=3, resume=True))
+    assert untimed(tmp_path)[-1]["kind"] == "end"
+    assert records(tmp_path, "end")[0]["seconds"] == 21
+
+
+def test_a_run_killed_while_it_saves_its_model_resumes_to_the_same_model(tmp_path: Path) -> None:
+    def stop(_: Path) -> None:
+        raise Stop
+
+    whole, resumed = LineTask(Line(), SCORES), LineTask(Line(), SCORES)
+    with pytest.raises(Stop):
+        train(whole, options(tmp_path), stop)
+    train(resumed, options(tmp_path, resume=True))
+    assert torch.equal(whole.model.weight, resumed.model.weight)
+    assert [record["kind"] for record in untimed(tmp_path)].count("end") == 1
+    assert resumed.starts == []
+
+
+def test_resuming_starts_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
+    fail(tmp_path, 12, save_every=3)
+    resumed = LineTask(Line(), SCORES)
+    train(resumed, options(tmp_path, save_every=3, resume=True))
+    assert resumed.starts == [(1, 5), (2, 0)]
+
+
+def test_the_last_two_checkpoints_are_kept_until_the_model_is_saved(tmp_path: Path) -> None:
+    at_the_end = []
+
+    def look(folder: Path) -> None:
+        at_the_end.extend(sorted(path.name for path in (folder / "checkpoints").iterdir()))
+
+    train(LineTask(Line(), [0.1, 0.5, 0.8]), options(tmp_path, save_every=2), look)
+    assert at_the_end == [
+        "epoch-00002.safetensors", "epoch-00003.safetensors", "step-00000020.safetensors", "step-00000021.safetensors",
+    ]  # fmt: skip
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("removed", range(5))
+def test_a_run_killed_while_it_removes_its_checkpoints_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    """There are four files, and death comes after so many of them."""
+    left, unlink = [removed], Path.unlink
+
+    def die(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == "checkpoints" and path.exists():
+            if not left[0]:
+                raise Stop
+            left[0] -= 1
+        unlink(path, missing_ok)
+
+    def save(folder: Path) -> None:
+        (folder / "model.safetensors").write_text("the model")
+        if removed < 4:
+            monkeypatch.setattr(Path, "unlink", die)
+
+    whole = LineTask(Line(), SCORES)
+    if removed < 4:
+        with pytest.raises(Stop):
+            train(whole, options(tmp_path, save_every=3), save)
+    else:
+        train(whole, options(tmp_path, save_every=3), save)
+    monkeypatch.undo()
+    if removed < 2:  # there is a checkpoint
+        resumed = LineTask(Line(), SCORES)
+        train(resumed, options(tmp_path, save_every=3, resume=True))
+        assert torch.equal(whole.model.weight, resumed.model.weight)
+    else:
+        with pytest.raises(UserError, match="the run in it is finished"), open_run(options(tmp_path, resume=True)):
+            pass
+    assert (tmp_path / "model.safetensors").read_text() == "the model"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def resume(folder: Path, **changes: Any) -> Line:
+    """Go on with a run that has been stopped in its second epoch, to its end."""
+    task = LineTask(Line(), SCORES)
+    task.validations = 1
+    train(task, options(folder, **{"resume": True, **changes}))
+    return task.model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip": 0.9}, r"--clip 0\.9 contradicts the run to be resumed, which has 0\.7"),
+        ({"accumulate": 2}, "--accumulate 2 contradicts the run to be resumed, which has 1"),
+        ({"dropout": 0.2}, r"--dropout 0\.2 contradicts the run to be resumed, which has 0\.1"),
+        ({"encoder_dropout": 0.0}, r"--encoder-dropout 0\.0 contradicts the run to be resumed, which has None"),
+        ({"precision": "bfloat16"}, "--precision bfloat16 contradicts the run to be resumed, which has float32"),
+        ({"average": True}, "--average True contradicts the run to be resumed, which has False"),
+        ({"decayed": "matrices"}, "--decayed matrices contradicts"),
+        ({"seed": 7}, "--seed 7 contradicts"),
+        ({"max_steps": 9}, "--max-steps 9 contradicts"),
+        ({"hypothesis_only": True}, "--hypothesis-only True contradicts"),
+    ],
+    ids=str,
+)
+def test_options_that_change_what_is_computed_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    fail(tmp_path, 12)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=message):
+        resume(tmp_path, **change)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"save_every": 5, "log_every": 3},
+        {"data": "toy"},
+        {"encoder": "elsewhere"},
+        {"recipe": "strong"},
+        {"threads": 1},
+    ],
+    ids=str,
+)
+def test_options_that_do_not_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Where data and encoder are is one of them: what they hold is in the run's identity."""
+    fail(tmp_path / "run", 12)
+    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole"))
+    assert torch.equal(resume(tmp_path / "run", **change).weight, whole.model.weight)
+
+
+def test_options_are_written_as_resolved(tmp_path: Path) -> None:
+    fail(tmp_path, 12)
+    written = json.loads((tmp_path / "options.json").read_text())
+    assert (written["learning_rate"], written["seed"], written["clip"]) == (0.05, 42, 0.7)
+    assert (written["device"], written["precision"]) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        ({"training pairs": "a"}, {"training pairs": "b"}, "the training pairs are not those of the run to be resumed"),
+        ({"encoder": "a"}, {"encoder": "b"}, "the encoder is not that of the run to be resumed: b instead of a"),
+        ({"articles": {"files": 3, "ids": [1]}}, {"articles": {"files": 4, "ids": [1]}}, "the articles are not those"),
+        ({}, {"start model": "a"}, "the start model is not that of the run to be resumed: a instead of null"),
+        ({"vocabulary": "a", "articles": "x"}, {"articles": "x"}, "the vocabulary is not that .*: null instead of a"),
+        ({"articles": "a" * 99}, {"articles": "b" * 99}, "b{57}... instead of a{57}...;"),
+    ],
+)
+def test_another_identity_is_refused_by_name(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Stop):
+        train(Failing(Line(), 12, SCORES), options(tmp_path), identity=before)
+    files = contents(tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity=now)
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path) == files
+    train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity=before)
+
+
+def test_an_identity_is_compared_as_json(tmp_path: Path) -> None:
+    """A tuple is a list, a key a string."""
+    with pytest.raises(Stop):
+        train(Failing(Line(), 12, SCORES), options(tmp_path), identity={"articles": {"rows": (1, 2), 3: None}})
+    train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity={"articles": {"rows": [1, 2], "3": None}})
+    with pytest.raises(Stop):
+        train(Failing(Line(), 12, SCORES), options(tmp_path / "b"), identity={"articles": {"rows": (1, 2), 3: None}})
+    train(LineTask(Line()), options(tmp_path / "b", resume=True), identity={"articles": {"rows": (1, 2), 3: None}})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("metrics.jsonl", lambda data: None, "metrics.jsonl is missing, damaged or shorter than at step-00000007"),
+        ("metrics.jsonl", lambda data: data[:40], "metrics.jsonl is missing, damaged or shorter than"),
+        (
+            "metrics.jsonl",
+            lambda data: data.replace(b"8", b"9", 1),
+            "metrics.jsonl is missing, damaged or shorter than",
+        ),
+        ("metrics.jsonl", lambda data: b"", "metrics.jsonl is missing, damaged or shorter than"),
+        ("checkpoints/epoch-00001.safetensors", lambda data: None, "the best epoch's weights, is missing or damaged"),
+        ("checkpoints/epoch-00001.safetensors", lambda data: data[:-1], "the best epoch's weights, is missing or dam"),
+        ("checkpoints/epoch-00001.safetensors", lambda data: b"\0" * 90, "the best epoch's weights, is missing or dam"),
+        (
+            "checkpoints/step-00000007.safetensors",
+            lambda data: data[: len(data) // 2],
+            "is damaged or not a checkpoint",
+        ),
+        ("checkpoints/step-00000007.safetensors", lambda data: b"", "is damaged or not a checkpoint"),
+        ("checkpoints/step-00000007.safetensors", lambda data: data[:-3] + b"abc", "is damaged or not a checkpoint"),
+    ],
+)
+def test_what_a_resumed_run_needs_is_checked_before_its_first_step(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes | None], message: str
+) -> None:
+    fail(tmp_path, 9)
+    data = change((tmp_path / name).read_bytes())
+    (tmp_path / name).unlink()
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    before = contents(tmp_path)
+    task = LineTask(Line(), SCORES)
+    with pytest.raises(UserError, match=message) as error:
+        train(task, options(tmp_path, resume=True))
+    assert "\n" not in str(error.value)
+    assert task.starts == []
+    assert contents(tmp_path) == before
+
+
+def test_what_came_after_the_checkpoint_may_be_anything(tmp_path: Path) -> None:
+    """Half a line, as of a disk that was full."""
+    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole"))
+    fail(tmp_path / "run", 12)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    assert torch.equal(resume(tmp_path / "run").weight, whole.model.weight)
+    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
+    """Change what is in a checkpoint, checksum and all."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    tensors = load_file(path)
+    change(tensors, about)
+    text = json.dumps(about)
+    save_file(tensors, path, {"about": text, "sha256": tensors_hash(tensors, text)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors, about: about.update(format=99, version="9.0"),
+            r"is a checkpoint of minibert 9\.0, which minib",
+        ),
+        (lambda tensors, about: about.update(script="MLMOptions"), "is of the other script's run"),
+        (lambda tensors, about: about.update(ranks=2), "ranks: 1 contradicts the run to be resumed, which has 2"),
+        (lambda tensors, about: about["options"].pop("mixup"), "--mixup 0.0 contradicts .*, which has None"),
+        (
+            lambda tensors, about: about["options"].update(new=1),
+            "--new None contradicts the run to be resumed, which h",
+        ),
+        (lambda tensors, about: tensors.update({"model.weight": torch.ones(3)}), r"not fit the model: weight is \[3\]"),
+        (lambda tensors, about: tensors.pop("model.weight"), "not fit the model: weight is missing"),
+        (lambda tensors, about: tensors.update({"model.bias": torch.ones(2)}), "not fit the model: bias is"),
+        (lambda tensors, about: tensors.pop("optimizer.weight.exp_avg"), "not fit the model: exp_avg is missing"),
+        (
+            lambda tensors, about: tensors.update({"optimizer.weight.exp_avg_sq": torch.ones(1)}),
+            "exp_avg_sq is .1., not",
+        ),
+        (lambda tensors, about: tensors.update({"optimizer.weight.step": torch.ones(2)}), "fit the model: step is"),
+        (lambda tensors, about: tensors.pop("random.0.cpu"), "its random state is not one of torch"),
+        (lambda tensors, about: tensors.update({"random.0.cpu": torch.ones(3, dtype=torch.uint8)}), "its random state"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_line(
+    tmp_path: Path, change: Callable[[Any, Any], None], message: str
+) -> None:
+    fail(tmp_path, 12)
+    rewrite(tmp_path / "checkpoints" / "step-00000007.safetensors", change)
+    task = LineTask(Line(), SCORES)
+    with pytest.raises(UserError, match=message) as error:
+        train(task, options(tmp_path, resume=True))
+    assert "\n" not in str(error.value)
+    assert task.starts == []
+
+
+def test_a_checkpoint_of_the_first_version_is_said_to_be_one(tmp_path: Path) -> None:
+    fail(tmp_path, 12)
+    path = tmp_path / "checkpoints" / "step-00000007.safetensors"
+    save_file({"model.weight": torch.ones(2)}, path, {"progress": '{"step": 7}', "sha256": "0"})
+    with pytest.raises(UserError, match=r"is a checkpoint of an older minibert, which minibert .* can't continue"):
+        resume(tmp_path)
+
+
+def test_the_best_epochs_weights_have_to_fit(tmp_path: Path) -> None:
+    fail(tmp_path, 12)
+    save_weights(tmp_path / "checkpoints" / "epoch-00001.safetensors", torch.nn.Linear(5, 1))
+    with pytest.raises(UserError, match=r"epoch-00001\.safetensors does not fit the model: bias is"):
+        resume(tmp_path)
+
+
+def test_the_best_epoch_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    """A dead run has got further and written another best epoch, which this time (on a GPU, say) is not the best."""
+    train(whole := LineTask(Line(), [0.5, 0.4, 0.3]), options(tmp_path / "whole"))
+    fail(tmp_path / "run", 12)
+    save_weights(tmp_path / "run" / "checkpoints" / "epoch-00002.safetensors", Line())
+    resumed = LineTask(Line(), [0.4, 0.3])
+    train(resumed, options(tmp_path / "run", resume=True))
+    assert torch.equal(resumed.model.weight, whole.model.weight)
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    check_output(options(folder))
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        check_output(options(folder, resume=True))
+    fail(folder, 12)
+    with pytest.raises(UserError, match="has an unfinished run"):
+        check_output(options(folder))
+    check_output(options(folder, overwrite=True))
+    train(LineTask(Line(), SCORES), options(folder, overwrite=True))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="has a finished model"):
+        check_output(options(folder))
+    with pytest.raises(UserError, match="the run in it is finished"):
+        check_output(options(folder, resume=True))
+    with pytest.raises(UserError, match="contradict each other"):
+        check_output(options(folder, resume=True, overwrite=True))
+
+
+@pytest.mark.parametrize("name", ["README.md", "vocab.txt", "config.json", "1_Pooling/config.json", "metrics.jsonl"])
+def test_a_file_that_no_run_has_left_is_not_replaced_unasked(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is in the way: the run would replace it"):
+        train(LineTask(Line(), SCORES), options(tmp_path))
+    assert file.read_text() == "mine"
+    train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("README.md", True), ("1_Pooling", False), ("checkpoints", False), ("model.safetensors", True),
+     ("confusion_matrix.png", True)],
+)  # fmt: skip
+def test_what_the_run_could_not_write_in_the_end_is_said_at_the_beginning(
+    tmp_path: Path, name: str, folder: bool
+) -> None:
+    if folder:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=f"{name} is in the way of what the run writes: move it"):
+        train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"encoder": "run"}, "--encoder"),
+        ({"encoder": "run/../run/"}, "--encoder"),
+        ({"encoder": "run.zip"}, "--encoder"),
+        ({"encoder": "run/model.safetensors"}, "--encoder"),
+    ],
+)
+def test_what_is_read_is_not_what_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], flag: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for name in ("model.safetensors", "config.json", "classifier.json"):
+        (tmp_path / "run" / name).write_text("old")
+    zip_classifier(tmp_path / "run")
+    with pytest.raises(UserError, match=rf"{flag} .* is in --output, which the run replaces"):
+        check_output(options(tmp_path / "run", overwrite=True, **change))
+    (tmp_path / "vocab.txt").write_text("[PAD]")
+    with pytest.raises(UserError, match=r"--vocab vocab\.txt is in --output"):
+        check_output(MLMOptions(output=".", vocab="vocab.txt", overwrite=True))
+
+
+def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    theirs = ["run/notes.txt", "run/1_Pooling/notes.txt", "run/checkpoints/notes.txt", "run/inner/model.safetensors",
+              "run/data.jsonl", "run.zip"]  # fmt: skip
+    ours = ["run/model.safetensors", "run/classifier.json", "run/1_Pooling/config.json", "run/confusion_matrix.png",
+            "run/checkpoints/step-00000003.safetensors", "run/checkpoints/epoch-00001.safetensors"]  # fmt: skip
+    for name in (*theirs, *ours):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    train(LineTask(Line(), SCORES), options(folder, overwrite=True))
+    assert set(contents(tmp_path)) == {*theirs, "run/metrics.jsonl", "run/options.json"}
+    assert all((tmp_path / name).read_text() == name for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("names", "ours"),
+    [
+        (["config.json", "classifier.json", "model.safetensors"], True),
+        (["config.json", "classifier.json", "notes.txt"], False),
+        (["vocab.txt"], False),
+        ([], False),
+    ],
+)
+def test_a_zip_beside_the_folder_goes_if_a_run_has_packed_it(tmp_path: Path, names: list[str], ours: bool) -> None:
+    with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, "old")
+    train(LineTask(Line(), SCORES), options(tmp_path / "run", overwrite=True))
+    assert (tmp_path / "run.zip").exists() != ours
+
+
+class Meddling(LineTask):
+    """Does something to the run's folder before its ninth step."""
+
+    def __init__(self, action: Callable[[], object], scores: list[float] = SCORES) -> None:
+        super().__init__(Line(), scores)
+        self.action = action
+
+    def loss(self, batch: Any) -> Any:
+        if len(self.modes) == 9:
+            self.action()
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize("save_every", [0, 1])
+@pytest.mark.parametrize("what", ["moved", "removed", "replaced by a run", "replaced by a file", "parent moved"])
+def test_a_run_whose_folder_is_taken_away_stops_and_touches_nothing(tmp_path: Path, what: str, save_every: int) -> None:
+    folder = tmp_path / "a" / "run"
+    theirs: dict[str, bytes] = {}
+
+    def meddle() -> None:
+        if what == "removed":
+            shutil.rmtree(folder)
+        elif what == "parent moved":
+            (tmp_path / "a").rename(tmp_path / "moved")
+        else:
+            folder.rename(tmp_path / "moved")
+        if what == "replaced by a run":
+            with pytest.raises(Stop):
+                train(Failing(Line(), 12, SCORES), options(folder))
+        if what == "replaced by a file":
+            folder.write_text("")
+        theirs.update(contents(tmp_path / "a") if (tmp_path / "a").exists() else {})
+
+    with pytest.raises(UserError, match="was moved, removed or replaced during the run: nothing more") as error:
+        train(Meddling(meddle), options(folder, save_every=save_every))
+    assert "\n" not in str(error.value)
+    assert (contents(tmp_path / "a") if (tmp_path / "a").exists() else {}) == theirs
+    assert what == "replaced by a run" or folder.is_dir() is False
+    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole", save_every=save_every))
+    if what != "removed":  # it can go on where it is now
+        moved = tmp_path / "moved" / "run" if what == "parent moved" else tmp_path / "moved"
+        assert torch.equal(resume(moved, save_every=save_every).weight, whole.model.weight)
+
+
+@pytest.mark.parametrize("inner", ["inner", "checkpoints", "checkpoints/inner", "1_Pooling", "deep/er"])
+def test_runs_in_each_others_folders_leave_each_other_alone(tmp_path: Path, inner: str) -> None:
+    """In the middle of one, another is begun and ended in a folder above or below, and a third one overwrites it."""
+    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole", save_every=2))
+    for mine, other in (("a", f"a/{inner}"), (f"b/{inner}", "b")):
+
+        def another(other: Path = tmp_path / other) -> None:
+            state = torch.get_rng_state()
+            train(LineTask(Line(), SCORES), options(other, save_every=2))
+            train(LineTask(Line(), SCORES), options(other, save_every=2, overwrite=True))
+            torch.set_rng_state(state)
+
+        task = Meddling(another)
+        train(task, options(tmp_path / mine, save_every=2))
+        assert torch.equal(task.model.weight, whole.model.weight)
+        assert untimed(tmp_path / mine) == untimed(tmp_path / other) == untimed(tmp_path / "whole")
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob(".*"))
