@@ -17,19 +17,18 @@ from torch import Tensor
 
 from minibert.card import write_card
 from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.data.articles import Articles, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
-from minibert.data.sources import Articles, load_articles
-from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import Blocks, TokenStore
+from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
 from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.model.encoder import look_at_neighbours
 from minibert.model.mlm import MaskedLanguageModel
 from minibert.pretrained import load_mlm, save_mlm
-from minibert.training.distributed import gather, rank, ranks, together, world_size
+from minibert.training.distributed import agree, gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
 
@@ -54,13 +53,13 @@ class MLMTask:
     def __init__(
         self,
         model: MaskedLanguageModel,
-        train: TokenStore,
-        held_out: TokenStore,
+        train: TokenisedTexts,
+        held_out: TokenisedTexts,
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
         self.model, self.options = model, options
-        self.train: TokenStore | Blocks = Blocks(train, options.max_length) if options.blocks else train
+        self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
         self.device = next(model.parameters()).device
         self.step_size = examples_per_step(options)
@@ -120,7 +119,7 @@ class MLMTask:
         masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
         return _batch(masked, attention_mask, labels)
 
-    def _held_out_batches(self, held_out: TokenStore) -> Iterator[Batch]:
+    def _held_out_batches(self, held_out: TokenisedTexts) -> Iterator[Batch]:
         generator = batch_generator(self.options.seed, 0, 0)
         masked, labels = [], []
         for row in range(len(held_out)):
@@ -161,7 +160,8 @@ def pretrain(asked: MLMOptions) -> None:
     keep_freed_memory()
     with open_run(replace(asked, vocab=vocab)) as (options, device):
         with together():
-            tokenizer, train, held_out = read_articles(options)
+            tokenizer, articles = read_articles(options)
+            train, held_out = articles.train, articles.held_out
 
             model = make_model(options, tokenizer).to(device)
             if options.compile:
@@ -191,6 +191,8 @@ def pretrain(asked: MLMOptions) -> None:
                 "unigram_loss": unigram_loss,
                 "unigram_accuracy": unigram_accuracy,
             }
+
+        agree("articles", articles.identity)
 
         def save(folder: Path) -> None:
             save_mlm(folder, model, tokenizer)
@@ -231,28 +233,35 @@ def _shape(config: ModelConfig) -> str:
     return f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
 
 
-def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore]:
-    """The vocabulary, the articles to train on and the ones held out, as token ids."""
-    articles = load_articles(
+def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenisedArticles]:
+    """The vocabulary, and the articles to train on and the ones held out, as token ids."""
+    with Articles(
         options.data,
         max_articles=options.max_articles,
         held_out=options.held_out,
         min_characters=options.min_characters,
         seed=options.seed,
-    )
-    tokenizer = make_tokenizer(options, articles)
-    stored = stored_articles(articles, tokenizer, None if options.blocks else options.max_length, options.cache)
-    train, held_out = stored.train, stored.held_out
-    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {options.data}")
+        line_by_line=options.line_by_line,
+        cache=options.cache,
+    ) as articles:
+        tokenizer = make_tokenizer(options, articles)
+        tokenised = articles.tokenised(tokenizer, None if options.blocks else options.max_length)
+    train, held_out = tokenised.train, tokenised.held_out
+    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {articles.source.name}")
+    if tokenised.repeated:
+        heading("repeated", f"{tokenised.repeated:,} more are held out, too, and left out of training")
+    unknown = max(unknown_share(part, tokenizer, options.data) for part in (train, held_out))
     kept = "all" if options.blocks else f"the first {options.max_length}"
-    heading("tokens", f"{train.tokens:,}, {kept} of each article")
-    heading("store", f"{'reused from' if stored.reused else 'written to'} {stored.folder}")
+    heading(
+        "tokens", f"{train.tokens:,}, {kept} of each article" + (f"; {unknown:.1%} [UNK]" if unknown > 0.01 else "")
+    )
+    heading("cache", f"{'reused from' if tokenised.reused else 'written to'} {tokenised.folder}")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-    return tokenizer, train, held_out
+    return tokenizer, tokenised
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
     """The vocabulary that `--vocab` names, or one learned from the training articles."""
     if options.vocab == "train":
-        return WordPieceTokenizer.train(articles.texts(articles.sample.train), options.vocab_size)
+        return WordPieceTokenizer.train(articles.texts.train["text"], options.vocab_size)
     return WordPieceTokenizer.load(options.vocab)

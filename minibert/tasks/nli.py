@@ -26,9 +26,9 @@ from minibert.data.batching import (
     pad,
 )
 from minibert.data.masking import hide_tokens
-from minibert.data.sources import Pairs, load_pairs
+from minibert.data.sources import Pairs, load_training_pairs, repeated_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import TokenStore, tokenise
+from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
 from minibert.device import compile_blocks, describe
 from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
@@ -37,7 +37,7 @@ from minibert.model.contrast import contrastive_loss
 from minibert.model.mixup import mix
 from minibert.model.siamese import SiameseClassifier, pair_features
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
-from minibert.training.distributed import gather, rank, ranks, together, world_size
+from minibert.training.distributed import agree, gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
 
@@ -168,7 +168,7 @@ class NLITask:
         for rows in islice(batches, first, None, every):
             yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
 
-    def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
+    def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
         """Premises and hypotheses as ids."""
         premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
         first, second = (
@@ -176,7 +176,7 @@ class NLITask:
         )
         return first, second
 
-    def _batch(self, sides: tuple[TokenStore, TokenStore], labels: np.ndarray, rows: np.ndarray) -> Batch:
+    def _batch(self, sides: tuple[TokenisedTexts, TokenisedTexts], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
         input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
         return Batch(
@@ -184,7 +184,7 @@ class NLITask:
         )
 
 
-def _lengths(sides: tuple[TokenStore, TokenStore]) -> np.ndarray:
+def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
     """(pairs,) the tokens of the longer side of each."""
     return np.maximum(*(side.lengths for side in sides))
 
@@ -208,13 +208,21 @@ def finetune(asked: NLIOptions) -> None:
             model.to(device)
             if options.compile:
                 compile_blocks(model.encoder.blocks, device)
-            train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
-            validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
+            train, validation = load_training_pairs(
+                options.data,
+                max_train=options.max_train,
+                max_validation=options.max_validation,
+                validation_share=options.validation_share,
+                seed=options.seed,
+            )
             heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+            if repeated := repeated_pairs(train, validation):
+                heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
             if options.hypothesis_only:
                 heading("control", "the premises are emptied: what is reached now is reached without inference")
 
             task = NLITask(model, tokenizer, train, validation, options)
+            unknown_share(task.train[1], tokenizer, options.data)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             majority = float(np.bincount(validation.labels).max() / len(validation))
             steps = total_steps(task, options)
@@ -222,6 +230,8 @@ def finetune(asked: NLIOptions) -> None:
             heading("training", f"{steps:,} steps of {task.step_size} pairs on {describe(device, world_size())}")
             heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
             start = {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
+
+        agree("pairs", [train.identity, validation.identity])
 
         def save(folder: Path) -> None:
             if options.calibrate:

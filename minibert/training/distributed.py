@@ -82,6 +82,18 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
+def agree(what: str, value: object) -> None:
+    """All ranks have the same value, or all end; every rank calls it.
+
+    Raises:
+        UserError: on rank 0, one of them has another.
+        SystemExit: on the others.
+    """
+    values = gather(value)
+    if others := [number for number, each in enumerate(values) if each != values[0]]:
+        raise once(UserError(f"rank {others[0]} has read other {what} than rank 0: give all ranks the same files"))
+
+
 def largest(value: int) -> int:
     """The largest of the ranks' values, on every rank; 0.3 ms between two processes of one machine."""
     if world_size() == 1:
