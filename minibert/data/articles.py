@@ -8,9 +8,10 @@ CACHE/
     .lock                               held, for moments, by whoever begins or clears work
 
 `datasets` filters, shuffles, selects, maps and reads. Which ids are used again is decided here, since its own cache
-goes by names, times and sizes. The key is a hash of all that decides the ids, the content of the text first, and they are
-read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves no
-half of one under it, and runs that make the same one at the same time do so side by side: the first to finish names it.
+goes by names, times and sizes. The key is a hash of all that decides the ids, the content of the text first, and they
+are read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves
+no half of one under it, and runs that make the same one at the same time do so side by side: the first to finish names
+it.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ class Articles:
             yield
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"can't keep texts and token ids in {self.cache} ({reason(error)}): pass --cache a folder that can be"
+                f"can't keep token ids in {self.cache} ({reason(error)}): pass --cache a folder that can be"
                 " written to and has room"
             ) from error
 

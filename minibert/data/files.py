@@ -78,7 +78,7 @@ def files_of_split(path: Path, split: str) -> list[Path]:
     if 0 < len(unnamed) < len(files):
         named = next(name for name in files if name not in unnamed)
         raise UserError(
-            f"{path}: {_some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
+            f"{path}: {some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
             " of all files, or of their folders"
         )
     return [files[name] for name in names_of_split(files, split, f"file below {path}")]
@@ -96,7 +96,7 @@ def names_of_split(names: Iterable[str], split: str, what: str) -> list[str]:
         wanted = [name for name in wanted if splits[name]]
     if not wanted:
         words = " or ".join(SPLIT_WORDS[split].split("|")[:2])
-        raise UserError(f"no {what} is named as {split} split ({words}), only {_some(list(splits))}")
+        raise UserError(f"no {what} is named as {split} split ({words}), only {some(list(splits))}")
     return wanted
 
 
@@ -168,7 +168,7 @@ def _saved_shards(folder: Path) -> set[str] | None:
     except (OSError, ValueError, KeyError, TypeError):  # it is another program's, or there is none
         return None
     if missing := sorted(name for name in names if not (folder / name).is_file()):
-        raise UserError(f"{state} names {_some(missing)}, which is missing: copy the folder again")
+        raise UserError(f"{state} names {some(missing)}, which is missing: copy the folder again")
     return names
 
 
@@ -183,7 +183,8 @@ def _copied(stem: str) -> str | None:
     return match and (match["folder"] or "") + (match["name"] or match["original"])
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """A list of names, for a message."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

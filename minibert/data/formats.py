@@ -163,7 +163,7 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
         else:
             found = True
             yield tuple(_valid(row[name]) for name in names)
-    if not found:
+    if others and not found:
         choose(str(file), list(others), choices)
 
 
@@ -196,20 +196,23 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 
     def records() -> Iterator[tuple[int, list[str]]]:
         reader, first = csv.reader(lines(), strict=True), 1
-        try:
-            for cells in reader:
-                text = "".join(record)
-                if '\\"' in text:
-                    raise UserError(rf'{file}, line {first}: \" can be read in two ways: write "" for a quote')
-                if '""' not in text and any(cell.lstrip().startswith('"') for cell in cells):
-                    raise UserError(f"{file}, line {first}: a space before a quote: take it away")
-                yield first, cells
-                record.clear()
-                first = reader.line_num + 1
-        except csv.Error as error:
-            raise UserError(
-                f"{file}, line {first}: it is not CSV ({error}): write quotes within quotes twice"
-            ) from error
+        while True:
+            try:
+                cells, problem = next(reader, None), ""
+            except csv.Error as error:
+                cells, problem = [], f"it is not CSV ({error}): write quotes within quotes twice"
+            text = "".join(record)
+            if '\\"' in text:
+                problem = r'\" can be read in two ways: write "" for a quote'
+            elif cells and '""' not in text and any(cell.lstrip().startswith('"') for cell in cells):
+                problem = "a space before a quote: take it away"
+            if problem:
+                raise UserError(f"{file}, line {first}: {problem}")
+            if cells is None:
+                return
+            yield first, cells
+            record.clear()
+            first = reader.line_num + 1
 
     return _table(file, records(), choices)
 

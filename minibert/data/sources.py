@@ -25,7 +25,7 @@ from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 
 from minibert.config import LABELS
-from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split
+from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.data.toy import toy_articles, toy_pairs
 from minibert.errors import UserError, reason
@@ -256,9 +256,10 @@ def load_training_pairs(
             other = open_pairs(data, "validation")
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
+        train, first = _labelled(source, "train")
         if other.parts.keys() == source.parts.keys():
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
-        (train, first), (validation, second) = _labelled(source, "train"), _labelled(other, "validation")
+        validation, second = _labelled(other, "validation")
         identities = [first, second]
     return _sample(train, max_train, seed, identities[0]), _sample(validation, max_validation, seed, identities[1])
 
@@ -290,7 +291,7 @@ def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, A
                     values.append(value)
     source.check_unchanged(content)
     if not columns["label"]:
-        raise UserError(f"{source.name} has no labelled pair in its {split} split")
+        raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
     return datasets.Dataset.from_dict(columns), {"content": content, "split": split}
 
 
