@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,7 +140,7 @@ class Articles:
 
     def _sample(self, rows: datasets.Dataset) -> Texts:
         most, held_out, minimum, seed = self.options.values()
-        rows = rows.filter(lambda batch: [len(text) > minimum for text in batch["text"]], batched=True)
+        rows = _filter(rows, lambda text: len(text) > minimum)
         if len(rows) <= held_out:
             raise UserError(
                 f"{self.source.name} has {len(rows)} articles of more than {minimum} characters, and {held_out} are to"
@@ -151,7 +151,7 @@ class Articles:
         rows = rows.shuffle(seed=seed).select(range(count + held_out))
         train, last = rows.select(range(count)), rows.select(range(count, count + held_out))
         known = {same_text(text) for text in last["text"]}
-        kept = train.filter(lambda batch: [same_text(text) not in known for text in batch["text"]], batched=True)
+        kept = _filter(train, lambda text: same_text(text) not in known)
         if not len(kept):
             raise UserError(
                 f"{self.source.name} repeats itself: all {count} articles to train on are among those held out, too"
@@ -204,10 +204,15 @@ class Articles:
 
 
 def cache_folder(cache: str) -> Path:
-    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where)."""
-    if cache:
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert"
+    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where).
+
+    Raises:
+        UserError: `datasets` would take its name for something else.
+    """
+    folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
+    if "::" in str(folder):
+        raise UserError(f"--cache {folder}: a folder for token ids can't have :: in its name")
+    return folder
 
 
 def _write_texts(file: Path, texts: Iterator[str]) -> None:
@@ -223,11 +228,16 @@ def _write_texts(file: Path, texts: Iterator[str]) -> None:
             bar.update(len(batch))
 
 
+def _filter(rows: datasets.Dataset, keep: Callable[[str], bool]) -> datasets.Dataset:
+    return rows.filter(lambda batch: list(map(keep, batch["text"])), batched=True, batch_size=BATCH)
+
+
 def _write_ids(file: Path, rows: datasets.Dataset, tokenizer: WordPieceTokenizer, max_length: int | None) -> None:
     rows.map(
         lambda batch: {"input_ids": tokenizer.encode(batch["text"], max_length)},
         batched=True,
         batch_size=CHUNK,
+        writer_batch_size=CHUNK,
         remove_columns=["text"],
         features=datasets.Features({"input_ids": datasets.Sequence(datasets.Value(np.dtype(id_type(tokenizer)).name))}),
         cache_file_name=str(file),

@@ -6,7 +6,7 @@ Whether they are in memory (`tokenise`) or in a mapped file (minibert.data.artic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -51,6 +51,9 @@ class TokenisedTexts:
         row = index - self.firsts[number]
         return ids[starts[row] : starts[row + 1]]
 
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        return map(self.__getitem__, range(len(self)))
+
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
         """Some texts' ids."""
         return [self[row] for row in rows]
@@ -93,6 +96,9 @@ class Blocks:
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.length if len(self.ends) else 0
+
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        return map(self.__getitem__, range(len(self)))
 
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
         """Some blocks' ids."""

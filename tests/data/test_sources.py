@@ -73,8 +73,8 @@ def test_the_pair_sample_is_the_notebooks(tmp_path: Path) -> None:
 
 
 SPELLINGS = [
-    ["0", "1", "2"], [0.0, 1.0, 2.0], ["0.0", "1.", "2.000"], [0, 1, 2], [*LABELS], ["ENTAILMENT", "Neutral", "contradictioN"],
-    [" entailment", "neutral ", " contradiction  "],
+    ["0", "1", "2"], [0.0, 1.0, 2.0], ["0.0", "1.", "2.000"], [0, 1, 2], [*LABELS],
+    ["ENTAILMENT", "Neutral", "contradictioN"], [" entailment", "neutral ", " contradiction  "],
 ]  # fmt: skip
 NONE = [-1, -1.0, "-1", "-1.0", "-", " - ", "", " ", "None", "null", "NaN", "N/A", "<NA>", "NA"]
 
@@ -237,7 +237,7 @@ def test_a_name_below_a_folder_that_is_here_is_a_path(tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """A Hub on disk: its data set has these pairs in each split, classes in another order; returns what it was asked."""
+    """A Hub on disk, whose data set has classes in another order; returns what it was asked."""
     names = ["contradiction", "entailment", "neutral"]
     features = classes(names)
     parts = {}
