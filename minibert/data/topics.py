@@ -25,7 +25,7 @@ def load_topics(data: str, max_sentences: int) -> Topical:
 
 def _file(path: Path) -> Topical:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: {error}") from error
     except OSError as error:

@@ -29,7 +29,7 @@ def test_each_toy_sentence_speaks_of_its_topic_and_of_no_other() -> None:
 
 def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "topics.txt"
-    file.write_bytes("sea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.".encode())
+    file.write_bytes("\ufeffsea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.".encode())
     assert load_topics(str(file), 10) == [("sea", "The tide is low."), ("sea", "A ship\tsinks."), ("sky", "Étoiles.")]
     assert load_topics(str(file), 1) == [("sea", "The tide is low.")]
 
