@@ -97,9 +97,6 @@ class Blocks:
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.length if len(self.ends) else 0
 
-    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
-        return map(self.__getitem__, range(len(self)))
-
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
         """Some blocks' ids."""
         return [self._block(int(row) * self.length) for row in rows]

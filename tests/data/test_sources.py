@@ -72,7 +72,7 @@ def test_the_pair_sample_is_the_notebooks(tmp_path: Path) -> None:
     assert result.labels.tolist() == list(snli["label"])
 
 
-SPELLINGS = [
+SPELLINGS: list[list[Any]] = [
     ["0", "1", "2"], [0.0, 1.0, 2.0], ["0.0", "1.", "2.000"], [0, 1, 2], [*LABELS],
     ["ENTAILMENT", "Neutral", "contradictioN"], [" entailment", "neutral ", " contradiction  "],
 ]  # fmt: skip
@@ -326,7 +326,7 @@ def test_the_hubs_wikipedia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_snlis_own_zip(tmp_path: Path) -> None:
     """gold_label with "-", sentence1, sentence2, dev for validation, and the same again as .txt beside a README."""
     for split in ("train", "dev", "test"):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"gold_label": label, "sentence1": f"{split} a", "sentence2": f"b {label}", "annotator_labels": [label]}
             for label in ["neutral", "-", "contradiction", "entailment"]
         ]
