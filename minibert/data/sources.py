@@ -91,12 +91,14 @@ class Pairs:
         premises, hypotheses: the sentences.
         labels: (pairs,) int64, places in `LABELS`.
         identity: what they are and how they were sampled, as JSON: equal for equal pairs, wherever their files are.
+        source: where they are from, as messages call it.
     """
 
     premises: list[str]
     hypotheses: list[str]
     labels: NDArray[np.int64]
     identity: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,7 +149,7 @@ def _named(data: str, split: str, line_by_line: bool = False) -> Source:
     """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
     path = Path(data).expanduser()
     try:
-        there = path.exists()
+        there = data != "" and path.exists()
     except OSError as error:
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
@@ -228,8 +230,9 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int) -> Pairs:
     Raises:
         UserError: no such split, missing columns, a label out of range, or no usable pair.
     """
-    rows, identity = _labelled(open_pairs(data, split), split)
-    return _sample(rows, max_pairs, seed, identity)
+    source = open_pairs(data, split)
+    rows, identity = _labelled(source, split)
+    return _sample(rows, max_pairs, seed, identity, source.name)
 
 
 def load_training_pairs(
@@ -261,7 +264,10 @@ def load_training_pairs(
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
         validation, second = _labelled(other, "validation")
         identities = [first, second]
-    return _sample(train, max_train, seed, identities[0]), _sample(validation, max_validation, seed, identities[1])
+    return (
+        _sample(train, max_train, seed, identities[0], source.name),
+        _sample(validation, max_validation, seed, identities[1], source.name),
+    )
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
@@ -335,11 +341,12 @@ def _by_premise(
     return rows.select(np.flatnonzero(~taken)), rows.select(np.flatnonzero(taken))
 
 
-def _sample(rows: datasets.Dataset, maximum: int, seed: int, identity: dict[str, Any]) -> Pairs:
+def _sample(rows: datasets.Dataset, maximum: int, seed: int, identity: dict[str, Any], source: str) -> Pairs:
     rows = rows.shuffle(seed=seed).select(range(min(maximum or len(rows), len(rows))))
     return Pairs(
         premises=rows["premise"][:],
         hypotheses=rows["hypothesis"][:],
         labels=np.array(rows["label"][:], dtype=np.int64),
         identity={**identity, "most": maximum, "seed": seed},
+        source=source,
     )

@@ -43,7 +43,7 @@ def evaluate(options: EvaluateOptions) -> None:
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
     )
-    print(f"{path} on the {options.split} split of {options.data}{control}\n")
+    print(f"{path} on the {options.split} split of {pairs.source}{control}\n")
     print(report_text(result))
     default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
     plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default)

@@ -215,7 +215,7 @@ def finetune(asked: NLIOptions) -> None:
                 validation_share=options.validation_share,
                 seed=options.seed,
             )
-            heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
+            heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
             if repeated := repeated_pairs(train, validation):
                 heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
             if options.hypothesis_only:
