@@ -218,11 +218,9 @@ def test_a_path_that_is_not_there_is_not_asked_of_the_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", None)
-    if data:
-        with pytest.raises(
-            UserError, match=r"no file or folder .*: --data takes hub|can't read x+: File name too long"
-        ):
-            pairs(data)
+    write(tmp_path / "train.csv", PAIRS)  # "" is no name for the folder that one is in
+    with pytest.raises(UserError, match=r"no file or folder .*: --data takes hub|can't read x+: File name too long"):
+        pairs(data)
 
 
 def test_a_name_below_a_folder_that_is_here_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,13 +258,14 @@ def test_a_data_set_of_the_hub(hub: list[tuple[Any, ...]]) -> None:
     found = listed(pairs("nyu-mll/multi_nli"))
     there = {0: 2, 1: 0, 2: 1}
     assert found == sorted((f"train {p}", h, there[label]) for p, h, label in EXPECTED)
+    assert pairs("nyu-mll/multi_nli").source == "nyu-mll/multi_nli on the Hub"  # said, wherever it is printed
     validation = pairs("nyu-mll/multi_nli:default", "validation")
     assert sorted({premise.split()[0] for premise in validation.premises}) == [
         "validation_matched",
         "validation_mismatched",
     ]
     assert len(validation) == 60
-    assert hub == [("nyu-mll/multi_nli", None), ("nyu-mll/multi_nli", "default")]
+    assert set(hub) == {("nyu-mll/multi_nli", None), ("nyu-mll/multi_nli", "default")}
     with pytest.raises(UserError, match="no split of nyu-mll/multi_nli on the Hub is named as test split"):
         pairs("nyu-mll/multi_nli", "test")
     assert pairs("hub").premises == pairs("nyu-mll/multi_nli").premises
