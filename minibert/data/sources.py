@@ -147,10 +147,12 @@ def open_pairs(data: str, split: str) -> Source:
 
 def _named(data: str, split: str, line_by_line: bool = False) -> Source:
     """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
-    path = Path(data).expanduser()
+    path = Path(data)
     try:
+        if data.startswith("~") and not path.exists():
+            path = path.expanduser()
         there = data != "" and path.exists()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter: no such user
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
         files = files_of_split(path, split)
