@@ -67,6 +67,17 @@ class TokenisedArticles:
 
 
 @dataclass(frozen=True)
+class TextColumn:
+    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
+
+    rows: datasets.Dataset
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.rows.iter(BATCH):
+            yield from batch["text"]
+
+
+@dataclass(frozen=True)
 class Texts:
     """A sample of articles as text; see `TokenisedArticles`."""
 
@@ -150,7 +161,7 @@ class Articles:
         count = min(most or len(rows), len(rows) - held_out)
         rows = rows.shuffle(seed=seed).select(range(count + held_out))
         train, last = rows.select(range(count)), rows.select(range(count, count + held_out))
-        known = {same_text(text) for text in last["text"]}
+        known = {same_text(text) for text in TextColumn(last)}
         kept = _filter(train, lambda text: same_text(text) not in known)
         if not len(kept):
             raise UserError(

@@ -73,7 +73,10 @@ def files_of_split(path: Path, split: str) -> list[Path]:
         return [path]
     files = {file.relative_to(path).as_posix(): file for file in find_files(path)}
     if not files:
-        raise UserError(f"{path} has no file to read; known endings are {', '.join(ENDINGS)}, also with .gz")
+        raise UserError(
+            f"{path} has no file to read; known endings are {', '.join(ENDINGS)}, also with .gz (files that are hidden,"
+            " of an editor, or not complete are not looked at)"
+        )
     unnamed = [name for name in files if split_of(name) is None]
     if 0 < len(unnamed) < len(files):
         named = next(name for name in files if name not in unnamed)

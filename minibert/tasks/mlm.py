@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minibert.card import write_card
 from minibert.config import IGNORED, MLMOptions, ModelConfig
-from minibert.data.articles import Articles, TokenisedArticles
+from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.masking import mask_tokens
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -263,5 +263,5 @@ def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenisedArt
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
     """The vocabulary that `--vocab` names, or one learned from the training articles."""
     if options.vocab == "train":
-        return WordPieceTokenizer.train(articles.texts.train["text"], options.vocab_size)
+        return WordPieceTokenizer.train(TextColumn(articles.texts.train), options.vocab_size)
     return WordPieceTokenizer.load(options.vocab)

@@ -20,7 +20,17 @@ import pytest
 from filelock import FileLock
 
 from minibert.data import articles, sources
-from minibert.data.articles import ABOUT, HELD_OUT, LOCK, TRAIN, WORK, Articles, TokenisedArticles, cache_folder
+from minibert.data.articles import (
+    ABOUT,
+    HELD_OUT,
+    LOCK,
+    TRAIN,
+    WORK,
+    Articles,
+    TextColumn,
+    TokenisedArticles,
+    cache_folder,
+)
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from tests.data.rows import write
@@ -120,7 +130,7 @@ def test_a_vocabulary_is_learned_from_the_training_texts_only(tmp_path: Path) ->
     path = put(tmp_path / "a.parquet", [f"{word} " * 40 for word in ("alpha", "beta", "gamma", "delta", "delta")])
     for seed in range(4):
         with Articles(str(path), max_articles=0, held_out=1, min_characters=30, seed=seed) as found:
-            learned = WordPieceTokenizer.train(found.texts.train["text"], 60)
+            learned = WordPieceTokenizer.train(TextColumn(found.texts.train), 60)
             trained, held_out = (
                 {text.split()[0] for text in part["text"]} for part in (found.texts.train, found.texts.held_out)
             )
