@@ -45,7 +45,8 @@ from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 import minibert
 from benchmarks import notebook
 from minibert.config import MLMOptions, NLIOptions
-from minibert.data.sources import load_articles, load_pairs
+from minibert.data.articles import Articles
+from minibert.data.sources import load_pairs
 from minibert.data.tokens import tokenise
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
@@ -289,7 +290,7 @@ CASES = {"nli": nli, "encode": encode, "tokenise": tokens, "mlm": mlm}  # see `m
 def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Seconds from the command to `--help`, and to the end of the first training step; medians of `--starts`.
 
-    The step is timed with articles that have to be tokenised (`step`), and with a store that is reused (`again`).
+    The step is timed with articles that have to be tokenised (`step`), and with token ids that are reused (`again`).
     """
     script = [sys.executable, str(ROOT / "train_mlm.py")]
     command = [*script, "--data", options.wikipedia, "--vocab", options.vocab, "--max-steps", "1", "--log-every", "1",
@@ -319,8 +320,8 @@ def start(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def articles(options: argparse.Namespace, count: int) -> list[str]:
     """Articles as train_mlm.py takes them."""
-    found = load_articles(options.wikipedia, max_articles=count, held_out=1, min_characters=200, seed=42)
-    return list(found.texts(found.sample.train))
+    with Articles(options.wikipedia, max_articles=count, held_out=1, min_characters=200, seed=42) as found:
+        return list(found.texts.train["text"])
 
 
 def endless(loader: Any) -> Iterator[Any]:

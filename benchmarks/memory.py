@@ -1,8 +1,8 @@
 """Memory and time of a pretraining run, as its text grows: once, three and ten times the same articles.
 
-Each run is train_mlm.py as a user starts it, in a process of its own: all articles, a few steps, the store of token ids
-built and then reused. The peak is the most memory that the process has had resident at any time, mapped files included.
-The time is that from the start of the process to the line that says the store is there, loading of libraries included.
+Each run is train_mlm.py as a user starts it, in a process of its own: all articles, a few steps, the token ids
+made and then reused. The peak is the most memory that the process has had resident at any time, mapped files included.
+The time is from the start of the process to the line that says that the ids are there, loading of libraries included.
 
     python benchmarks/memory.py --data articles.parquet --vocab vocab.txt
 
@@ -67,7 +67,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     began, seconds = time.monotonic(), 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         for line in run.stdout or ():
-            if line.startswith("store"):
+            if line.startswith("cache"):
                 seconds = time.monotonic() - began
         _, status, usage = os.wait4(run.pid, 0)
         run.returncode = os.waitstatus_to_exitcode(status)

@@ -141,7 +141,10 @@ class TrainingOptions:
     learning_rate: float
     schedule: str
     warmup_ratio: float
-    data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv, tsv or txt")
+    data: str = option(
+        "hub",
+        "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv ...)",
+    )
     seed: int = option(42, "seed of every random choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     threads: int = option(0, "CPU threads; 0 leaves torch's own choice")
@@ -203,7 +206,16 @@ _AT_LEAST_ZERO = {
     "max_validation", "contrast", "mixup", "projection",
 }  # fmt: skip
 _AT_LEAST_THREE = {"max_length"}  # [CLS], one token, [SEP]
-_RATES = {"dropout", "mask_rate", "warmup_ratio", "beta2", "encoder_dropout", "hidden_tokens", "final_rate"}
+_RATES = {
+    "dropout",
+    "mask_rate",
+    "warmup_ratio",
+    "beta2",
+    "encoder_dropout",
+    "hidden_tokens",
+    "final_rate",
+    "validation_share",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +229,11 @@ class MLMOptions(TrainingOptions):
     }  # fmt: skip
 
     data: str = option(
-        "hub", "hub, hub-pairs (SNLI as text), toy, or a file or folder of parquet, jsonl, json, csv, tsv or txt"
+        "hub",
+        "hub, hub-pairs (SNLI as text), toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet,"
+        " jsonl, json, csv, tsv, txt, a data set saved to disk)",
     )
+    line_by_line: bool = option(False, "take each line of a .txt for an article (otherwise empty lines part them)")
     output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
     vocab: str = option(
         "",
@@ -289,6 +304,9 @@ class NLIOptions(TrainingOptions):
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
     max_train: int = option(30_000, "training pairs, sampled as in the notebook; 0: all")
     max_validation: int = option(3_000, "validation pairs, sampled likewise; 0: all")
+    validation_share: float = option(
+        0.0, "share of the training pairs to validate on instead of a validation split; 0: the split"
+    )
     max_length: int = option(16, "tokens kept of each sentence, [CLS] and [SEP] included")
     pooling: str = option("mean", "how a sentence's token vectors become one", choices=POOLINGS)
     projection: int = option(
@@ -323,7 +341,10 @@ class AnswersOptions:
     """A trained classifier, and the labelled pairs that it is to answer."""
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
-    data: str = option("hub", "hub, toy, or a file or folder of parquet, jsonl, json, csv or tsv")
+    data: str = option(
+        "hub",
+        "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv ...)",
+    )
     split: str = option("test", "which part of the data", choices=("train", "validation", "test"))
     max_pairs: int = option(6_000, "pairs, sampled as in the notebook; 0: all")
     seed: int = option(42, "seed of the sample")

@@ -59,8 +59,8 @@ def test_memory(tmp_path: Path) -> None:
     built, reused = json.loads((tmp_path / "x.json").read_text())
     assert (built["store"], reused["store"]) == ("built", "reused")
     for run in (built, reused):
-        assert run["articles"] == 55
-        assert run["tokens"] > 55 * 50
+        assert run["articles"] == 50  # the other copies of the five that are held out are not trained on
+        assert run["tokens"] > 50 * 50
         assert run["peak_mb"] > 100
         assert run["seconds"] > 0
 

@@ -1,1 +1,4 @@
-"""From text to tensors: sources, toy, tokenizer, tokens, masking, batching. Knows nothing of the model."""
+"""From text to tensors: files, formats, sources, articles; toy; tokenizer, tokens; masking, batching.
+
+Knows nothing of the model.
+"""

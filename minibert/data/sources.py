@@ -1,62 +1,51 @@
-"""Where the text comes from: the Hugging Face Hub, the built-in toy world, or a path; all become the same two shapes.
+"""Where the text comes from: the Hugging Face Hub, the built-in toy world, or a path; all become the same rows.
 
-Articles are streams, since they may be more than memory holds: each pass reads a source anew, a batch at a time. Pairs
-are few, and lists: premises, hypotheses and labels. `datasets` reads every format; what is sampled is what its
-`shuffle` gives the notebook with the same seed.
+Articles may be more than memory holds: they are streams here, and become a data set in minibert.data.articles. Pairs
+are few, and lists: premises, hypotheses and labels, sampled as the notebook does it.
 
-Source of the samples: the notebook, "1.1 Load dataset for MLM" and "2.1 Load SNLI".
+Source of the samples: the notebook, "2.1 Load SNLI".
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from itertools import chain, compress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import xxhash
 from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from minibert.config import LABELS
+from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
+from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.data.toy import toy_articles, toy_pairs
-from minibert.errors import UserError
+from minibert.errors import UserError, reason
 
-HUB_WIKIPEDIA = "wikimedia/wikipedia"
+HUB_WIKIPEDIA, WIKIPEDIA_DATE = "wikimedia/wikipedia", "20231101.en"
 HUB_SNLI = "stanfordnlp/snli"
 
 # The notebook takes "train[:2%]" of the 6,407,814 articles: the first 128,156 rows. All of them stand in the first of
 # the 41 files, so fetching that one file gives the very same rows for 420 MB instead of 11.6 GB.
-WIKIPEDIA_FIRST_FILE = "20231101.en/train-00000-of-00041.parquet"
-WIKIPEDIA_ALL_FILES = "20231101.en/train-*.parquet"
+WIKIPEDIA_FIRST_FILE = f"{WIKIPEDIA_DATE}/train-00000-of-00041.parquet"
 NOTEBOOK_ROWS = 128_156
 
-BATCH = 1_000  # rows read at once
+TEXT_COLUMNS: tuple[Columns, ...] = (("text",), ("premise", "hypothesis"), ("sentence1", "sentence2"))
+PAIR_COLUMNS: tuple[Columns, ...] = (("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"))
 
-# Builders of `datasets` by file ending. A folder that holds several formats is read in the first of this order: the
-# official SNLI folder, for one, has the same pairs as jsonl and as txt.
-READERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    ".parquet": ("parquet", {}),
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t"}),
-    ".txt": ("text", {"sample_by": "paragraph"}),
-}
-SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "dev", "val"),
-    "test": ("test",),
-}
-PAIR_COLUMNS = (("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"))
-UNLABELLED = -1  # SNLI's own mark for pairs on which the annotators disagreed; its jsonl files write "-"
+# What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
+NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
+
+# A name on the Hub, with a configuration after a colon: nyu-mll/multi_nli, wikimedia/wikipedia:20231101.en.
+_HUB_NAME = re.compile(r"(?P<owner>\w[\w.-]*)/\w[\w.-]*(:(?P<configuration>[^:/]+))?", re.ASCII)
 
 datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, by `UserError`
 if not sys.stderr.isatty():
@@ -64,393 +53,302 @@ if not sys.stderr.isatty():
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Which articles a run uses: their places among those of the source that are long enough, in the shuffled order."""
+class Source:
+    """Rows, and what identifies them.
 
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-
-
-class Articles:
-    """A sample of articles as a stream: each pass reads the source anew, a batch at a time, and keeps none of it.
-
-    The sample is the notebook's: of the articles that are long enough, `datasets` shuffles all with a seed, and the
-    first ones are taken. Here places are shuffled and never texts: a first pass counts, the permutation says which
-    places are chosen, and every further pass gives the texts at these, in the order of the source.
-
-    Args:
-        name: the source, as messages call it.
-        source: says what the source is at the moment, as JSON that differs if its text may differ.
-        batches: reads the source's texts, whatever stands in their column; called once a pass.
-        max_articles, held_out, min_characters, seed: see `load_articles`.
+    Attributes:
+        name: as messages call it.
+        parts: files or splits by their names; each, given the columns that are wanted, is a pass over its rows.
+        digest: a hash of the content as it is at the moment.
     """
 
-    def __init__(
-        self,
-        name: str,
-        source: Callable[[], Any],
-        batches: Callable[[], Iterator[list[Any]]],
-        *,
-        max_articles: int,
-        held_out: int,
-        min_characters: int,
-        seed: int,
-    ) -> None:
-        self.name, self.source, self._batches = name, source, batches
-        self.max_articles, self.held_out, self.min_characters, self.seed = max_articles, held_out, min_characters, seed
+    name: str
+    parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]
+    digest: Callable[[], str]
 
-    def identity(self) -> dict[str, Any]:
-        """All that decides which texts these are, as JSON, the source looked at anew."""
-        options = ("max_articles", "held_out", "min_characters", "seed")
-        return {"source": self.source(), **{name: getattr(self, name) for name in options}}
+    def texts(self) -> Iterator[str]:
+        """The column `text` of all rows that have one; a row of a pair is a text of two sentences."""
+        for rows in self.parts.values():
+            for row in rows(TEXT_COLUMNS):
+                if all(isinstance(cell, str) and cell for cell in row):
+                    yield " ".join(row)
 
-    @cached_property
-    def found(self) -> int:
-        """How many articles are long enough; takes a pass, unless it is known from an earlier run and has been set.
+    def check_unchanged(self, before: str) -> None:
+        """What was read is what it had been when the digest was `before`.
 
         Raises:
-            UserError: the source can't be read, or has no column `text`.
+            UserError: it has changed meanwhile.
         """
-        found = 0
-        with tqdm(desc="counting", unit=" articles", disable=None) as bar:  # on a terminal only
-            for texts in self._long_enough():
-                found += len(texts)
-                bar.update(len(texts))
-        return found
-
-    @cached_property
-    def sample(self) -> Sample:
-        """The places of the chosen articles.
-
-        Raises:
-            UserError: there are too few articles, or see `found`.
-        """
-        if self.found <= self.held_out:
-            raise UserError(
-                f"{self.name} has {self.found} articles of more than {self.min_characters} characters, and"
-                f" {self.held_out} are to be held out: give more text, or lower --held-out or --min-characters"
-            )
-        most = self.found - self.held_out
-        train = most if self.max_articles == 0 else min(self.max_articles, most)
-        order = np.random.default_rng(self.seed).permutation(self.found)  # what `Dataset.shuffle(seed)` draws
-        return Sample(order[:train], order[train : train + self.held_out])
-
-    def texts(self, *places: NDArray[np.int64]) -> Texts:
-        """The texts at some places, as a stream."""
-        return Texts(self, np.concatenate(places))
-
-    def _long_enough(self) -> Iterator[list[str]]:
-        for texts in self._batches():
-            yield [text for text in texts if isinstance(text, str) and len(text) > self.min_characters]
-
-
-class Texts:
-    """Some of a source's texts, in the order of the source; each iteration is a pass over it.
-
-    Args:
-        articles: the source.
-        places: which of its texts, in any order.
-    """
-
-    def __init__(self, articles: Articles, places: NDArray[np.int64]) -> None:
-        self.articles, self.count = articles, len(places)
-        self.chosen = np.zeros(articles.found, dtype=np.bool_)
-        self.chosen[places] = True
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[str]:
-        first = 0
-        for texts in self.articles._long_enough():
-            yield from compress(texts, self.chosen[first : first + len(texts)])
-            first += len(texts)
-        if first != self.articles.found:
-            raise UserError(f"{self.articles.name} has changed while it was read: start again when it is complete")
+        if self.digest() != before:
+            raise UserError(f"{self.name} has changed while it was read: start again when it is complete")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labelled sentence pairs; `labels` (pairs,) int64 are places in `LABELS`."""
+    """Labelled sentence pairs.
+
+    Attributes:
+        premises, hypotheses: the sentences.
+        labels: (pairs,) int64, places in `LABELS`.
+        identity: what they are and how they were sampled, as JSON: equal for equal pairs, wherever their files are.
+        source: where they are from, as messages call it.
+    """
 
     premises: list[str]
     hypotheses: list[str]
     labels: NDArray[np.int64]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def load_articles(
-    data: str, *, max_articles: int, held_out: int, min_characters: int, seed: int, hub: str = ""
-) -> Articles:
-    """Articles without the short ones, shuffled and parted; not read yet.
+def open_articles(data: str, *, everything: bool, line_by_line: bool = False) -> Source:
+    """A source of texts: its training split, so that text can come from the very pairs that are classified later.
 
     Args:
-        data: "hub" for Wikipedia, "hub-pairs" for SNLI's training pairs as texts of two sentences, "toy", or a path.
-        max_articles: how many to train on; 0 is all but the held-out ones.
-        held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
-            the last ones of it.
-        min_characters: only texts longer than this are kept.
-        seed: of the shuffle.
-        hub: another data set in their place; a local folder laid out alike works too.
+        data: "hub" for Wikipedia, "hub-pairs" for SNLI, "toy", a path, or a name on the Hub.
+        everything: of Wikipedia, read all 41 files as they come over the network and keep none of them, instead of the
+            notebook's rows of the first.
+        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
     Raises:
-        UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
+        UserError: there is nothing to read. What is wrong inside a file shows when it is read.
     """
+    if data in ("hub", f"{HUB_WIKIPEDIA}:{WIKIPEDIA_DATE}") and everything:
+        return Source(data, {data: _wikipedia_stream}, lambda: f"{HUB_WIKIPEDIA}, {WIKIPEDIA_DATE}, all files")
     if data == "hub":
-        hub = hub or HUB_WIKIPEDIA
-        everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
-        source: Callable[[], Any] = partial(_hub_identity, hub, everything)
-        batches: Callable[[], Iterator[list[Any]]] = partial(_hub_batches, hub, everything)
-    elif data == "hub-pairs":
-        hub = hub or HUB_SNLI
-        source, batches = partial(_hub_pairs_identity, hub), partial(_hub_pairs_batches, hub)
-    elif data == "toy":
-        source, batches = _toy_identity, _toy_batches
-    else:
-        files = _split_files(Path(data), "train")
-        source, batches = partial(_identity, files), partial(_path_batches, data, files)
-    return Articles(
-        data,
-        source,
-        batches,
-        max_articles=max_articles,
-        held_out=held_out,
-        min_characters=min_characters,
-        seed=seed,
-    )
+        with _fetching(HUB_WIKIPEDIA):
+            file = Path(hf_hub_download(HUB_WIKIPEDIA, WIKIPEDIA_FIRST_FILE, repo_type="dataset"))
+        rows = partial(_first_rows, file)
+        return Source(data, {data: rows}, lambda: f"{NOTEBOOK_ROWS} rows of {digest([file])}")
+    if data == "toy":
+        texts = [(article["text"],) for article in toy_articles()]
+        return Source(data, {data: lambda _: iter(texts)}, lambda: _hash(texts))
+    return _hub(HUB_SNLI, "train") if data == "hub-pairs" else _named(data, "train", line_by_line)
 
 
-def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, hub: str = HUB_SNLI) -> Pairs:
-    """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
-
-    (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
-    which examples are visited is the training's own affair.)
+def open_pairs(data: str, split: str) -> Source:
+    """A source of pairs.
 
     Args:
-        data: "hub", "toy", or a path with the columns premise, hypothesis, label or sentence1, sentence2, gold_label.
+        data: "hub" for SNLI, "toy", a path, or a name on the Hub.
         split: "train", "validation" or "test".
-        max_pairs: how many at most; 0 is all.
-        seed: of the shuffle.
-        hub: the data set that "hub" stands for; a local folder laid out alike works too.
     Raises:
-        UserError: no such split, missing columns, a label out of range, or no usable pair.
+        UserError: there is nothing to read.
     """
     if data == "hub":
-        rows = _read_hub(hub, split)
-    elif data == "toy":
-        rows = datasets.Dataset.from_list(toy_pairs()[split])
-    else:
-        rows = _read_files(_split_files(Path(data), split))
-    columns = next((names for names in PAIR_COLUMNS if set(names) <= set(rows.column_names)), None)
-    if columns is None:
-        wanted = " or ".join(", ".join(names) for names in PAIR_COLUMNS)
-        raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but pairs need {wanted}")
+        return _hub(HUB_SNLI, split)
+    if data == "toy":
+        rows = [(row["premise"], row["hypothesis"], row["label"]) for row in toy_pairs()[split]]
+        return Source(data, {split: lambda _: iter(rows)}, lambda: _hash(rows))
+    return _named(data, split)
 
-    premises, hypotheses, labels = (rows[name][:] for name in columns)
-    numbers = [_label_number(label, row, data) for row, label in enumerate(labels)]
-    usable = [
-        row
-        for row, number in enumerate(numbers)
-        if number != UNLABELLED and _is_text(premises[row], row, data) and _is_text(hypotheses[row], row, data)
-    ]
-    if not usable:
-        raise UserError(f"{data} has no labelled pair in its {split} split")
-    # The permutation that `Dataset.shuffle(seed)` makes, without writing the rows a second time.
-    order = np.random.default_rng(seed).permutation(len(usable))[: max_pairs or None]
-    chosen = [usable[index] for index in order]
-    return Pairs(
-        premises=[premises[row] for row in chosen],
-        hypotheses=[hypotheses[row] for row in chosen],
-        labels=np.array([numbers[row] for row in chosen], dtype=np.int64),
+
+def _named(data: str, split: str, line_by_line: bool = False) -> Source:
+    """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
+    path = Path(data)
+    try:
+        if data.startswith("~") and not path.exists():
+            path = path.expanduser()
+        there = data != "" and path.exists()
+    except (OSError, RuntimeError) as error:  # the latter: no such user
+        raise UserError(f"can't read {data}: {reason(error)}") from error
+    if there:
+        files = files_of_split(path, split)
+        parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
+        return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
+    name = _HUB_NAME.fullmatch(data)
+    if not name or ending(path) in ENDINGS:
+        raise UserError(
+            f"no file or folder {data}: --data takes hub, toy, a path, or a name on the Hub such as nyu-mll/multi_nli"
+        )
+    if Path(name["owner"]).exists():  # who names a folder that is here means a path
+        raise UserError(
+            f"no file or folder {data}; since there is a {name['owner']} here, the Hub was not asked for it"
+        )
+    return _hub(data, split, missing=f"no file or folder {data}, and ")
+
+
+def _hub(data: str, split: str, missing: str = "") -> Source:
+    """A data set of the Hub, which `datasets` keeps on this machine."""
+    name, _, configuration = data.partition(":")
+    with _fetching(data, missing):
+        splits = datasets.load_dataset(name, configuration or None, verification_mode="no_checks")
+    chosen = [splits[each] for each in names_of_split(splits, split, f"split of {data} on the Hub")]
+    files = [Path(file["filename"]) for rows in chosen for file in rows.cache_files]
+    return Source(
+        f"{data} on the Hub",
+        {f"{data}, split {rows.split}": partial(_dataset_rows, data, rows) for rows in chosen},
+        lambda: digest(files),
     )
 
 
-def _hub_batches(hub: str, everything: bool) -> Iterator[list[Any]]:
-    """The texts of Wikipedia: of all its files, as they come over the network, or the notebook's rows of the first."""
-    with _fetching(hub):
-        if everything:
-            settings = {"data_files": WIKIPEDIA_ALL_FILES, "verification_mode": "no_checks"}
-            rows = datasets.load_dataset(hub, split="train", streaming=True, **settings)
-        else:
-            rows = _stream([_first_file(hub)]).take(NOTEBOOK_ROWS)
-        yield from _text_column("hub", rows)
+def _dataset_rows(name: str, rows: Any, choices: Sequence[Columns]) -> Iterator[Row]:
+    columns = choose(name, rows.column_names, choices)
+    tables = rows.select_columns(list(columns)).with_format("arrow").iter(batch_size=BATCH)
+    return table_rows(name, tables, columns)
 
 
-def _first_file(hub: str) -> Path:
-    """A local copy of Wikipedia's first file: it is small enough to keep, and then read without a network."""
-    local = Path(hub) / WIKIPEDIA_FIRST_FILE
-    return local if local.is_file() else Path(hf_hub_download(hub, WIKIPEDIA_FIRST_FILE, repo_type="dataset"))
+def _first_rows(file: Path, choices: Sequence[Columns]) -> Iterator[Row]:
+    return islice(read_rows(file, choices), NOTEBOOK_ROWS)
 
 
-def _hub_identity(hub: str, everything: bool) -> Any:
-    """The data set's name, which has its date in it, and nothing that only the network knows; a folder's files."""
-    pattern = WIKIPEDIA_ALL_FILES if everything else WIKIPEDIA_FIRST_FILE
-    return [hub, pattern, NOTEBOOK_ROWS, _identity(sorted(Path(hub).glob(pattern)) if Path(hub).is_dir() else [])]
+def _wikipedia_stream(choices: Sequence[Columns]) -> Iterator[Row]:
+    with _fetching(HUB_WIKIPEDIA):
+        rows = datasets.load_dataset(HUB_WIKIPEDIA, WIKIPEDIA_DATE, split="train", streaming=True)
+        yield from _dataset_rows(HUB_WIKIPEDIA, rows, choices)
 
 
-def _hub_pairs_batches(hub: str) -> Iterator[list[Any]]:
-    yield from _text_column("hub-pairs", _read_hub(hub, "train").to_iterable_dataset())
-
-
-def _hub_pairs_identity(hub: str) -> Any:
-    return [hub, "train", _identity(sorted(Path(hub).rglob("train*.parquet")) if Path(hub).is_dir() else [])]
-
-
-def _toy_batches() -> Iterator[list[Any]]:
-    yield list(_toy_texts())
-
-
-@cache
-def _toy_texts() -> tuple[str, ...]:
-    return tuple(article["text"] for article in toy_articles())
-
-
-def _toy_identity() -> str:
-    return hashlib.sha256("\n".join(chain.from_iterable(_toy_batches())).encode()).hexdigest()
-
-
-def _path_batches(data: str, files: list[Path]) -> Iterator[list[Any]]:
-    with _reading(files):
-        yield from _text_column(data, _stream(files))
-
-
-def _identity(files: list[Path]) -> list[tuple[str, int, int]]:
-    """What shows that a file is another one or has been written to: its place, size and time of change."""
-    with _reading(files):
-        stats = [(file.resolve(), file.stat()) for file in files]
-    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
-
-
-def _stream(files: list[Path]) -> datasets.IterableDataset:
-    """The rows of files of one format, read as they are asked for.
-
-    The first rows decide the columns' types, as they do where `datasets` writes a data set of its own; a stream has to
-    be told them, or leaves the rows of each file as they are.
-    """
-    reader, settings = READERS[_ending(files[0])]
-
-    def opened(files: list[Path], **features: Any) -> datasets.IterableDataset:
-        names = [str(file) for file in files]
-        return datasets.load_dataset(reader, data_files=names, split="train", streaming=True, **features, **settings)
-
-    first = next(opened(files[:1]).with_format("arrow").iter(batch_size=1))
-    return opened(files, features=datasets.Features.from_arrow_schema(first.schema))
-
-
-def _text_column(data: str, rows: datasets.IterableDataset) -> Iterator[list[Any]]:
-    """The column `text` of a stream of rows, a batch at a time; a row of a pair is a text of two sentences.
-
-    Raises:
-        UserError: there are no such columns.
-    """
-    pair = next((names[:2] for names in PAIR_COLUMNS if set(names[:2]) <= set(rows.column_names)), None)
-    columns = ("text",) if "text" in rows.column_names else pair
-    if columns is None:
-        raise UserError(f"{data} has the columns {', '.join(rows.column_names)}, but articles need one named text")
-    for batch in rows.select_columns(list(columns)).iter(batch_size=BATCH):
-        if columns == ("text",):
-            yield batch["text"]
-        else:
-            both = zip(*(batch[name] for name in columns), strict=True)
-            yield [" ".join(sides) if all(isinstance(side, str) for side in sides) else None for sides in both]
-
-
-def _read_hub(name: str, split: str) -> datasets.Dataset:
-    with _fetching(name):
-        return datasets.load_dataset(name, split=split, verification_mode="no_checks")
-
-
-def _read_files(files: list[Path]) -> datasets.Dataset:
-    reader, settings = READERS[_ending(files[0])]
-    with _reading(files):
-        return datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **settings)
+def _hash(rows: list[Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(repr(rows).encode())
 
 
 @contextmanager
-def _fetching(name: str) -> Iterator[None]:
+def _fetching(name: str, missing: str = "") -> Iterator[None]:
     """What can go wrong on the way from the Hub, said in one line."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # no network, no such data set, a broken file: each library below has errors of its own
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"can't get {name} from the Hugging Face Hub ({_first_line(error)}): pass --data the path of a local copy,"
+            f"{missing}can't get {name} from the Hugging Face Hub ({cause}): pass --data the path of a local copy,"
             " or --data toy for the built-in data"
         ) from error
 
 
-@contextmanager
-def _reading(files: list[Path]) -> Iterator[None]:
-    """What can go wrong in reading files, said in one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # pyarrow, json and csv each have errors of their own
-        cause, reader = error.__cause__ or error, READERS[_ending(files[0])][0]
-        raise UserError(f"can't read {', '.join(map(str, files))} as {reader}: {_first_line(cause)}") from error
+def load_pairs(data: str, split: str, *, max_pairs: int, seed: int) -> Pairs:
+    """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
 
+    (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
+    which examples are visited is the training's own affair.)
 
-def _split_files(path: Path, split: str) -> list[Path]:
-    """The files of a path that make up a split.
-
-    A single file is whatever it is asked for, unless its name says otherwise. In a folder the names decide; files that
-    name no split are training text.
+    Args:
+        data, split: see `open_pairs`; the columns are premise, hypothesis, label or sentence1, sentence2, gold_label.
+        max_pairs: how many at most; 0 is all.
+        seed: of the shuffle.
+    Raises:
+        UserError: no such split, missing columns, a label out of range, or no usable pair.
     """
-    if not path.exists():
-        raise UserError(f"no file or folder {path}: --data takes hub, toy or a path")
-    if path.is_file():
-        if _ending(path) not in READERS:
-            raise UserError(f"{path}: can't tell the format; known endings are {', '.join(READERS)}, also with .gz")
-        if _named_split(path) not in (split, None):
-            raise UserError(f"{path} is named as a {_named_split(path)} file, but the {split} split is asked for")
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    for ending in READERS:
-        same = [file for file in files if _ending(file) == ending and "readme" not in file.name.lower()]
-        if not same:
-            continue
-        wanted = [file for file in same if (_named_split(file) or "train") == split]
-        if wanted:
-            return wanted
-        raise UserError(
-            f"{path} has no {split} file among its {ending} files: name it {' or '.join(SPLIT_NAMES[split])}*{ending}"
-        )
-    raise UserError(f"{path} has no file to read; known endings are {', '.join(READERS)}, also with .gz")
+    source = open_pairs(data, split)
+    rows, identity = _labelled(source, split)
+    return _sample(rows, max_pairs, seed, identity, source.name)
 
 
-def _ending(file: Path) -> str:
-    """The file's ending, .gz looked through."""
-    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+def load_training_pairs(
+    data: str, *, max_train: int, max_validation: int, validation_share: float, seed: int
+) -> tuple[Pairs, Pairs]:
+    """The pairs to train on and those for validation.
 
-
-def _named_split(file: Path) -> str | None:
-    """The split that a word of the file's name stands for, if any."""
-    words = file.name.lower().replace("-", "_").replace(".", "_").split("_")
-    return next((split for split, names in SPLIT_NAMES.items() if any(name in words for name in names)), None)
-
-
-def _label_number(label: Any, row: int, data: str) -> int:
-    """A label as a place in `LABELS`, or -1."""
-    if label in (None, "-", UNLABELLED):
-        return UNLABELLED
-    if isinstance(label, str) and label.lower() in LABELS:
-        return LABELS.index(label.lower())
-    if isinstance(label, int | float) and not isinstance(label, bool) and label in range(len(LABELS)):
-        return int(label)
-    raise UserError(
-        f"{data}, row {row + 1}: label {label!r} is neither one of {', '.join(LABELS)} nor 0, 1, 2 (-1 or - for none)"
+    Args:
+        data, seed: see `load_pairs`.
+        max_train, max_validation: how many at most; 0 is all.
+        validation_share: 0 takes the validation split, more takes this share of the training pairs: those of some
+            premises, which `seed` chooses, so that no premise is in both.
+    Raises:
+        UserError: see `load_pairs`; or, without a share, there are no other pairs than those to train on.
+    """
+    source = open_pairs(data, "train")
+    if validation_share:
+        rows, identity = _labelled(source, "train")
+        train, validation = _by_premise(rows, validation_share, seed, data)
+        identities = [{**identity, "part": part, "validation_share": validation_share} for part in ("rest", "share")]
+    else:
+        advice = "--validation-share 0.1 takes a tenth of the training pairs for it"
+        try:
+            other = open_pairs(data, "validation")
+        except UserError as error:
+            raise UserError(f"{error}; {advice}") from error
+        train, first = _labelled(source, "train")
+        if other.parts.keys() == source.parts.keys():
+            raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
+        validation, second = _labelled(other, "validation")
+        identities = [first, second]
+    return (
+        _sample(train, max_train, seed, identities[0], source.name),
+        _sample(validation, max_validation, seed, identities[1], source.name),
     )
 
 
-def _is_text(value: Any, row: int, data: str) -> bool:
+def repeated_pairs(train: Pairs, validation: Pairs) -> int:
+    """How many validation pairs stand in training, too, but for case and white space."""
+    known, asked = (
+        list(zip(map(same_text, pairs.premises), map(same_text, pairs.hypotheses), strict=True))
+        for pairs in (train, validation)
+    )
+    return sum(map(set(known).__contains__, asked))
+
+
+def same_text(text: str) -> int:
+    """A number that is equal for texts that are equal but for case and white space."""
+    return xxhash.xxh3_64_intdigest(" ".join(text.split()).casefold().encode())
+
+
+def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The pairs that have a label and two sentences, and what identifies them."""
+    columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
+    content = source.digest()
+    for part, rows in source.parts.items():
+        for number, (premise, hypothesis, label) in enumerate(rows(PAIR_COLUMNS), start=1):
+            place = f"{part}, row {number}"
+            label_number = _label_number(label, place)
+            if _is_sentence(premise, place) and _is_sentence(hypothesis, place) and label_number is not None:
+                for values, value in zip(columns.values(), (premise, hypothesis, label_number), strict=True):
+                    values.append(value)
+    source.check_unchanged(content)
+    if not columns["label"]:
+        raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
+    return datasets.Dataset.from_dict(columns), {"content": content, "split": split}
+
+
+def _label_number(label: Any, place: str) -> int | None:
+    """A label as a place in `LABELS`, None if there is none."""
+    text = "" if label is None else str(label).strip().lower()
+    if number := re.fullmatch(r"([+-]?[0-9]+)[.]0*", text):  # a table with a gap in it has whole numbers as 2.0
+        text = number[1]
+    if text in NO_LABEL:
+        return None
+    if text in LABELS:
+        return LABELS.index(text)
+    if text in map(str, range(len(LABELS))):
+        return int(text)
+    raise UserError(
+        f"{place}: label {label!r} is neither one of {', '.join(LABELS)} nor 0, 1, 2 (-1, - or nothing for none)"
+    )
+
+
+def _is_sentence(value: Any, place: str) -> bool:
     """Whether there is a sentence; a missing one is left out, anything but text is an error."""
     if value is None or isinstance(value, str):
-        return bool(value)
-    raise UserError(f"{data}, row {row + 1}: a sentence has to be text, not {type(value).__name__}")
+        return bool(value and value.strip())
+    raise UserError(f"{place}: a sentence has to be text, not {type(value).__name__}")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _by_premise(
+    rows: datasets.Dataset, share: float, seed: int, data: str
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Part pairs so that the second part has a share of them, or a few more, and no premise of the first."""
+    keys = np.array([same_text(premise) for premise in rows["premise"][:]], dtype=np.uint64)
+    _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), share * len(rows))) + 1
+    if count >= len(sizes):
+        raise UserError(
+            f"--validation-share {share} leaves nothing to train on: {data} has {len(rows)} labelled pairs, of"
+            f" {len(sizes)} premises, and a premise is in one part only"
+        )
+    taken = np.isin(premises, order[:count])
+    return rows.select(np.flatnonzero(~taken)), rows.select(np.flatnonzero(taken))
+
+
+def _sample(rows: datasets.Dataset, maximum: int, seed: int, identity: dict[str, Any], source: str) -> Pairs:
+    rows = rows.shuffle(seed=seed).select(range(min(maximum or len(rows), len(rows))))
+    return Pairs(
+        premises=rows["premise"][:],
+        hypotheses=rows["hypothesis"][:],
+        labels=np.array(rows["label"][:], dtype=np.int64),
+        identity={**identity, "most": maximum, "seed": seed},
+        source=source,
+    )

@@ -1,100 +1,79 @@
-"""Token ids, as training reads them: all texts of a data set in one flat array, and the places where each begins.
+"""Token ids, as training reads them: all texts of a data set one after another, and where each begins.
 
-Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB. Where
-the arrays are, in memory (`tokenise`) or in mapped files (minibert.data.store), makes no difference here.
+Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB.
+Whether they are in memory (`tokenise`) or in a mapped file (minibert.data.articles) makes no difference here.
 """
 
 from __future__ import annotations
 
-import mmap
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain
+from pathlib import Path
 
+import datasets
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.errors import UserError
 
 CHUNK = 1_000  # texts handled at once: enough to keep the tokenizer's threads busy, little to hold in memory
-WORKERS = 2  # chunks worked on at the same time
+
+Chunk = tuple[NDArray[np.integer], NDArray[np.unsignedinteger]]
 
 
-class TokenStore:
-    """A sequence of token-id arrays, kept as one.
+class TokenisedTexts:
+    """A sequence of texts, each an array of token ids.
 
-    Attributes:
-        ids: (N,) unsigned integers, all texts one after another.
-        starts: (texts + 1,) int64: text i is ids[starts[i] : starts[i + 1]].
-        rows: which of the texts belong to the sequence, in its order; None is all of them as they stand.
+    Args:
+        chunks: of each, (texts + 1,) where its texts begin and the last one ends, and (N,) their ids.
     """
 
-    def __init__(
-        self,
-        ids: NDArray[np.unsignedinteger],
-        starts: NDArray[np.int64],
-        rows: NDArray[np.integer] | None = None,
-    ) -> None:
-        self.ids = ids
-        self.starts = starts
-        self.rows = rows
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.firsts = np.cumsum([0, *(len(starts) - 1 for starts, _ in chunks)])  # the chunks' first texts
+
+    @classmethod
+    def mapped(cls, file: Path) -> TokenisedTexts:
+        """The column `input_ids` of an Arrow file that `datasets` has written; read as it is asked for."""
+        column = datasets.Dataset.from_file(str(file)).data.column("input_ids")
+        return cls([(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks])
 
     def __len__(self) -> int:
-        return len(self.starts) - 1 if self.rows is None else len(self.rows)
+        return int(self.firsts[-1])
 
     def __getitem__(self, index: int) -> NDArray[np.unsignedinteger]:
-        row = index if self.rows is None else self.rows[index]
-        return self.ids[self.starts[row] : self.starts[row + 1]]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        starts, ids = self.chunks[number]
+        row = index - self.firsts[number]
+        return ids[starts[row] : starts[row + 1]]
 
-    def select(self, rows: NDArray[np.integer]) -> TokenStore:
-        """Some of the texts, in the order of `rows`; the ids are shared."""
-        return TokenStore(self.ids, self.starts, rows if self.rows is None else self.rows[rows])
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        return map(self.__getitem__, range(len(self)))
 
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
-        """Some texts' ids, copied, so that nothing of a mapped file stays in memory for them."""
-        texts = [self[row].copy() for row in rows]
-        self.release()
-        return texts
+        """Some texts' ids."""
+        return [self[row] for row in rows]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(texts,) how many tokens each has."""
-        lengths = np.diff(self.starts)
-        return lengths if self.rows is None else lengths[self.rows]
+        return np.concatenate([np.zeros(0, np.int64), *(np.diff(starts) for starts, _ in self.chunks)])
 
     @property
     def tokens(self) -> int:
         """How many tokens the texts have together."""
-        rows = np.arange(len(self)) if self.rows is None else self.rows
-        parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
-        tokens = sum(int((self.starts[part + 1] - self.starts[part]).sum()) for part in parts)
-        self.release()
-        return tokens
+        return sum(int(starts[-1] - starts[0]) for starts, _ in self.chunks)
 
     def counts(self, vocab_size: int) -> NDArray[np.int64]:
-        """How often each token stands in the texts, (V,); read in the order of the file, a chunk at a time."""
-        texts = len(self.starts) - 1
-        chosen = np.full(texts, self.rows is None)
-        chosen[slice(0) if self.rows is None else self.rows] = True
+        """How often each token stands in the texts, (V,)."""
         counts = np.zeros(vocab_size, dtype=np.int64)
-        for first in range(0, texts, CHUNK):
-            starts = self.starts[first : first + CHUNK + 1]
-            mine = np.repeat(chosen[first : first + CHUNK], np.diff(starts))
-            counts += np.bincount(self.ids[starts[0] : starts[-1]][mine], minlength=vocab_size)
-            self.release()
+        for starts, ids in self.chunks:
+            counts += np.bincount(ids[starts[0] : starts[-1]], minlength=vocab_size)
         return counts
-
-    def release(self) -> None:
-        """Let go of what has been read of mapped files.
-
-        The system would take it back in need, but until then it counts as memory of this process, and maps more
-        around each place than was asked for: an epoch would make the process as large as its files.
-        """
-        for array in (self.ids, self.starts):
-            if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                array.base.madvise(mmap.MADV_DONTNEED)
 
 
 class Blocks:
@@ -111,19 +90,16 @@ class Blocks:
         length: T, of a block.
     """
 
-    def __init__(self, texts: TokenStore, length: int) -> None:
+    def __init__(self, texts: TokenisedTexts, length: int) -> None:
         self.texts, self.length = texts, length
-        rows = np.arange(len(texts)) if texts.rows is None else texts.rows
-        self.ends = np.cumsum(texts.starts[rows + 1] - texts.starts[rows])  # (texts,) where each ends in the stream
+        self.ends = np.cumsum(texts.lengths)  # (texts,) where each ends in the stream
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.length if len(self.ends) else 0
 
     def take(self, rows: Iterable[int]) -> list[NDArray[np.unsignedinteger]]:
-        """Some blocks' ids, copied, as `TokenStore.take` has it."""
-        blocks = [self._block(int(row) * self.length) for row in rows]
-        self.texts.release()
-        return blocks
+        """Some blocks' ids."""
+        return [self._block(int(row) * self.length) for row in rows]
 
     def _block(self, start: int) -> NDArray[np.unsignedinteger]:
         text = int(np.searchsorted(self.ends, start, side="right"))  # the one that the block begins in
@@ -142,11 +118,11 @@ class Blocks:
         return len(self) * self.length
 
     def counts(self, vocab_size: int) -> NDArray[np.int64]:
-        """How often each token stands in the texts, (V,), see `TokenStore.counts`."""
+        """How often each token stands in the texts, (V,), see `TokenisedTexts.counts`."""
         return self.texts.counts(vocab_size)
 
 
-def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenStore:
+def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenisedTexts:
     """Turn texts into ids in memory, [CLS] and [SEP] included, each cut to `max_length` tokens.
 
     Args:
@@ -154,40 +130,36 @@ def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: in
         tokenizer: decides the ids.
         max_length: the most tokens a text may have, the two special ones included.
     """
+    chunks: list[Chunk] = []
     # A bar on a terminal only, and for few texts none: it costs a thread, shown or not.
-    shown = texts if len(texts) < CHUNK else tqdm(texts, desc="tokenising", unit=" texts", disable=None)
-    chunks = list(encode_chunks(shown, tokenizer, max_length))
-    ids = [np.empty(0, dtype=id_type(tokenizer)), *(ids for ids, _ in chunks)]
-    lengths = [np.zeros(1, dtype=np.int64), *(lengths for _, lengths in chunks)]
-    return TokenStore(np.concatenate(ids), np.cumsum(np.concatenate(lengths)))
-
-
-def encode_chunks(
-    texts: Iterable[str], tokenizer: WordPieceTokenizer, max_length: int | None
-) -> Iterator[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]:
-    """A stream of texts as a stream of chunks: the ids of its texts one after another, and each text's length.
-
-    While one chunk is cut into pieces, which needs no interpreter, another becomes an array and a third is read.
-    """
-    texts = iter(texts)
-    underway: deque[Future[tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        while chunk := list(islice(texts, CHUNK)):
-            underway.append(pool.submit(_encode_chunk, chunk, tokenizer, max_length))
-            if len(underway) > WORKERS:
-                yield underway.popleft().result()
-        while underway:
-            yield underway.popleft().result()
-
-
-def _encode_chunk(
-    chunk: list[str], tokenizer: WordPieceTokenizer, max_length: int | None
-) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-    encoded = tokenizer.encode(chunk, max_length)
-    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-    return np.fromiter(chain.from_iterable(encoded), id_type(tokenizer), count=int(lengths.sum())), lengths
+    with tqdm(total=len(texts), desc="tokenising", unit=" texts", disable=len(texts) < CHUNK or None) as bar:
+        for first in range(0, len(texts), CHUNK):
+            encoded = tokenizer.encode(texts[first : first + CHUNK], max_length)
+            starts = np.cumsum([0, *map(len, encoded)])
+            chunks.append((starts, np.fromiter(chain.from_iterable(encoded), id_type(tokenizer), count=starts[-1])))
+            bar.update(len(encoded))
+    return TokenisedTexts(chunks)
 
 
 def id_type(tokenizer: WordPieceTokenizer) -> type[np.uint16] | type[np.uint32]:
     """The smallest type that holds every id of a vocabulary."""
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+
+
+def unknown_share(texts: TokenisedTexts, tokenizer: WordPieceTokenizer, name: str) -> float:
+    """The share of [UNK] among the tokens that carry text.
+
+    Raises:
+        UserError: they are all [UNK], or there are none.
+    """
+    counts = texts.counts(tokenizer.vocab_size)
+    unknown = int(counts[tokenizer.unk_id])
+    known = int(counts[~tokenizer.special().numpy()].sum())
+    if not known and unknown:
+        raise UserError(
+            f"the vocabulary does not fit the text of {name}: every token is [UNK]; pass a --vocab (or an --encoder) of"
+            " its language, or let train_mlm.py --vocab train learn one"
+        )
+    if not known:
+        raise UserError(f"the texts of {name} have no tokens: nothing is in them but white space or control characters")
+    return unknown / (known + unknown)

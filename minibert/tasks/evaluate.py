@@ -59,7 +59,7 @@ def evaluate(options: EvaluateOptions) -> None:
             write_json(path / EVALUATION, record)
             write_card(path)
 
-    print(f"{path} on the {options.split} split of {options.data}{control}\n\n{report_text(result)}", flush=True)
+    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report_text(result)}", flush=True)
     all_of(
         write_record,
         lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),

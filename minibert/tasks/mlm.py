@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,16 +19,14 @@ from minibert.bert import BertForMaskedLM
 from minibert.card import write_card
 from minibert.checkpoint import tensors_hash
 from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
-from minibert.data.sources import Articles, load_articles
-from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import Blocks, TokenStore
+from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
 from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.distributed import gather, rank, ranks, together, world_size
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
-from minibert.files import content_hash
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.modern import make_masked_lm, point_at_neighbours
@@ -60,13 +57,13 @@ class MLMTask:
     def __init__(
         self,
         model: BertForMaskedLM,
-        train: TokenStore,
-        held_out: TokenStore,
+        train: TokenisedTexts,
+        held_out: TokenisedTexts,
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
         self.model, self.options = model, options
-        self.train: TokenStore | Blocks = Blocks(train, options.max_length) if options.blocks else train
+        self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
         self.device = next(model.parameters()).device
         self.step_size = examples_per_step(options)
@@ -137,7 +134,7 @@ class MLMTask:
         masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
         return _batch(masked, attention_mask, labels)
 
-    def _held_out_batches(self, held_out: TokenStore) -> Iterator[Batch]:
+    def _held_out_batches(self, held_out: TokenisedTexts) -> Iterator[Batch]:
         generator = batch_generator(self.options.seed, 0, 0)
         masked, labels = [], []
         for row in range(len(held_out)):
@@ -182,9 +179,10 @@ def pretrain(asked: MLMOptions) -> None:
         options = run.options
         with together():
             started_from = load_start(options)
-            tokenizer, train_texts, held_out, source = read_articles(options)
+            tokenizer, articles = read_articles(options)
+            train_texts, held_out = articles.train, articles.held_out
             model = started_from or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
-            identity = {"articles": source, "vocabulary": tokenizer.fingerprint()}
+            identity = {"articles": articles.identity, "vocabulary": tokenizer.fingerprint()}
             if started_from:
                 identity["start model"] = tensors_hash(model.state_dict())
             model.to(run.device)
@@ -254,30 +252,38 @@ def _shape(config: ModelConfig) -> str:
     return f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
 
 
-def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenStore, TokenStore, str]:
-    """The vocabulary, the articles to train on and the ones held out, as token ids; and what the source holds."""
-    articles = load_articles(
+def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenisedArticles]:
+    """The vocabulary, and the articles to train on and the ones held out, as token ids."""
+    with Articles(
         options.data,
         max_articles=options.max_articles,
         held_out=options.held_out,
         min_characters=options.min_characters,
         seed=options.seed,
-    )
-    tokenizer = make_tokenizer(options, articles)
-    stored = stored_articles(articles, tokenizer, None if options.blocks else options.max_length, options.cache)
-    train, held_out = stored.train, stored.held_out
-    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {options.data}")
+        line_by_line=options.line_by_line,
+        cache=options.cache,
+    ) as articles:
+        tokenizer = make_tokenizer(options, articles)
+        tokenised = articles.tokenised(tokenizer, None if options.blocks else options.max_length)
+    train, held_out = tokenised.train, tokenised.held_out
+    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {articles.source.name}")
+    if tokenised.repeated:
+        heading("repeated", f"{tokenised.repeated:,} more are held out, too, and left out of training")
+    unknown = max(unknown_share(part, tokenizer, options.data) for part in (train, held_out))
     kept = "all" if options.blocks else f"the first {options.max_length}"
-    heading("tokens", f"{train.tokens:,}, {kept} of each article")
-    heading("store", f"{'reused from' if stored.reused else 'written to'} {stored.folder}")
+    heading(
+        "tokens", f"{train.tokens:,}, {kept} of each article" + (f"; {unknown:.1%} [UNK]" if unknown > 0.01 else "")
+    )
+    heading("cache", f"{'reused from' if tokenised.reused else 'written to'} {tokenised.folder}")
     heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-    return tokenizer, train, held_out, content_hash(Path(options.data)) if Path(options.data).exists() else options.data
+    return tokenizer, tokenised
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
     """The vocabulary that `--vocab` names, or one learned from the training articles."""
     if options.vocab == "train":
-        return WordPieceTokenizer.train(articles.texts(articles.sample.train), options.vocab_size, options.lowercase)
+        texts = TextColumn(articles.texts.train)
+        return WordPieceTokenizer.train(texts, options.vocab_size, options.lowercase)
     if not options.lowercase:
         raise UserError(f"--no-lowercase is for --vocab train: {options.vocab} says itself what becomes of case")
     return load_tokenizer(options.vocab)

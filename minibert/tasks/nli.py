@@ -5,12 +5,11 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from minibert.data.batching import (
     epoch_batches,
     pad,
 )
-from minibert.data.sources import Pairs, load_pairs
+from minibert.data.sources import Pairs, load_training_pairs, repeated_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import TokenStore, tokenise
+from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
 from minibert.device import compile_blocks, describe
 from minibert.distributed import gather, rank, ranks, together, world_size
 from minibert.errors import UserError
@@ -188,7 +187,7 @@ class NLITask:
         for rows in islice(batches, first, None, every):
             yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
 
-    def _tokenised(self, pairs: Pairs) -> tuple[TokenStore, TokenStore]:
+    def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
         """Premises and hypotheses as ids."""
         premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
         first, second = (
@@ -196,7 +195,7 @@ class NLITask:
         )
         return first, second
 
-    def _batch(self, sides: tuple[TokenStore, TokenStore], labels: np.ndarray, rows: np.ndarray) -> Batch:
+    def _batch(self, sides: tuple[TokenisedTexts, TokenisedTexts], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
         input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
         return Batch(
@@ -204,7 +203,7 @@ class NLITask:
         )
 
 
-def _lengths(sides: tuple[TokenStore, TokenStore]) -> np.ndarray:
+def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
     """(pairs,) the tokens of the longer side of each."""
     return np.maximum(*(side.lengths for side in sides))
 
@@ -221,21 +220,29 @@ def finetune(asked: NLIOptions) -> None:
         options = run.options
         with together():
             model, tokenizer = make_classifier(options)
-            identity = {
+            identity: dict[str, Any] = {
                 "encoder": tensors_hash(model.encoder.bert.state_dict(), str(model.encoder.bert.config)),
                 "vocabulary": tokenizer.fingerprint(),
             }
             model.to(run.device)
             if options.compile:
                 compile_blocks(run.device)
-            pairs = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
-            validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
-            identity |= {"training pairs": _identity(pairs), "validation pairs": _identity(validation)}
-            heading("pairs", f"{len(pairs):,} to train on, {len(validation):,} for validation, from {options.data}")
+            pairs, validation = load_training_pairs(
+                options.data,
+                max_train=options.max_train,
+                max_validation=options.max_validation,
+                validation_share=options.validation_share,
+                seed=options.seed,
+            )
+            identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
+            heading("pairs", f"{len(pairs):,} to train on, {len(validation):,} for validation, from {pairs.source}")
+            if repeated := repeated_pairs(pairs, validation):
+                heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
             if options.hypothesis_only:
                 heading("control", "the premises are emptied: what is reached now is reached without inference")
 
             task = NLITask(model, tokenizer, pairs, validation, options)
+            unknown_share(task.train[1], tokenizer, options.data)
             parameters = sum(parameter.numel() for parameter in model.parameters())
             majority = float(np.bincount(validation.labels).max() / len(validation))
             heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
@@ -253,12 +260,6 @@ def finetune(asked: NLIOptions) -> None:
             if options.zip:
                 heading("zipped", str(zip_classifier(run.folder)))
             run.finish()
-
-
-def _identity(pairs: Pairs) -> str:
-    """What pairs are, wherever they are."""
-    content = json.dumps([pairs.premises, pairs.hypotheses, pairs.labels.tolist()])
-    return f"{len(pairs):,} pairs {hashlib.sha256(content.encode()).hexdigest()}"
 
 
 def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:

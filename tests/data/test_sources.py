@@ -1,191 +1,65 @@
-"""Proves that every format and layout gives the same rows, that samples are the notebook's, and what is refused."""
+"""Proves what --data stands for, which pairs are taken with which labels, and what is refused."""
 
-import csv
-import gzip
+from __future__ import annotations
+
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from minibert.config import LABELS
 from minibert.data import sources
-from minibert.data.sources import load_articles, load_pairs
-from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs
 from minibert.errors import UserError
+from tests.data.rows import write
 
-ARTICLES: list[dict[str, Any]] = [
-    {"id": str(i), "title": f"T{i}", "text": f"Article {i} says something. " * (1 + i % 3)} for i in range(40)
-]
 PAIRS: list[dict[str, Any]] = [
     {"premise": f"premise {i}", "hypothesis": f"hypothesis, {i}", "label": i % 4 - 1} for i in range(40)
 ]
 
 
-OPTIONS: dict[str, Any] = {"max_articles": 0, "held_out": 5, "min_characters": 30, "seed": 42}
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Rows as a file in the format that the name's ending says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if ending == ".parquet":
-        datasets.Dataset.from_list(rows).to_parquet(str(path))
-        return path
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "wt", encoding="utf-8", newline="") as file:
-        if ending == ".jsonl":
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        elif ending == ".json":
-            json.dump(rows, file)
-        elif ending == ".txt":
-            file.write("\n\n".join(row["text"] for row in rows))
-        else:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if ending == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
-
-
-@dataclass
-class Parts:
-    """A sample's texts, in its order."""
-
-    train: list[str]
-    held_out: list[str]
-
-
-def parts(articles: sources.Articles) -> Parts:
-    """A sample put together from its stream, by the places that it names."""
-    everything = list(articles.texts(np.arange(articles.found)))
-    sample = articles.sample
-    for places in (sample.train, sample.held_out):
-        assert list(articles.texts(places)) == [everything[place] for place in sorted(places)]
-    train, held_out = ([everything[place] for place in places] for places in (sample.train, sample.held_out))
-    return Parts(train, held_out)
-
-
-def articles(data: Path | str, **changes: Any) -> Parts:
-    return parts(load_articles(str(data), **{**OPTIONS, **changes}))
-
-
-def pairs(data: Path, split: str = "train", **changes: Any) -> sources.Pairs:
+def pairs(data: Path | str, split: str = "train", **changes: Any) -> Pairs:
     return load_pairs(str(data), split, **{"max_pairs": 0, "seed": 42, **changes})
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a.parquet",
-        "a.jsonl",
-        "a.json",
-        "a.csv",
-        "a.tsv",
-        "a.txt",
-        "a.jsonl.gz",
-        "a.json.gz",
-        "a.csv.gz",
-        "a.tsv.gz",
-        "a.txt.gz",
-    ],
-)
-def test_every_format_gives_the_same_articles(tmp_path: Path, name: str) -> None:
-    expected = articles(write(tmp_path / "expected.parquet", ARTICLES))
-    for data in (write(tmp_path / "folder" / name, ARTICLES), tmp_path / "folder"):
-        result = articles(data)
-        if ".txt" in name:  # trailing space at a paragraph's end is not kept
-            assert [text.strip() for text in result.train] == [text.strip() for text in expected.train]
-        else:
-            assert list(result.train) == list(expected.train)
-            assert list(result.held_out) == list(expected.held_out)
+def listed(found: Pairs) -> list[tuple[str, str, int]]:
+    return sorted(zip(found.premises, found.hypotheses, found.labels.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "train.jsonl", "train.csv", "train.tsv", "train.json.gz"])
+def classes(names: list[str]) -> datasets.Features:
+    """Features of pairs whose labels are numbers with names."""
+    text = datasets.Value("string")
+    return datasets.Features({"premise": text, "hypothesis": text, "label": datasets.ClassLabel(names=names)})
+
+
+def labelled(*labels: Any) -> list[dict[str, Any]]:
+    return [{"premise": f"p{i}", "hypothesis": "h", "label": label} for i, label in enumerate(labels)]
+
+
+EXPECTED = sorted((row["premise"], row["hypothesis"], row["label"]) for row in PAIRS if row["label"] >= 0)
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "a.JSONL", "train.csv", "a.TSV", "train.json.gz", "t/train.Csv.GZ"])
 def test_every_format_gives_the_same_pairs(tmp_path: Path, name: str) -> None:
-    result = pairs(write(tmp_path / name, PAIRS))
-    by_premise = dict(zip(result.premises, zip(result.hypotheses, result.labels.tolist(), strict=True), strict=True))
-    assert by_premise == {row["premise"]: (row["hypothesis"], row["label"]) for row in PAIRS if row["label"] >= 0}
+    path = write(tmp_path / name, PAIRS)
+    assert listed(pairs(path)) == listed(pairs(tmp_path)) == EXPECTED
 
 
-@pytest.mark.parametrize("names", [["a.parquet"], ["a.csv"], ["a.parquet", "b.parquet"], ["b.jsonl.gz", "a.jsonl"]])
-@pytest.mark.parametrize(
-    ("maximum", "held_out", "seed", "batch"), [(20, 5, 42, 1000), (0, 1, 42, 7), (7, 12, 0, 3), (1000, 3, 1, 40)]
-)
-def test_the_article_sample_is_the_notebooks(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    names: list[str],
-    maximum: int,
-    held_out: int,
-    seed: int,
-    batch: int,
-) -> None:
-    """The whole data set in memory, filtered, shuffled, cut: as the notebook has it, and never as a stream."""
-    monkeypatch.setattr(sources, "BATCH", batch)
-    rows = [ARTICLES, [{**row, "text": f"Another {row['text']}"} for row in ARTICLES[7:]]]
-    for name, part in zip(names, rows, strict=False):
-        write(tmp_path / name, part)
-    reader = "csv" if "csv" in names[0] else "json" if "json" in names[0] else "parquet"
-    raw = datasets.load_dataset(reader, data_files=sorted(str(tmp_path / name) for name in names), split="train")
-    raw = raw.filter(lambda x: x["text"] is not None and len(x["text"]) > 30).shuffle(seed=seed)
-    train = min(maximum or len(raw), len(raw) - held_out)
-    result = articles(tmp_path, max_articles=maximum, held_out=held_out, seed=seed)
-    assert result.train == list(raw.select(range(train))["text"])
-    assert result.held_out == list(raw.select(range(train, train + held_out))["text"])
-
-
-def test_a_vocabulary_is_learned_from_the_training_texts_only(tmp_path: Path) -> None:
-    """From the stream as from a list in another order, and without a word of what is held out."""
-    path = write(tmp_path / "a.parquet", [{"text": f"{word} " * 40} for word in ("alpha", "beta", "gamma", "delta")])
-    found = load_articles(str(path), max_articles=0, held_out=1, min_characters=30, seed=42)
-    sample = parts(found)
-    stream, listed = (
-        WordPieceTokenizer.train(texts, 60) for texts in (found.texts(found.sample.train), sample.train[::-1])
+def test_a_data_set_saved_to_disk(tmp_path: Path) -> None:
+    """A single split is what it is asked for; a dictionary has its splits in folders."""
+    features = classes([*LABELS])
+    saved = datasets.Dataset.from_list(PAIRS, features=features)
+    saved.save_to_disk(str(tmp_path / "one"), num_shards=2)
+    parts = datasets.DatasetDict(
+        {split: saved.select(range(8 * n, 40)) for n, split in enumerate(("train", "validation", "test"))}
     )
-    assert stream.fingerprint() == listed.fingerprint()
-    assert set(sample.train[0].split()) <= set(stream.backend.get_vocab())
-    assert not set(sample.held_out[0].split()) & set(stream.backend.get_vocab())
-
-
-def test_a_pass_does_not_hold_what_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts come out long before the source has been read: while the first is handed over, no more than a batch is."""
-    monkeypatch.setattr(sources, "BATCH", 10)
-    found = load_articles(str(write(tmp_path / "a.parquet", ARTICLES)), **OPTIONS)
-    assert found.found > 10
-    batches, read = found._batches, []
-
-    def counted() -> Iterator[list[Any]]:
-        for batch in batches():
-            read.append(len(batch))
-            yield batch
-
-    monkeypatch.setattr(found, "_batches", counted)
-    next(iter(found.texts(np.arange(found.found))))
-    assert read == [10]
-
-
-def test_a_source_that_changes_between_two_passes(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", ARTICLES)
-    found = load_articles(str(path), **OPTIONS)
-    texts = found.texts(found.sample.train)
-    for rows in (ARTICLES[:-9], [*ARTICLES, *ARTICLES]):
-        write(path, rows)
-        with pytest.raises(UserError, match=r"a\.jsonl has changed while it was read"):
-            list(texts)
-
-
-def test_texts_of_other_types_are_left_out(tmp_path: Path) -> None:
-    """Numbers and lists among the texts; but where the first file has text, the numbers of the next are text, too."""
-    odd = [*ARTICLES[:20], {"text": 7}, {"text": ["a list"] * 40}, {"text": None}, *ARTICLES[20:]]
-    plain = articles(write(tmp_path / "plain.jsonl", [{"text": row["text"]} for row in ARTICLES]))
-    assert articles(write(tmp_path / "odd.jsonl", [{"text": row["text"]} for row in odd])) == plain
-    for name, texts in (("a.csv", [row["text"] for row in ARTICLES]), ("b.csv", ["9" * 12])):
-        write(tmp_path / "folder" / name, [{"text": text} for text in texts])
-    assert "9" * 12 in articles(tmp_path / "folder", min_characters=10, held_out=1, max_articles=0).train
+    parts.save_to_disk(str(tmp_path / "three"))
+    assert listed(pairs(tmp_path / "one", "test")) == EXPECTED
+    assert [len(pairs(tmp_path / "three", split)) for split in ("train", "validation", "test")] == [30, 24, 18]
 
 
 def test_the_pair_sample_is_the_notebooks(tmp_path: Path) -> None:
@@ -198,140 +72,347 @@ def test_the_pair_sample_is_the_notebooks(tmp_path: Path) -> None:
     assert result.labels.tolist() == list(snli["label"])
 
 
-def test_held_out_articles_are_never_trained_on(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", ARTICLES)
-    for maximum in (0, 10, 1000):
-        result = articles(path, max_articles=maximum)
-        assert not set(result.train) & set(result.held_out)
-        assert len(result.held_out) == 5
-    long_enough = sum(len(row["text"]) > 30 for row in ARTICLES)
-    assert len(articles(path).train) == long_enough - 5
+SPELLINGS: list[list[Any]] = [
+    ["0", "1", "2"], [0.0, 1.0, 2.0], ["0.0", "1.", "2.000"], [0, 1, 2], [*LABELS],
+    ["ENTAILMENT", "Neutral", "contradictioN"], [" entailment", "neutral ", " contradiction  "],
+]  # fmt: skip
+NONE = [-1, -1.0, "-1", "-1.0", "-", " - ", "", " ", "None", "null", "NaN", "N/A", "<NA>", "NA"]
 
 
-def test_short_and_missing_texts_are_left_out(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{"text": None}, {"text": "x" * 30}, *({"text": "y" * (31 + i)} for i in range(6))]
-    result = articles(write(tmp_path / "a.jsonl", rows))
-    assert sorted(map(len, [*result.train, *result.held_out])) == [31, 32, 33, 34, 35, 36]
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_labels_in_every_spelling_and_format(tmp_path: Path, ending: str) -> None:
+    """One file for each spelling, all of one set; and of the ways to say that there is none."""
+    for number, spelling in enumerate(SPELLINGS):
+        write(tmp_path / f"train-{number}{ending}", labelled(*spelling))
+    assert listed(pairs(tmp_path)) == sorted([("p0", "h", 0), ("p1", "h", 1), ("p2", "h", 2)] * len(SPELLINGS))
+    more = [None, float("nan")] if ending not in (".csv", ".tsv") else []
+    for number, none in enumerate([*NONE, *more]):
+        path = write(tmp_path / "none" / f"{number}{ending}", labelled(none, none))
+        with pytest.raises(UserError, match=rf"has no labelled pair in its train split \(.*{number}\{ending}"):
+            pairs(path)
 
 
-@pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
-def test_pairs_are_read_as_texts_of_two_sentences(tmp_path: Path, names: tuple[str, str]) -> None:
-    """For masked language modelling on the very sentences that are classified later."""
-    sentences = [(f"The cat number {i} sat on the long mat.", "A cat sat.") for i in range(7)]
-    rows: list[dict[str, Any]] = [dict(zip(names, pair, strict=True)) for pair in sentences]
-    rows.append({names[0]: "A premise of a certain length.", names[1]: None})
-    result = articles(write(tmp_path / "train.jsonl", rows))
-    assert sorted([*result.train, *result.held_out]) == [" ".join(pair) for pair in sentences]
+def test_labels_of_all_kinds_in_one_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", labelled("neutral", 2, 0.0, *NONE, None, float("nan"), "1"))
+    assert [(premise, label) for premise, _, label in listed(pairs(path))] == [
+        ("p0", 1),
+        ("p1", 2),
+        ("p19", 1),
+        ("p2", 0),
+    ]
 
 
-def test_the_hubs_layout_of_wikipedia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local folder laid out as the Hub's: only the first file, and of it the first rows, unless all is asked for."""
-    monkeypatch.setattr(sources, "NOTEBOOK_ROWS", 30)
-    for part in range(2):
-        rows = [{"text": f"file {part} row {i} " + "." * 40} for i in range(35)]
-        write(tmp_path / "20231101.en" / f"train-{part:05}-of-00041.parquet", rows)
-    some = articles("hub", max_articles=20, hub=str(tmp_path))
-    seen = [int(text.split()[3]) for text in [*some.train, *some.held_out]]
-    assert all(text.startswith("file 0") for text in [*some.train, *some.held_out])
-    assert len(seen) == 25
-    assert max(seen) < 30
-    for maximum, train in ((0, 65), (26, 26)):  # 26 and 5 held out are more than the first rows
-        everything = articles("hub", max_articles=maximum, hub=str(tmp_path))
-        assert len(everything.train) == train
-        assert {text[:6] for text in everything.train} == {"file 0", "file 1"}
+@pytest.mark.parametrize(
+    "label", ["maybe", 3, -2, 0.5, True, "entails", [0], "1e0", "٢", "not_entailment", float("inf"), "1 2"]
+)
+def test_labels_that_are_none(tmp_path: Path, label: Any) -> None:
+    path = write(tmp_path / "a.jsonl", labelled(1, label))
+    with pytest.raises(
+        UserError, match=r"a\.jsonl, row 2: label .* is neither one of entailment, neutral, contradiction nor"
+    ):
+        pairs(path)
 
 
-def test_the_hubs_layout_of_snli(tmp_path: Path) -> None:
-    for split in ("train", "validation", "test"):
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["entailment", "contradiction", "neutral"], [0, 2, 1]),
+        (["contradiction", "Neutral", "ENTAILMENT"], [2, 1, 0]),
+        (["-", "neutral", "entailment"], [None, 1, 0]),
+        (["0", "1", "2"], [0, 1, 2]),
+        (["entailment", "not_entailment"], "label 'not_entailment' is neither"),
+        (["e", "n", "c"], "label 'e' is neither"),
+    ],
+)
+def test_classes_go_by_their_names(tmp_path: Path, names: list[str], expected: list[int | None] | str) -> None:
+    features = classes(names)
+    rows = datasets.Dataset.from_list(labelled(*range(len(names)), -1), features=features)
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    rows.save_to_disk(str(tmp_path / "saved"))
+    for path in (tmp_path / "a.parquet", tmp_path / "saved"):
+        if isinstance(expected, str):
+            with pytest.raises(UserError, match=expected):
+                pairs(path)
+        else:
+            assert [(p, label) for p, _, label in listed(pairs(path))] == [
+                (f"p{i}", label) for i, label in enumerate(expected) if label is not None
+            ]
+
+
+def test_a_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
+    features = classes(["entailment", "neutral"])
+    rows = datasets.Dataset.from_list(labelled(0, 1), features=features)
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    table = pq.read_table(tmp_path / "a.parquet")
+    pq.write_table(table.set_column(2, table.schema.field(2), [[0, 2]]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="row 2: label '2 of 2 names' is neither"):
+        pairs(tmp_path / "a.parquet")
+
+
+def test_files_of_one_set_may_differ_in_all_that_is_not_read(tmp_path: Path) -> None:
+    """Extra columns, other types, null first, empty and header-only files, and another order of the same names."""
+    (tmp_path / "train-0.jsonl").write_text("")
+    (tmp_path / "train-1.csv").write_text("premise,hypothesis,label\n")
+    write(tmp_path / "train-2.jsonl", [{"id": None, **PAIRS[1], "at": "2020-01-01"}, {"id": [], **PAIRS[2]}])
+    write(tmp_path / "train-3.jsonl", [{**PAIRS[3], "label": None}, {**PAIRS[5], "id": "x", "more": {"a": 1}}])
+    write(tmp_path / "train-4.csv", [{"label": "contradiction", "id": 7, "hypothesis": "h", "premise": "p"}])
+    write(tmp_path / "train-5.parquet", [{"gold_label": 1.0, "id": [1], "sentence1": "q", "sentence2": "h"}])
+    expected = [tuple(row.values()) for row in (PAIRS[1], PAIRS[2], PAIRS[5])]
+    assert listed(pairs(tmp_path)) == sorted([*expected, ("p", "h", 2), ("q", "h", 1)])
+
+
+def test_sentences_that_are_missing_or_no_text(tmp_path: Path) -> None:
+    rows = labelled(0, 1, 2, 0)
+    rows[0]["premise"], rows[1]["hypothesis"], rows[2]["premise"] = None, "", " \t"
+    assert listed(pairs(write(tmp_path / "a.jsonl", rows))) == [("p3", "h", 0)]
+    rows[3]["premise"] = 7
+    with pytest.raises(UserError, match=r"a\.jsonl, row 4: a sentence has to be text, not int"):
+        pairs(write(tmp_path / "a.jsonl", rows))
+    with pytest.raises(
+        UserError, match=r"has the columns first, second, label, but pairs need premise, hypothesis, label or"
+    ):
+        pairs(write(tmp_path / "b.jsonl", [{"first": "a", "second": "b", "label": 1}]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run[12]",
+        "a*b",
+        "who?",
+        "a::b",
+        "with blanks ",
+        "50%20off",
+        r"back\slash",
+        "{a,b}",
+        "#hash",
+        "s3:",
+        "~x",
+        "-d",
+        "ünï",
+    ],
+)
+def test_a_path_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Beside each stands what it would match as one."""
+    for other in ("run1", "aXb", "whom", "b", "a"):
+        write(tmp_path / other / "test.jsonl", labelled(0))
+    for ending in ("jsonl", "parquet", "csv"):
+        write(tmp_path / name / f"test {name}.{ending}", PAIRS)
+        for path in (tmp_path / name, tmp_path / name / f"test {name}.{ending}"):
+            assert listed(pairs(path, "test")) == EXPECTED
+    datasets.Dataset.from_list(PAIRS).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "saved").rename(tmp_path / f"saved {name}")
+    assert listed(pairs(tmp_path / f"saved {name}", "test")) == EXPECTED
+    monkeypatch.chdir(tmp_path)
+    assert listed(pairs(name, "test")) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["nowhere", "./in/pairs", "in/pairs/x", "/in/pairs", "pairs.jsonl", "owner/pairs.CSV.gz", "../in", "in/", "https://x/y",
+     "a/b:c:d", "owner/na me", r"in\pairs", "", "~/in", "owner/..", "x" * 300, "~no-such-user/x"],
+)  # fmt: skip
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    write(tmp_path / "train.csv", PAIRS)  # "" is no name for the folder that one is in
+    with pytest.raises(UserError, match=r"no file or folder .*: --data takes hub|can't read (xxx|~no)"):
+        pairs(data)
+
+
+def test_a_name_below_a_folder_that_is_here_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(
+        UserError, match="no file or folder data/pairs; since there is a data here, the Hub was not asked"
+    ):
+        pairs("data/pairs")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """A Hub on disk, whose data set has classes in another order; returns what it was asked."""
+    names = ["contradiction", "entailment", "neutral"]
+    features = classes(names)
+    parts = {}
+    for split in ("train", "validation_matched", "validation_mismatched", "hans"):
         rows = [{**row, "premise": f"{split} {row['premise']}"} for row in PAIRS]
-        write(tmp_path / "plain_text" / f"{split}-00000-of-00001.parquet", rows)
-    for split in ("train", "validation", "test"):
-        result = load_pairs("hub", split, max_pairs=10, seed=42, hub=str(tmp_path))
-        assert len(result) == 10
-        assert all(premise.startswith(split) for premise in result.premises)
+        parts[split] = datasets.Dataset.from_list(rows, features=features, split=split)
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "hub"))
+    asked: list[tuple[Any, ...]] = []
+
+    def load(*arguments: Any, **_: Any) -> Any:
+        asked.append(arguments)
+        return datasets.load_from_disk(str(tmp_path / "hub"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return asked
 
 
-def test_snlis_training_pairs_as_texts(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        rows = [{"premise": f"{split} {i} " + "." * 40, "hypothesis": "b", "label": 0} for i in range(9)]
-        write(tmp_path / "plain_text" / f"{split}-00000-of-00001.parquet", rows)
-    result = articles("hub-pairs", hub=str(tmp_path))
-    assert sorted([*result.train, *result.held_out]) == [f"train {i} " + "." * 40 + " b" for i in range(9)]
+def test_a_data_set_of_the_hub(hub: list[tuple[Any, ...]]) -> None:
+    """Its splits by their names, its labels by theirs; a configuration stands behind a colon."""
+    found = listed(pairs("nyu-mll/multi_nli"))
+    there = {0: 2, 1: 0, 2: 1}
+    assert found == sorted((f"train {p}", h, there[label]) for p, h, label in EXPECTED)
+    assert pairs("nyu-mll/multi_nli").source == "nyu-mll/multi_nli on the Hub"  # said, wherever it is printed
+    validation = pairs("nyu-mll/multi_nli:default", "validation")
+    assert sorted({premise.split()[0] for premise in validation.premises}) == [
+        "validation_matched",
+        "validation_mismatched",
+    ]
+    assert len(validation) == 60
+    assert set(hub) == {("nyu-mll/multi_nli", None), ("nyu-mll/multi_nli", "default")}
+    with pytest.raises(UserError, match="no split of nyu-mll/multi_nli on the Hub is named as test split"):
+        pairs("nyu-mll/multi_nli", "test")
+    assert pairs("hub").premises == pairs("nyu-mll/multi_nli").premises
+    assert hub[-2] == ("stanfordnlp/snli", None)
+    assert sorted(open_articles("hub-pairs", everything=True).texts())[0] == "train premise 0 hypothesis, 0"
+
+
+def test_what_identifies_a_data_set_of_the_hub_is_its_content(hub: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    first = pairs("a/b").identity
+    assert pairs("c/d").identity == first
+    file = next((tmp_path / "hub" / "train").glob("*.arrow"))
+    file.write_bytes(file.read_bytes().replace(b"premise 7", b"premise 8"))
+    assert pairs("a/b").identity != first
+
+
+def test_no_hub() -> None:
+    for call in (
+        lambda: pairs("hub"),
+        lambda: open_articles("hub", everything=False),
+        lambda: list(open_articles("hub", everything=True).texts()),
+        lambda: open_articles("hub-pairs", everything=True),
+    ):
+        with pytest.raises(
+            UserError, match=r"can't get .* from the Hugging Face Hub \(.*\): pass --data .* --data toy"
+        ):
+            call()
+    with pytest.raises(
+        UserError, match="no file or folder some/thing, and can't get some/thing from the Hugging Face Hub"
+    ):
+        pairs("some/thing")
+
+
+def test_the_hubs_wikipedia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rows of the first file, or all files as they come."""
+    rows = [[{"id": "1", "text": f"file {part} row {i}"} for i in range(35)] for part in range(2)]
+    files = [write(tmp_path / f"{part}.parquet", its) for part, its in enumerate(rows)]
+    monkeypatch.setattr(sources, "NOTEBOOK_ROWS", 30)
+    monkeypatch.setattr(sources, "hf_hub_download", lambda *_, **__: str(files[0]))
+    load = datasets.load_dataset
+    asked: list[Any] = []
+
+    def stream(*arguments: Any, **options: Any) -> Any:
+        asked.append((arguments, options))
+        return load("parquet", data_files=list(map(str, files)), split="train", streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", stream)
+    first = open_articles("hub", everything=False)
+    assert list(first.texts()) == [row["text"] for row in rows[0][:30]]
+    for name in ("hub", "wikimedia/wikipedia:20231101.en"):
+        assert list(open_articles(name, everything=True).texts()) == [row["text"] for row in rows[0] + rows[1]]
+    assert asked == [(("wikimedia/wikipedia", "20231101.en"), {"split": "train", "streaming": True})] * 2
+    before = first.digest()
+    write(files[0], rows[0][::-1])
+    assert first.digest() != before
 
 
 def test_snlis_own_zip(tmp_path: Path) -> None:
     """gold_label with "-", sentence1, sentence2, dev for validation, and the same again as .txt beside a README."""
     for split in ("train", "dev", "test"):
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"gold_label": label, "sentence1": f"{split} a", "sentence2": f"b {label}", "annotator_labels": [label]}
             for label in ["neutral", "-", "contradiction", "entailment"]
         ]
         write(tmp_path / f"snli_1.0_{split}.jsonl", rows)
-        (tmp_path / f"snli_1.0_{split}.txt").write_text("gold_label\tsentence1\n")
+        lines = [
+            "\t".join(("gold_label", "sentence1", "sentence2")),
+            *("\t".join(list(row.values())[:3]) for row in rows),
+        ]
+        (tmp_path / f"snli_1.0_{split}.txt").write_text("\n".join(lines))
     (tmp_path / "README.txt").write_text("read me")
     for split, prefix in (("train", "train"), ("validation", "dev"), ("test", "test")):
         result = pairs(tmp_path, split)
         assert result.premises == [f"{prefix} a"] * 3
         assert [f"b {LABELS[label]}" for label in result.labels] == result.hypotheses
-
-
-def test_a_single_file_is_any_split_unless_its_name_says_otherwise(tmp_path: Path) -> None:
-    plain = write(tmp_path / "mine.csv", PAIRS)
-    assert len(pairs(plain, "test")) == 30
-    with pytest.raises(UserError, match="named as a train file"):
-        pairs(write(tmp_path / "train.csv", PAIRS), "test")
+        assert listed(pairs(tmp_path / f"snli_1.0_{prefix}.txt", split)) == listed(result)
 
 
 def test_toy() -> None:
-    toy = articles("toy", held_out=50, min_characters=200)
-    assert len(toy.train) > 2_000
+    assert len(list(open_articles("toy", everything=False).texts())) == 4_000
     for split, at_least in (("train", 11_000), ("validation", 900), ("test", 1_900)):
         result = load_pairs("toy", split, max_pairs=0, seed=42)
         assert len(result) >= at_least
         assert set(np.unique(result.labels)) == {0, 1, 2}
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"premise": "a", "hypothesis": "b", "label": 3}], r"row 1: label 3 is neither"),
-        ([{"premise": "a", "hypothesis": "b", "label": "maybe"}], "label 'maybe' is neither"),
-        ([{"premise": "a", "hypothesis": "b", "label": -1}], "no labelled pair"),
-        ([{"premise": 7, "hypothesis": "b", "label": 1}], "has to be text, not int"),
-        ([{"first": "a", "second": "b", "label": 1}], "has the columns first, second, label"),
-    ],
-)
-def test_pairs_that_are_refused(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        pairs(write(tmp_path / "train.jsonl", rows))
+def training(data: Path | str, share: float = 0.0, seed: int = 42, most: int = 0) -> tuple[Pairs, Pairs]:
+    return load_training_pairs(str(data), max_train=most, max_validation=most, validation_share=share, seed=seed)
 
 
-def test_paths_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no file or folder"):
-        articles(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no file to read"):
-        articles(tmp_path)
-    (tmp_path / "a.docx").write_text("x")
-    with pytest.raises(UserError, match="can't tell the format"):
-        articles(tmp_path / "a.docx")
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(UserError, match=r"can't read .*bad\.parquet as parquet"):
-        articles(tmp_path / "bad.parquet")
-    (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(UserError, match=r"empty\.jsonl"):
-        articles(tmp_path / "empty.jsonl")
-    with pytest.raises(UserError, match=r"no validation file among its \.csv files"):
-        pairs(write(tmp_path / "folder" / "train.csv", PAIRS).parent, "validation")
-    with pytest.raises(UserError, match="articles need one named text"):
-        articles(write(tmp_path / "p.csv", [{"body": "x"}]))
-    with pytest.raises(UserError, match="are to be held out"):
-        articles(write(tmp_path / "few.jsonl", ARTICLES[:4]))
+def test_pairs_that_are_all_for_training_offer_a_share(tmp_path: Path) -> None:
+    write(tmp_path / "mine" / "a.csv", PAIRS)
+    write(tmp_path / "theirs" / "train.csv", PAIRS)
+    for data in ("mine", "mine/a.csv", "theirs", "theirs/train.csv"):
+        with pytest.raises(UserError, match=r"; --validation-share 0\.1 takes|: --validation-share 0\.1 takes a tenth"):
+            training(tmp_path / data)
+        train, validation = training(tmp_path / data, 0.2)
+        assert sorted([*listed(train), *listed(validation)]) == EXPECTED
+        assert len(validation) == 6
 
 
-def test_no_hub() -> None:
-    with pytest.raises(UserError, match="--data toy"):
-        load_pairs("hub", "train", max_pairs=0, seed=42)
-    with pytest.raises(UserError, match="--data toy"):
-        articles("hub", max_articles=10)
-    with pytest.raises(UserError, match="--data toy"):
-        articles("hub", max_articles=0)
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.37, 0.9])
+def test_a_share_is_of_premises_and_of_the_seed(tmp_path: Path, share: float) -> None:
+    """Three pairs a premise, spelled in three ways; rows in any order are parted alike."""
+    rows: list[dict[str, Any]] = [
+        {"premise": [f"Premise {i}", f"premise  {i} ", f"PREMISE {i}"][k], "hypothesis": f"h {k}", "label": k}
+        for i in range(50)
+        for k in range(3)
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    train, validation = training(path, share)
+    sides = [{" ".join(premise.lower().split()) for premise in part.premises} for part in (train, validation)]
+    assert not sides[0] & sides[1]
+    assert share * 150 <= len(validation) < share * 150 + 3
+    assert len(train) + len(validation) == 150
+    write(path, rows[::-1])
+    assert [listed(part) for part in training(path, share)] == [listed(train), listed(validation)]
+    assert listed(training(path, share, seed=7)[1]) != listed(validation)
+    assert [len(part) for part in training(path, 0.5, most=20)] == [20, 20]
+
+
+def test_a_share_that_leaves_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"premise": "one", "hypothesis": f"h{i}", "label": 1} for i in range(9)])
+    with pytest.raises(
+        UserError, match=r"--validation-share 0\.1 leaves nothing to train on: .* 9 labelled pairs, of 1 prem"
+    ):
+        training(path, 0.1)
+
+
+def test_repeated_pairs_are_counted() -> None:
+    train = Pairs(["A cat.", "A dog."], ["Yes.", "No."], np.zeros(2, int))
+    asked = Pairs(["a  cat. ", "A cat.", "A dog.", "A dog."], ["yes.", "No.", "NO.", "No."], np.zeros(4, int))
+    assert repeated_pairs(train, asked) == 3
+    assert repeated_pairs(asked, train) == 2
+
+
+def test_identity_is_of_content_and_options(tmp_path: Path) -> None:
+    path = write(tmp_path / "one" / "a.jsonl", PAIRS)
+    other = write(tmp_path / "two" / "b" / "other.jsonl", PAIRS)
+    identity = pairs(path).identity
+    assert json.loads(json.dumps(identity)) == identity
+    assert pairs(other).identity == pairs(f"{tmp_path}/one/./").identity == pairs(tmp_path / "two").identity == identity
+    different = [pairs(path, max_pairs=5), pairs(path, seed=1), pairs(path, "test"), *training(path, 0.2)]
+    different += [*training(path, 0.3), pairs(write(path, PAIRS[:-1]))]
+    assert len({json.dumps(each.identity) for each in different} | {json.dumps(identity)}) == 9
+
+
+def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.jsonl", PAIRS)
+    monkeypatch.setattr(sources, "read_rows", lambda file, *_, **__: iter([("p", "h", write(file, PAIRS[:-1]) and 1)]))
+    with pytest.raises(UserError, match=r"a\.jsonl has changed while it was read"):
+        pairs(path)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.cli import parse_options
 from minibert.config import MLMOptions
-from minibert.data.sources import load_articles
+from minibert.data.articles import Articles
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
@@ -331,14 +331,16 @@ def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
     """A vocabulary that is there says itself what becomes of case."""
     tokenizer.save(tmp_path, 19)
     (tmp_path / "text.txt").write_text("\n\n".join(f"Der Hund {number} schläft." for number in range(9)))
-    articles = load_articles(str(tmp_path / "text.txt"), max_articles=0, held_out=1, min_characters=0, seed=1)
     named = vocab if vocab == "train" else str(tmp_path / vocab)
     options = parse_options(MLMOptions, ["--vocab", named, "--vocab-size", "99", "--no-lowercase"], "")
-    if vocab == "train":
-        learned = make_tokenizer(options, articles)
-        assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
-        assert not learned.lowercase
-        assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
-    else:
-        with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
-            make_tokenizer(options, articles)
+    with Articles(
+        str(tmp_path / "text.txt"), max_articles=0, held_out=1, min_characters=0, seed=1, cache=str(tmp_path / "cache")
+    ) as articles:
+        if vocab == "train":
+            learned = make_tokenizer(options, articles)
+            assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
+            assert not learned.lowercase
+            assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
+        else:
+            with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
+                make_tokenizer(options, articles)

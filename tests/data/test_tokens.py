@@ -1,73 +1,88 @@
-"""Proves that the flat store gives back what the tokenizer gave, at two bytes a token, whole or a part of it."""
+"""Proves that tokenised texts give back what the tokenizer gave, two bytes a token, and blocks the stream of them."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
 import numpy as np
 import pytest
 
 from minibert.data import tokens
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.data.tokens import Blocks, tokenise
+from minibert.data.tokens import Blocks, TokenisedTexts, tokenise, unknown_share
+from minibert.errors import UserError
 from tests.conftest import TEXTS
 
 
-def test_texts_come_back_one_by_one(tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "CHUNK", 3)  # several chunks, the last one short
-    store = tokenise([*TEXTS, ""], tokenizer, 10)
-    assert len(store) == len(TEXTS) + 1
-    assert [store[index].tolist() for index in range(len(store))] == tokenizer.encode([*TEXTS, ""], 10)
-    assert store.ids.dtype == np.uint16
-    assert store.starts[0] == 0
-    assert store.starts[-1] == len(store.ids)
+@pytest.fixture(params=["in memory", "mapped"])
+def kept(
+    request: pytest.FixtureRequest, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TokenisedTexts:
+    """Texts of many lengths, in chunks of three, the last one short."""
+    monkeypatch.setattr(tokens, "CHUNK", 3)
+    if request.param == "in memory":
+        return tokenise(LONG, tokenizer, 40)
+    features = datasets.Features({"input_ids": datasets.Sequence(datasets.Value("uint16"))})
+    rows = datasets.Dataset.from_dict({"text": LONG})
+    rows.map(
+        lambda batch: {"input_ids": tokenizer.encode(batch["text"], 40)}, batched=True, remove_columns=["text"],
+        features=features, writer_batch_size=3, cache_file_name=str(tmp_path / "ids.arrow"),
+    )  # fmt: skip
+    return TokenisedTexts.mapped(tmp_path / "ids.arrow")
+
+
+LONG = [*(text[: 50 - 3 * place] for place, text in enumerate(TEXTS)), "", "the cat"]  # no two alike
+
+
+def test_texts_come_back_one_by_one(kept: TokenisedTexts, tokenizer: WordPieceTokenizer) -> None:
+    expected = tokenizer.encode(LONG, 40)
+    assert len(kept) == len(LONG)
+    assert [kept[index].tolist() for index in range(len(kept))] == [ids.tolist() for ids in kept] == expected
+    assert [ids.tolist() for ids in kept.take(np.array([5, 0, 17, 3]))] == [expected[row] for row in (5, 0, 17, 3)]
+    assert kept[0].dtype == np.uint16
+    assert kept.lengths.tolist() == list(map(len, expected))
+    assert kept.tokens == sum(map(len, expected))
+    assert kept.counts(61).tolist() == [sum(ids.count(token) for ids in expected) for token in range(61)]
+    for index in (-1, len(kept)):
+        with pytest.raises(IndexError):
+            kept[index]
 
 
 def test_a_large_vocabulary_gets_wider_ids() -> None:
     large = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *(f"w{i}" for i in range(70_000))])
-    store = tokenise(["w69999 w1"], large, 9)
-    assert store.ids.dtype == np.uint32
-    assert store[0].tolist() == [2, 70_004, 6, 3]
+    texts = tokenise(["w69999 w1"], large, 9)
+    assert texts[0].dtype == np.uint32
+    assert texts[0].tolist() == [2, 70_004, 6, 3]
 
 
 def test_no_texts(tokenizer: WordPieceTokenizer) -> None:
-    assert len(tokenise([], tokenizer, 10)) == 0
+    none = tokenise([], tokenizer, 10)
+    assert (len(none), none.tokens, none.lengths.tolist(), none.counts(61).sum()) == (0, 0, [], 0)
+    assert len(Blocks(none, 4)) == len(Blocks(tokenise(["cat"], tokenizer, 10), 4)) == 0
 
 
-@pytest.mark.parametrize("rows", [None, [5, 0, 3, 11], []])
-def test_a_part_counts_its_own_tokens(
-    tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None
-) -> None:
-    monkeypatch.setattr(tokens, "CHUNK", 3)
-    texts = [text[: 50 - 3 * place] for place, text in enumerate(TEXTS)]  # no two alike
-    store = tokenise(texts, tokenizer, 10)
-    if rows is not None:
-        store = store.select(np.array(rows, dtype=np.int64))
-    mine = tokenizer.encode(texts if rows is None else [texts[row] for row in rows], 10)
-    assert [store[index].tolist() for index in range(len(store))] == mine
-    assert store.tokens == sum(map(len, mine))
-    expected = [sum(ids.count(token) for ids in mine) for token in range(61)]
-    assert store.counts(61).tolist() == expected
-
-
-def test_a_part_of_a_part(tokenizer: WordPieceTokenizer) -> None:
-    store = tokenise(TEXTS, tokenizer, 10).select(np.array([3, 1, 2])).select(np.array([2, 0]))
-    assert [store[index].tolist() for index in range(len(store))] == tokenizer.encode([TEXTS[2], TEXTS[3]], 10)
-
-
-@pytest.mark.parametrize("rows", [None, [5, 0, 3, 11, 2], [7]])
 @pytest.mark.parametrize("length", [1, 4, 19])
-def test_blocks_are_the_stream_in_pieces(tokenizer: WordPieceTokenizer, rows: list[int] | None, length: int) -> None:
+def test_blocks_are_the_stream_in_pieces(kept: TokenisedTexts, length: int) -> None:
     """All texts written one after another and cut by hand, whichever blocks are asked for, and in whatever order."""
-    store = tokenise([*TEXTS, "", "the cat"], tokenizer, 40)
-    if rows is not None:
-        store = store.select(np.array(rows, dtype=np.int64))
-    stream = [token for index in range(len(store)) for token in store[index].tolist()]
-    blocks = Blocks(store, length)
+    stream = [token for ids in kept for token in ids.tolist()]
+    blocks = Blocks(kept, length)
     assert len(blocks) == len(stream) // length
     assert blocks.tokens == len(blocks) * length
     wanted = np.random.default_rng(0).permutation(len(blocks))
     for block, ids in zip(wanted, blocks.take(wanted), strict=True):
         assert ids.tolist() == stream[block * length : (block + 1) * length]
-    assert blocks.counts(61).tolist() == store.counts(61).tolist()
+    assert blocks.counts(61).tolist() == kept.counts(61).tolist()
 
 
-def test_less_than_a_block_is_none(tokenizer: WordPieceTokenizer) -> None:
-    assert len(Blocks(tokenise(["cat"], tokenizer, 10), 4)) == 0
-    assert len(Blocks(tokenise([], tokenizer, 10), 4)) == 0
+def test_a_vocabulary_that_does_not_fit_the_text(tokenizer: WordPieceTokenizer) -> None:
+    """The share of [UNK] by hand: the special tokens do not count."""
+    assert unknown_share(tokenise(["the cat", "the % %"], tokenizer, 9), tokenizer, "x") == 2 / 5
+    assert unknown_share(tokenise(["the cat"], tokenizer, 9), tokenizer, "x") == 0
+    for text in ("我们的猫 坐在", "%", "кошка на коврике"):
+        with pytest.raises(
+            UserError, match=r"does not fit the text of my\.txt: every token is \[UNK\]; pass a --vocab"
+        ):
+            unknown_share(tokenise([text], tokenizer, 9), tokenizer, "my.txt")
+    with pytest.raises(UserError, match=r"the texts of my\.txt have no tokens"):
+        unknown_share(tokenise(["\x01", " "], tokenizer, 9), tokenizer, "my.txt")

@@ -19,7 +19,8 @@ import evaluate
 import minibert
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
-from minibert.data.sources import Pairs, load_articles, load_pairs
+from minibert.data.articles import Articles
+from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.inference import Guess, TrainedModel
@@ -180,8 +181,8 @@ def test_rows_of_any_kind_are_read_or_refused(rows: list[dict[str, Any]]) -> Non
         except UserError as error:
             assert len(str(error).splitlines()) == 1
         try:
-            articles = load_articles(str(file), max_articles=0, held_out=1, min_characters=0, seed=1)
-            texts = list(articles.texts(articles.sample.train, articles.sample.held_out))
+            with Articles(str(file), max_articles=0, held_out=1, min_characters=0, seed=1) as articles:
+                texts = [*articles.texts.train["text"], *articles.texts.held_out["text"]]
             assert all(isinstance(text, str) and text for text in texts)
         except UserError as error:
             assert len(str(error).splitlines()) == 1

@@ -1,0 +1,307 @@
+"""Articles: the notebook's sample of a source, tokenised once and kept.
+
+CACHE/
+    <key>/
+        train.arrow, held_out.arrow     token ids, two bytes each, as `Dataset.map` writes them
+        about.json                      what they were made of, and a hash of all this
+    .work-*/                            a run's text and unfinished ids, as long as it lives
+    .lock                               held, for moments, by whoever begins or clears work
+
+`datasets` filters, shuffles, selects, maps and reads. Which ids are used again is decided here, since its own cache
+goes by names, times and sizes. The key is a hash of all that decides the ids, the content of the text first, and they
+are read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves
+no half of one under it, and runs that make the same one at the same time do so side by side: the first to finish names
+it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from minibert.data.files import digest
+from minibert.data.formats import BATCH
+from minibert.data.sources import NOTEBOOK_ROWS, open_articles, same_text
+from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.data.tokens import CHUNK, TokenisedTexts, id_type
+from minibert.errors import UserError, reason
+
+FORMAT = 2  # part of the key: to be raised when the ids of the same text, or the files, come to be others
+TRAIN, HELD_OUT, ABOUT, LOCK, WORK = "train.arrow", "held_out.arrow", "about.json", ".lock", ".work-"
+
+
+@dataclass(frozen=True)
+class TokenisedArticles:
+    """A sample of articles as token ids, each part in its shuffled order.
+
+    Attributes:
+        train, held_out: the ids, in mapped files.
+        repeated: how many articles were left out of training because they are held out, too.
+        identity: what decides the ids, as JSON: equal for equal ids, wherever text and vocabulary came from.
+        folder: where the files are.
+        reused: whether they were there before.
+    """
+
+    train: TokenisedTexts
+    held_out: TokenisedTexts
+    repeated: int
+    identity: Mapping[str, Any]
+    folder: Path
+    reused: bool
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
+
+    rows: datasets.Dataset
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.rows.iter(BATCH):
+            yield from batch["text"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A sample of articles as text; see `TokenisedArticles`."""
+
+    train: datasets.Dataset
+    held_out: datasets.Dataset
+    repeated: int
+
+
+class Articles:
+    """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
+
+    Args:
+        data: where from, see `minibert.data.sources.open_articles`.
+        max_articles: how many to train on; 0 is all but the held-out ones.
+        held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
+            the last ones of it.
+        min_characters: only texts longer than this are kept.
+        seed: of the shuffle.
+        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
+        cache: the folder for texts and ids; "" is the user's cache folder.
+    Raises:
+        UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        *,
+        max_articles: int,
+        held_out: int,
+        min_characters: int,
+        seed: int,
+        line_by_line: bool = False,
+        cache: str = "",
+    ) -> None:
+        everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
+        self.source = open_articles(data, everything=everything, line_by_line=line_by_line)
+        self.options = {
+            "max_articles": max_articles, "held_out": held_out, "min_characters": min_characters, "seed": seed,
+        }  # fmt: skip
+        self.cache = cache_folder(cache)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides which texts these are, as JSON: equal for equal texts, wherever their files are."""
+        return {"content": self.source.digest(), **self.options}
+
+    @cached_property
+    def texts(self) -> Texts:
+        """The sample, as the notebook takes it; but no training text is among those held out.
+
+        (Of two copies of an article, one can be in either part. It is then taken out of training, so that the questions
+        asked of the model do not depend on what it was trained on.)
+
+        Raises:
+            UserError: the source can't be read, changes meanwhile, or has too few articles.
+        """
+        with self._kept():
+            file = self._work / "texts.arrow"
+            content = self.identity["content"]
+            _write_texts(file, self.source.texts())
+            self.source.check_unchanged(content)
+            return self._sample(datasets.Dataset.from_file(str(file)))
+
+    def _sample(self, rows: datasets.Dataset) -> Texts:
+        most, held_out, minimum, seed = self.options.values()
+        rows = _filter(rows, lambda text: len(text) > minimum)
+        if len(rows) <= held_out:
+            raise UserError(
+                f"{self.source.name} has {len(rows)} articles of more than {minimum} characters, and {held_out} are to"
+                " be held out: give more text, or lower --held-out or --min-characters (articles of a .txt have empty"
+                " lines between them; --line-by-line takes each line for one)"
+            )
+        count = min(most or len(rows), len(rows) - held_out)
+        rows = rows.shuffle(seed=seed).select(range(count + held_out))
+        train, last = rows.select(range(count)), rows.select(range(count, count + held_out))
+        known = {same_text(text) for text in TextColumn(last)}
+        kept = _filter(train, lambda text: same_text(text) not in known)
+        if not len(kept):
+            raise UserError(
+                f"{self.source.name} repeats itself: all {count} articles to train on are among those held out, too"
+            )
+        return Texts(kept, last, count - len(kept))
+
+    def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
+        """The sample as token ids: mapped if they are in the cache, made and put there if not.
+
+        Args:
+            tokenizer: decides the ids.
+            max_length: the most tokens an article may have, the two special ones included; None = all of it.
+        Raises:
+            UserError: see `texts`; or the ids can't be written.
+        """
+        recipe = {
+            "format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length, **self.identity
+        }  # fmt: skip
+        folder = self.cache / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+        if known := _open(folder, recipe):
+            return TokenisedArticles(*known, recipe, folder, reused=True)
+        texts = self.texts
+        with self._kept():
+            place = self._work / folder.name
+            place.mkdir()
+            for name, rows in ((TRAIN, texts.train), (HELD_OUT, texts.held_out)):
+                _write_ids(place / name, rows, tokenizer, max_length)
+            about = {"recipe": recipe, "repeated": texts.repeated}
+            about["hash"] = _hash(place, about)
+            (place / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            made = _open(place, recipe)  # mapped before it has its name: what becomes of the name does not matter then
+            if made is None:
+                raise UserError(f"{place} does not hold what was written to it: pass --cache a folder on another disk")
+            _name(place, folder, recipe)
+        return TokenisedArticles(*made, recipe, folder, reused=False)
+
+    @cached_property
+    def _work(self) -> Path:
+        return self._stack.enter_context(_workplace(self.cache))
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(
+                f"can't keep token ids in {self.cache} ({reason(error)}): pass --cache a folder that can be"
+                " written to and has room"
+            ) from error
+
+
+def cache_folder(cache: str) -> Path:
+    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where).
+
+    Raises:
+        UserError: `datasets` would take its name for something else.
+    """
+    folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
+    if "::" in str(folder):
+        raise UserError(f"--cache {folder}: a folder for token ids can't have :: in its name")
+    return folder
+
+
+def _write_texts(file: Path, texts: Iterator[str]) -> None:
+    """A file that `datasets` maps, written a batch at a time."""
+    schema = pa.schema({"text": pa.large_string()})
+    with (
+        pa.OSFile(str(file), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as writer,
+        tqdm(desc="reading", unit=" articles", disable=None) as bar,  # on a terminal only
+    ):
+        while batch := list(islice(texts, BATCH)):
+            writer.write_batch(pa.record_batch({"text": pa.array(batch, pa.large_string())}))
+            bar.update(len(batch))
+
+
+def _filter(rows: datasets.Dataset, keep: Callable[[str], bool]) -> datasets.Dataset:
+    return rows.filter(lambda batch: list(map(keep, batch["text"])), batched=True, batch_size=BATCH)
+
+
+def _write_ids(file: Path, rows: datasets.Dataset, tokenizer: WordPieceTokenizer, max_length: int | None) -> None:
+    rows.map(
+        lambda batch: {"input_ids": tokenizer.encode(batch["text"], max_length)},
+        batched=True,
+        batch_size=CHUNK,
+        writer_batch_size=CHUNK,
+        remove_columns=["text"],
+        features=datasets.Features({"input_ids": datasets.Sequence(datasets.Value(np.dtype(id_type(tokenizer)).name))}),
+        cache_file_name=str(file),
+        new_fingerprint=file.stem,  # or it would be a hash of the tokenizer, which takes a second
+        desc="tokenising",
+    )
+
+
+def _hash(folder: Path, about: Mapping[str, Any]) -> str:
+    """Of the ids and of what is said of them."""
+    text = json.dumps([about["recipe"], about["repeated"], digest([folder / TRAIN, folder / HELD_OUT])])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, TokenisedTexts, int] | None:
+    """The ids in a folder, and how many articles were repeated; None if they are not whole, or others."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if about["recipe"] != recipe or about["hash"] != _hash(folder, about):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
+        return None
+    return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
+
+
+def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Give what is complete its name, unless another run was first."""
+    if _open(folder, recipe):
+        return
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)  # a damaged one
+    else:
+        folder.unlink(missing_ok=True)
+    with suppress(FileExistsError):  # another run was faster just now
+        place.rename(folder)
+
+
+@contextmanager
+def _workplace(cache: Path) -> Iterator[Path]:
+    """A new folder in the cache, locked as long as this process is at work in it, and removed at the end.
+
+    What dead processes have left is removed, too.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / LOCK):
+        for old in cache.glob(f"{WORK}*"):
+            with suppress(Timeout, OSError), FileLock(old / LOCK, timeout=0):
+                shutil.rmtree(old, ignore_errors=True)
+        place = Path(tempfile.mkdtemp(prefix=WORK, dir=cache))
+        lock = FileLock(place / LOCK)
+        lock.acquire()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        lock.release()

@@ -1,0 +1,284 @@
+"""The rows of a file, whatever its format: the values of the columns that are wanted, found by name.
+
+Text is read as text, whatever it looks like ("NA" is a word, "7" is one, too), and other columns are not looked at.
+What could be read in two ways is refused, with the file and the line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from minibert.data.files import ending
+from minibert.errors import UserError, reason
+
+Row = tuple[Any, ...]
+Columns = tuple[str, ...]
+
+BATCH = 1_000  # rows of a table that are held in memory
+
+
+def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
+    """The rows of a file.
+
+    Args:
+        file: of one of the formats in `READERS`, also with .gz. A .txt is read as articles if ("text",) is among the
+            choices, and as tab-separated otherwise, as SNLI has it.
+        choices: sets of columns that say the same; the first one that the file has is read.
+        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
+    Raises:
+        UserError: the file is damaged, has none of the choices, or can't be understood.
+    """
+    reader = READERS[ending(file)]
+    if reader is _articles and ("text",) not in choices:
+        reader = _tsv
+    try:
+        if file.stat().st_size == 0:
+            return
+        opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
+        with opened(file, "rb") as handle:
+            yield from (
+                _lines_as_articles(file, handle)
+                if line_by_line and reader is _articles
+                else reader(file, handle, choices)
+            )
+    except UserError:
+        raise
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError, RecursionError) as error:
+        text = (reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
+        raise UserError(f"can't read {file} as {ending(file)[1:]}: {text.splitlines()[0]}") from error
+
+
+def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[Row]:
+    """The rows of Arrow tables or batches that have these columns; numbers of a ClassLabel become its names.
+
+    Raises:
+        UserError: a column of text holds something else.
+    """
+    for table in tables:
+        values = []
+        for column in columns:
+            field = table.schema.field(column)
+            if not _is_label(column) and not _is_text(field.type):
+                raise UserError(f"{name}: the column {column} holds {field.type}, and has to hold text")
+            values.append(table.column(column).to_pylist())
+            if _is_label(column) and (names := _class_names(table.schema, column)):
+                values[-1] = [_class_name(value, names) for value in values[-1]]
+        yield from zip(*values, strict=True)
+
+
+def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Columns:
+    """The first of the choices whose columns are all there.
+
+    Raises:
+        UserError: none is, or a column is there twice.
+    """
+    chosen = next((choice for choice in choices if set(choice) <= set(columns)), None)
+    if chosen is None:
+        wanted = " or ".join(", ".join(choice) for choice in choices)
+        kind = "articles need a column named" if ("text",) in choices else "pairs need"
+        raise UserError(f"{name} has the columns {', '.join(map(_short, columns))}, but {kind} {wanted}")
+    if twice := next((column for column in chosen if list(columns).count(column) > 1), None):
+        raise UserError(f"{name} has two columns named {twice}: rename one of them")
+    return chosen
+
+
+def _is_label(column: str) -> bool:
+    return column in ("label", "gold_label")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    )
+
+
+def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+    """The names of a column's classes, where `datasets` keeps them; it drops them for a narrower column."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return features[column]["names"] if features[column].get("_type") == "ClassLabel" else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _class_name(value: Any, names: list[str]) -> Any:
+    if not isinstance(value, int | float) or not value >= 0 or value != int(value):  # none, or NaN
+        return value
+    return names[int(value)] if value < len(names) else f"{value} of {len(names)} names"
+
+
+def _parquet(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
+    table = pq.ParquetFile(handle)
+    columns = choose(str(file), table.schema_arrow.names, choices)
+    return table_rows(str(file), table.iter_batches(BATCH, columns=list(columns)), columns)
+
+
+def _arrow(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
+    """A stream, as `datasets` writes it, or a file with an index at its end."""
+    indexed = handle.read(6) == b"ARROW1"
+    handle.seek(0)
+    reader = pa.ipc.open_file(handle) if indexed else pa.ipc.open_stream(handle)
+    columns = choose(str(file), reader.schema.names, choices)
+    batches = map(reader.get_batch, range(reader.num_record_batches)) if indexed else reader
+    return table_rows(str(file), batches, columns)
+
+
+def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
+    """An object a line, or one list of objects."""
+    lines = _lines(file, handle)
+    first = next((item for item in lines if item[1].strip()), None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        text = first[1] + "".join(line for _, line in lines)
+        rows = ((f"{file}, row {row}", value) for row, value in enumerate(_parsed(f"{file}", text), start=1))
+    else:
+        rows = (
+            (f"{file}, line {number}", _parsed(f"{file}, line {number}", line))
+            for number, line in chain([first], lines)
+            if line.strip()
+        )
+    others: dict[str, None] = {}
+    found = False
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
+        names = next((names for names in choices if set(names) <= set(row)), None)
+        if names is None:
+            others |= dict.fromkeys(row)
+        else:
+            found = True
+            yield tuple(_valid(row[name]) for name in names)
+    if others and not found:
+        choose(str(file), list(others), choices)
+
+
+def _parsed(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{place}: it is not JSON ({error}); a file has an object a line, or is one list") from error
+
+
+def _valid(value: Any) -> Any:
+    """Text with U+FFFD for the lone surrogates that JSON can write and UTF-8 can't."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
+    r"""RFC 4180: a quote within quotes is doubled.
+
+    Other programs write \" for it. A field that ends with a backslash looks the same, so neither is guessed at.
+    """
+    csv.field_size_limit(2**31 - 1)  # an article is longer than the default
+    record: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for _, line in _lines(file, handle):
+            record.append(line)
+            yield line
+
+    def records() -> Iterator[tuple[int, list[str]]]:
+        reader, first = csv.reader(lines(), strict=True), 1
+        while True:
+            try:
+                cells, problem = next(reader, None), ""
+            except csv.Error as error:
+                cells, problem = [], f"it is not CSV ({error}): write quotes within quotes twice"
+            text = "".join(record)
+            if '\\"' in text:
+                problem = r'\" can be read in two ways: write "" for a quote'
+            elif cells and '""' not in text and any(cell.lstrip().startswith('"') for cell in cells):
+                problem = "a space before a quote: take it away"
+            if problem:
+                raise UserError(f"{file}, line {first}: {problem}")
+            if cells is None:
+                return
+            yield first, cells
+            record.clear()
+            first = reader.line_num + 1
+
+    return _table(file, records(), choices)
+
+
+def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
+    """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
+    records = ((number, line.rstrip("\r\n").split("\t")) for number, line in _lines(file, handle))
+    return _table(file, records, choices)
+
+
+def _table(file: Path, records: Iterator[tuple[int, list[str]]], choices: Sequence[Columns]) -> Iterator[Row]:
+    """Cells below a header; empty lines are passed over."""
+    filled = ((number, cells) for number, cells in records if any(map(str.strip, cells)))
+    header = [cell.strip() for cell in next(filled, (1, []))[1]]
+    if not header:
+        return
+    places = [header.index(column) for column in choose(str(file), header, choices)]
+    for number, cells in filled:
+        if len(cells) != len(header):
+            raise UserError(f"{file}, line {number}: {len(cells)} cells below a header of {len(header)}")
+        yield tuple(cells[place] for place in places)
+
+
+def _articles(file: Path, handle: BinaryIO, _: Sequence[Columns]) -> Iterator[Row]:
+    """Texts with empty lines between them; a line of white space is one."""
+    article: list[str] = []
+    for line in chain((line.rstrip("\r\n") for _, line in _lines(file, handle)), [""]):
+        if line.strip():
+            article.append(line)
+        elif article:
+            yield ("\n".join(article),)
+            article = []
+
+
+def _lines_as_articles(file: Path, handle: BinaryIO) -> Iterator[Row]:
+    for _, line in _lines(file, handle):
+        if line.strip():
+            yield (line.rstrip("\r\n"),)
+
+
+def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Numbered lines of UTF-8, without a byte order mark. A line ends at a line feed, and at nothing else."""
+    for number, line in enumerate(handle, start=1):
+        if number == 1:
+            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError(f"{file} is in UTF-16: save it as UTF-8")
+            line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{file}, line {number}: byte {error.start + 1} of it, {line[error.start]:#04x}, is not UTF-8: save the"
+                " file as UTF-8"
+            ) from error
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:37]}..."
+
+
+READERS: dict[str, Callable[[Path, BinaryIO, Sequence[Columns]], Iterator[Row]]] = {
+    ".parquet": _parquet,
+    ".arrow": _arrow,
+    ".jsonl": _json,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".txt": _articles,
+}
