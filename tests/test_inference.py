@@ -217,7 +217,7 @@ def test_a_part_that_is_frozen_on_purpose_stays_so(model: TrainedModel) -> None:
     for network in (model.masked_lm, model.classifier):
         network.train()
     model.encoder.eval()
-    model.encoder.layers[0].train()
+    list(model.encoder.children())[-1].train()
     before = [module.training for network in model.networks for module in network.modules()]
     for ask in ASKS:
         ask(model)
@@ -269,3 +269,12 @@ def test_a_classifier_that_overflows_over_a_sound_encoder(model: TrainedModel) -
     model.encode(PREMISES)
     with pytest.raises(UserError, match="the model's numbers overflow float32"):
         model.predict(PREMISES, HYPOTHESES)
+
+
+def test_one_answer_that_overflows_is_enough(model: TrainedModel) -> None:
+    """A single token's vector is too large; sentences without it have good answers."""
+    embeddings = next(parameter for parameter in model.encoder.parameters() if parameter.shape == (61, 24))
+    embeddings.data[model.tokenizer.backend.token_to_id("cat")] = 3e38
+    assert np.isfinite(model.encode(["the dog", "a mat"])).all()
+    with pytest.raises(UserError, match="the model's numbers overflow float32"):
+        model.encode(["the dog", "the cat", "a mat"])

@@ -273,6 +273,7 @@ def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: Sentence
     if not is_file(file):
         return {}
     settings = read_json(file, "")
+    CLASSIFIER_SETTINGS.check_all(file, settings)
     features = list(FEATURES)
     for name, fine in (("labels", (list(LABELS),)), ("features", (features, [*features, PRODUCT]))):
         if settings.get(name) not in fine:

@@ -158,23 +158,26 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
         UserError: a file is damaged, or asks for what minibert does not do.
     """
     encoder = encoder_folder(folder)
-    tokenizer, _ = read_optional(encoder / SETTINGS, TOKENIZER_CONFIG)
+    tokenizer, unknown = read_optional(encoder / SETTINGS, TOKENIZER_CONFIG)
+    ignored = [name for name in unknown if not name.endswith("_token")]  # such a one is an added token
     length = tokenizer.get("model_max_length", tokenizer.get("max_len"))  # the latter in older folders
     if not is_file(folder / MODULES):
-        return SentenceSettings(_length(folder, length, positions))
+        return SentenceSettings(_length(folder, length, positions), ignored=tuple(ignored))
     modules = _modules(folder)
-    _check_whole(folder)
-    values, ignored = read_optional(encoder / "sentence_bert_config.json", ENCODER)
+    ignored += _check_whole(folder)
+    values, unknown = read_optional(encoder / "sentence_bert_config.json", ENCODER)
+    ignored += unknown
     if values.get("max_seq_length") is not None:
         length = values["max_seq_length"]
     dense = modules.get("Dense", "")
     width = _projection(folder / dense / CONFIG, hidden_size) if dense else 0
-    pooling, unused = _pooling(folder / modules["Pooling"] / CONFIG)
+    pooling, unknown = _pooling(folder / modules["Pooling"] / CONFIG)
+    ignored += unknown
     if "Normalize" in modules:
-        read_optional(folder / modules["Normalize"] / CONFIG, NORMALIZE)
+        ignored += read_optional(folder / modules["Normalize"] / CONFIG, NORMALIZE)[1]
     return SentenceSettings(
         _length(encoder, length, positions), pooling, "Normalize" in modules, dense, width,
-        lowercase=bool(values.get("do_lower_case")), ignored=(*ignored, *unused),
+        lowercase=bool(values.get("do_lower_case")), ignored=tuple(ignored),
     )  # fmt: skip
 
 
@@ -194,7 +197,7 @@ def _modules(folder: Path) -> dict[str, str]:
     for module in read_json(file, "", list):
         if not isinstance(module, dict) or not {"type", "path"} <= module.keys():
             raise UserError(f"{file} is not a list of modules with type and path")
-        MODULE.check(file, module)
+        MODULE.check_all(file, module)
         check_inside(file, module["path"])
         steps.append((_step(file, module["type"]), module["path"]))
         names.append(module.get("name", len(names)))
@@ -222,21 +225,22 @@ def _step(file: Path, kind: object) -> str:
     return STEPS[name]
 
 
-def _check_whole(folder: Path) -> None:
-    """Refuse a prompt before every text, or vectors of which only the beginning is wanted."""
+def _check_whole(folder: Path) -> list[str]:
+    """Refuse a prompt before every text, or vectors of which only the beginning is wanted; returns names not used."""
     file = folder / "config_sentence_transformers.json"
-    values, _ = read_optional(file, WHOLE)
+    values, unknown = read_optional(file, WHOLE)
     name, prompts = values.get("default_prompt_name"), values.get("prompts") or {}
     texts = {"query": "", "document": "", **prompts} if isinstance(prompts, dict) else {}
     if name is not None and (not isinstance(name, str) or texts.get(name, "unknown")):
         raise UserError(f"{file} asks for default_prompt_name {name!r:.60}: minibert puts no prompt before a text")
+    return unknown
 
 
 def _projection(file: Path, hidden_size: int) -> int:
     """The width of a Dense before pooling."""
     values = read_json(file, f"{MODULES} asks for it")
     defaults = {"activation_function": "torch.nn.modules.activation.Tanh", "module_input_name": "sentence_embedding"}
-    PROJECTION.check(file, {**defaults, **values})
+    PROJECTION.check_all(file, {**defaults, **values})
     width = values.get("out_features")
     if type(width) is not int or not 1 <= width <= MOST_WIDTH:
         raise UserError(f"{file} has the out_features {width!r:.60}, not a number from 1 to {MOST_WIDTH:,}")

@@ -1,7 +1,7 @@
 """What becomes of each name in a JSON file of a model's folder: it is used, or has to be so, or changes no answer.
 
 Each kind of file has one `Table`, beside the code that reads it; docs/format.md shows them all, and a test holds it to
-them. A name that is in no table is reported as unused.
+them. A name that is in no table is reported as unused, or refused.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Table:
                 known = " and ".join(f"{value!r}" for value in fine)
                 raise UserError(f"{file} asks for {name} {values[name]!r:.60}: minibert knows only {known}")
         return sorted(values.keys() - self.used.keys() - self.only.keys() - self.harmless.keys())
+
+    def check_all(self, file: Path, values: Mapping[str, Any]) -> None:
+        """The same of a file in which a name that is in no part of the table is refused, too."""
+        if unknown := self.check(file, values):
+            raise UserError(f"{file} has {unknown[0]!r:.60}, which means nothing to minibert")
 
 
 def read_optional(file: Path, table: Table) -> tuple[dict[str, Any], list[str]]:

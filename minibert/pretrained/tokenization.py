@@ -188,13 +188,13 @@ def _flag(settings: Mapping[str, Any], name: str, missing: bool | None) -> bool 
 
 def _whole(file: Path, values: dict[str, Any], settings: Mapping[str, Any]) -> Tokenizer:
     """All that a tokenizer.json says, its truncation and padding left out."""
-    TOKENIZER.check(file, values)
+    TOKENIZER.check_all(file, values)
     for part in TYPES:
         _check_types(part, values.get(part))
     for part in ("truncation", "padding"):
         if isinstance(values.get(part), dict) and values[part].get("direction", "Right") != "Right":
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
-    MODEL.check(file, values["model"])
+    MODEL.check_all(file, values["model"])
     # A folder without settings is BERT's to transformers, a file by itself is what it says.
     is_a_models = is_file(file.with_name(SETTINGS)) or is_file(file.with_name("config.json"))
     if is_a_models and settings.get("tokenizer_class") in BUILT:

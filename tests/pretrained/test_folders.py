@@ -420,16 +420,25 @@ def test_json_that_can_be_read_in_two_ways_or_in_none(
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\r\n" + "x" * 10_000
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "modules.json", "classifier.json"])
-def test_what_a_stranger_writes_reaches_no_terminal_raw(
-    nli: tuple[TrainedModel, Path], file: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder, asked = nli[1], {"config.json": "hidden_act", "tokenizer_config.json": "tokenizer_class"}
+@pytest.mark.parametrize("place", ["setting", "architecture", "class", "module", "label", "weight", "pooling"])
+def test_what_a_stranger_writes_reaches_no_terminal_raw(nli: tuple[TrainedModel, Path], place: str) -> None:
+    folder = nli[1]
     (folder / CHECKSUMS).unlink()
-    if file == "modules.json":
-        (folder / file).write_text(json.dumps([{"type": EVIL, "path": ""}]))
+    if place == "setting":
+        edit(folder / "config.json", hidden_act=EVIL)
+    elif place == "architecture":
+        edit(folder / "config.json", architectures=[EVIL])
+    elif place == "class":
+        edit(folder / "tokenizer_config.json", tokenizer_class=EVIL)
+    elif place == "module":
+        (folder / "modules.json").write_text(json.dumps([{"type": EVIL, "path": ""}]))
+    elif place == "label":
+        edit(folder / "classifier.json", labels=EVIL)
+    elif place == "weight":
+        tensors = load_file(folder / "model.safetensors")
+        save_file({**tensors, EVIL: torch.zeros(1)}, folder / "model.safetensors")
     else:
-        edit(folder / file, **{asked.get(file, "labels"): EVIL})
+        edit(folder / "1_Pooling" / "config.json", pooling_mode=EVIL)
     with pytest.raises(UserError) as refusal:
         from_pretrained(folder)
     assert str(refusal.value).isprintable()

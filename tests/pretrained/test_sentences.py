@@ -340,3 +340,19 @@ def test_a_classifier_and_its_folder_have_one_length(
     write(tmp_path / "nli", {OLD: {"max_seq_length": 8}})
     with pytest.raises(UserError, match="max_length 10, but other files 8"):
         minibert.from_pretrained(tmp_path / "nli")
+
+
+def test_names_that_mean_nothing_are_named_or_refused(folder: Path) -> None:
+    """In settings that others extend they are named; where a step or a layer is described, one may be a part of it."""
+    named = {"tokenizer_config.json": "a", POOL: "b", OLD: "c", WHOLE: "d", "2_Normalize/config.json": "e"}
+    steps = modules(ENCODER, POOLING, NORMALIZE)
+    files = {"modules.json": steps, POOL: MEAN}
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    write(folder, files | {"tokenizer_config.json": settings | {"x_token": "cat"}})
+    for name, strange in named.items():
+        values = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+        write(folder, {name: values | {strange: 1}})
+    assert minibert.from_pretrained(folder).ignored == ("a", "d", "c", "b", "e")
+    write(folder, {"modules.json": [each | {"scale": 2} for each in steps]})
+    with pytest.raises(UserError, match=r"modules\.json has 'scale', which means nothing to minibert"):
+        minibert.from_pretrained(folder)

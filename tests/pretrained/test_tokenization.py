@@ -455,6 +455,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tokenizer": {**whole(), "model": {"vocab": {}}}, "tokenizer_config": {}},
         "the model is a None",
     ),
+    "a part that nobody knows": ({"tokenizer": whole(extra=1), "tokenizer_config": {}}, "has 'extra', which means"),
+    "a setting of the model that nobody knows": (
+        {"tokenizer": whole(model={"fuse_unk": True}), "tokenizer_config": {}},
+        "has 'fuse_unk', which means",
+    ),
     "another mark of pieces": (
         {"tokenizer": whole(model={"continuing_subword_prefix": "@@"}), "tokenizer_config": {}},
         "asks for continuing_subword_prefix '@@'",
