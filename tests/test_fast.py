@@ -505,7 +505,13 @@ def test_packing_by_hand() -> None:
     assert torch.equal(packing.unpack(packed), x * FOUR.unsqueeze(-1))
 
 
-def test_there_is_no_packing_where_there_is_nothing_to_leave_out() -> None:
+def test_there_is_no_packing_where_there_is_nothing_to_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a mask, with which attention is slower."""
+    masks: list[Tensor | None] = []
+    attend = fast.attend
+    monkeypatch.setattr(fast, "attend", lambda *inputs: masks.append(inputs[3]) or attend(*inputs))  # type: ignore[func-returns-value]
+    fast.encode(scatter(Bert(CONFIG)), some_ids(), torch.ones_like(HOLES))
+    assert masks == [None, None]
     assert fast.Packing.of(None) is None
     assert fast.Packing.of(torch.ones(2, 3, dtype=torch.bool)) is None
     assert fast.Packing.of(FOUR.to("meta")) is None  # an accelerator is not asked
