@@ -162,6 +162,21 @@ def test_heads_start_at_neighbours_if_asked() -> None:
         assert at.min() > maps[:, head].diagonal(-distance, dim1=1, dim2=2).max()
 
 
+def test_heads_are_pointed_with_the_models_own_angles() -> None:
+    """Base 50 and three heads: each has the biases that the test above holds to the formula."""
+    model, K = ModernBert(MODERN), MODERN.head_size
+    point_at_neighbours(model)
+    biases = model.state_dict()
+    for layer in range(MODERN.num_hidden_layers):
+        its = {part: biases[f"layers.{layer}.attention.{part}.bias"] for part in ("query", "key", "value")}
+        for head, distance in enumerate((-1, 1, -2)):
+            part = slice(head * K, (head + 1) * K)
+            query, key = pointing(K, 50.0, distance)
+            assert torch.equal(its["query"][part], query)
+            assert torch.equal(its["key"][part], key)
+        assert (its["value"] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [(Bert(ModelConfig(vocab_size=9)), "only with rotary positions"), (ModernBert(BIASES[1]), "only by biases")],
