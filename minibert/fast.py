@@ -66,17 +66,26 @@ def encode(
     return hidden if packing is None or positions is not None else packing.unpack(hidden)
 
 
+_TORCHS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList)
+
+
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that this file may do their work."""
     return all(
-        type(layer).__module__ in ("minibert.bert", "minibert.modern") or type(layer).__module__.startswith("torch.nn.")
+        (type(layer) in _TORCHS or type(layer).__module__ in ("minibert.bert", "minibert.modern"))
+        and not _has_hooks(layer)
         for layer in model.modules()
     )
 
 
+def _has_hooks(layer: nn.Module) -> bool:
+    """Whether calling a layer calls more than its `forward`; not calling it would leave that out."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What `encoder(input_ids, attention_mask)` gives: (B, T) to (B, W)."""
-    if type(encoder).forward is not SentenceEncoder.forward:
+    if type(encoder).forward is not SentenceEncoder.forward or _has_hooks(encoder):
         return encoder(input_ids, attention_mask)
     return encoder.pool(encode(encoder.bert, input_ids, attention_mask), attention_mask)
 
@@ -107,6 +116,8 @@ def mlm_loss(
 
 def mlm_logits(model: BertForMaskedLM, input_ids: Tensor, positions: Tensor) -> Tensor:
     """The logits of `BertForMaskedLM` at some positions of sequences without padding: (M, V)."""
+    if not _known(model):
+        return select(model(input_ids), positions)
     hidden = encode(model.bert, input_ids, positions=positions)  # (M, D)
     return model.head(hidden, model.bert.embeddings.word_embeddings.weight)
 
@@ -217,8 +228,10 @@ class Packing:
 LEVELS = 2**16
 
 
-def dropout(x: Tensor, layer: nn.Dropout) -> Tensor:
-    """What the layer does to x, of any shape."""
+def dropout(x: Tensor, layer: nn.Module) -> Tensor:
+    """What the layer does to x, of any shape; one that is not torch's dropout does it itself."""
+    if type(layer) is not nn.Dropout:
+        return layer(x)
     return drop(x, layer.p) if layer.training and layer.p else x
 
 

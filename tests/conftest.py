@@ -1,11 +1,15 @@
-"""What all tests share: no network, a cache of their own, one thread, and a model small enough to check by hand."""
+"""What all tests share: no network, a cache of their own, one thread, and a model small enough to check by hand.
+
+What tests of single layers do not need is imported where it is used: these run with torch, numpy and pytest alone.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before anything imports the libraries that read these.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
@@ -15,16 +19,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # where names can't be resolved, gloo says so on stderr, which tests read
 
-import hypothesis
 import pytest
 import torch
-import tqdm
 
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.inference import TrainedModel
-from minibert.modern import make_masked_lm
-from minibert.sbert import NLIClassifier, SentenceEncoder
+
+if TYPE_CHECKING:
+    from minibert.data.tokenizer import WordPieceTokenizer
+    from minibert.inference import TrainedModel
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",
@@ -34,12 +36,18 @@ TEXTS = [
 ] * 4
 
 
-# The same cases every time, and nothing written; HYPOTHESIS_PROFILE=explore looks for new ones, ten times as many.
-hypothesis.settings.register_profile("same", max_examples=300, derandomize=True, database=None, deadline=None)
-hypothesis.settings.register_profile("explore", max_examples=3_000, database=None, deadline=None)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+with contextlib.suppress(ImportError):
+    import hypothesis
 
-tqdm.tqdm.monitor_interval = 0  # otherwise each bar, shown or not, starts a thread
+    # The same cases every time, and nothing written; HYPOTHESIS_PROFILE=explore looks for new ones, ten times as many.
+    hypothesis.settings.register_profile("same", max_examples=300, derandomize=True, database=None, deadline=None)
+    hypothesis.settings.register_profile("explore", max_examples=3_000, database=None, deadline=None)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+with contextlib.suppress(ImportError):
+    import tqdm
+
+    tqdm.tqdm.monitor_interval = 0  # otherwise each bar, shown or not, starts a thread
 
 torch.set_num_threads(1)  # here too: fixtures of modules come before `_isolated`, and threads change the last digits
 
@@ -83,6 +91,8 @@ def config() -> ModelConfig:
 @pytest.fixture
 def tokenizer() -> WordPieceTokenizer:
     """61 tokens: the special ones, letters, and a few words and pieces."""
+    from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["the", "cat", "dog", "mat", "sat", "on", "is", "an", "animal", "and", "log", "##s", "##ing", "sleep", "."]
     tokens = [*SPECIAL_TOKENS, *letters, *words, ",", "?", "!", ";", *(f"##{letter}" for letter in "abcdefghijk")]
@@ -93,6 +103,10 @@ def tokenizer() -> WordPieceTokenizer:
 @pytest.fixture
 def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
     """All heads on one encoder, with weights large enough that answers differ."""
+    from minibert.inference import TrainedModel
+    from minibert.modern import make_masked_lm
+    from minibert.sbert import NLIClassifier, SentenceEncoder
+
     masked_lm = make_masked_lm(config)
     for parameter in masked_lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

@@ -1,7 +1,7 @@
 """From lists of token ids to batches: padding, and the order of an epoch.
 
 The notebook pads every sequence to the maximum; here a batch is as long as its longest sequence. Padding is invisible
-to the model (tests/model holds that), so the results are the same and the work is less.
+to the model (tests/layers holds that), so the results are the same and the work is less.
 """
 
 from __future__ import annotations

@@ -1,0 +1,35 @@
+"""Proves the 80/10/10 rule: who can be chosen, how often, what becomes of them, and that a seed decides it all."""
+
+import pytest
+import torch
+
+from minibert.config import IGNORED
+from minibert.masking import hide_tokens, mask_tokens
+from tests.layers import oracles
+from tests.layers.oracles import MASK_ID, SPECIAL, VOCABULARY, generator, within
+
+
+@pytest.mark.parametrize("oracle", oracles.MASKING)
+def test_masking(oracle: oracles.Oracle) -> None:
+    oracle(mask_tokens)
+
+
+def test_hiding() -> None:
+    oracles.hiding_is_at_its_rate(hide_tokens)
+
+
+def test_agrees_with_the_notebooks_collator() -> None:
+    """The same rates from `DataCollatorForLanguageModeling`, but for its draws of special tokens."""
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(VOCABULARY - 5))]
+    theirs = transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    collate = transformers.DataCollatorForLanguageModeling(tokenizer=theirs, mlm=True, mlm_probability=0.15, seed=0)
+    ids = torch.randint(5, VOCABULARY, (1_000, 100), generator=generator(1))
+    ids[:, 0], ids[:, 60], ids[:, 61:] = 2, 3, 0  # [CLS] ... [SEP] [PAD] ...
+    batch = collate([{"input_ids": row.tolist()} for row in ids])
+    masked, labels = mask_tokens(ids, SPECIAL, MASK_ID, generator())
+    for seen, asked in ((batch["input_ids"], batch["labels"]), (masked, labels)):
+        chosen = asked != IGNORED
+        assert not chosen[:, [0, 60, *range(61, 100)]].any()
+        within(int(chosen.sum()), 1_000 * 59, 0.15, "the share of chosen tokens")
+        within(int((seen[chosen] == MASK_ID).sum()), int(chosen.sum()), 0.8, "the share of [MASK]")

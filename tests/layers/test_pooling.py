@@ -1,0 +1,36 @@
+"""Proves the poolings by hand-computed vectors, and that a projection comes before them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from minibert.bert import Bert
+from minibert.sbert import POOLINGS, SentenceEncoder, cls_pooling, max_pooling, mean_pooling
+from tests.layers import oracles
+from tests.layers.oracles import CONFIG, MASK
+
+
+@pytest.mark.parametrize("oracle", oracles.POOLING)
+@pytest.mark.parametrize(("name", "pooling"), [("mean", mean_pooling), ("max", max_pooling), ("cls", cls_pooling)])
+def test_pooling(name: str, pooling: Any, oracle: Callable[[Any, str], None]) -> None:
+    oracle(pooling, name)
+    assert POOLINGS[name] is pooling
+
+
+def test_the_sentence_encoder_pools_what_it_projects() -> None:
+    oracles.sentence_encoder_pools_what_it_projects(SentenceEncoder)
+
+
+def test_a_projection_keeps_the_size_of_numbers() -> None:
+    """With torch's own beginning they have a standard deviation of 1 / sqrt(3) of what goes in, whatever the width."""
+    projection = SentenceEncoder(Bert(CONFIG), projection=1_024).projection
+    assert projection is not None
+    assert projection(oracles.noise(500, 24)).std().item() == pytest.approx(3**-0.5, rel=0.05)
+
+
+def test_projected_vectors_are_pooled_in_the_precision_of_the_hidden_ones() -> None:
+    encoder = SentenceEncoder(Bert(CONFIG), projection=40)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(oracles.some_ids(), MASK).dtype == torch.float32
