@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablation, plateau
+from benchmarks import ablation, half_modern, plateau
 from minibert.cli import parse_options
 from minibert.config import MLMOptions, NLIOptions
 from minibert.data.tokenizer import SPECIAL_TOKENS
@@ -32,9 +32,13 @@ def test_compare(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "x.json").read_text())
     for name in ("mlm", "nli", "encode", "tokenise"):
         figures = report[name]
-        assert len(figures["ratio"]["rounds"]) == 2
-        assert figures["ratio"]["min"] <= figures["ratio"]["median"] <= figures["ratio"]["max"]
-        assert min(figures["theirs"], figures["ours"], figures["ratio"]["min"]) > 0
+        compared = {"textbook", "ours"} if name in ("mlm", "nli") else {"ours"}
+        assert figures["rates"].keys() == figures["peak_megabytes"].keys() == {"theirs", *compared}
+        assert figures["ratios"].keys() == compared
+        for ratio in figures["ratios"].values():
+            assert len(ratio["rounds"]) == 2
+            assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
+        assert min(figures["rates"].values()) > 0
         assert f"{name:<10} " in done.stdout
     assert "aten::addmm" in done.stdout
     assert report["mlm"]["gigaflop_per_unit"] > 0
@@ -74,7 +78,9 @@ def test_the_ladder_ends_at_the_strong_recipe(
     rungs = [parse_options(options, ablation.flags(ladder, number), "") for number in range(len(ladder))]
     assert rungs[0] == options()
     assert rungs[kept[-1]] == replace(options.of("strong"), recipe="notebook")
-    assert len({str(rung) for rung in rungs}) == len(ladder)
+    assert len({(str(rung), row.network) for rung, row in zip(rungs, ladder, strict=True)}) == len(ladder)
+    assert {row.network for row in ladder} <= {"", *half_modern.NETWORKS}
+    assert not ladder[kept[-1]].network
 
 
 def test_ablation(tmp_path: Path) -> None:
