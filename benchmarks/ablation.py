@@ -1,8 +1,8 @@
 """From the notebook's recipe to the strong one, one change a row, and some changes that were not kept.
 
 Each row is a run of train_mlm.py or train_nli.py in a process of its own, with the flags that the rows up to it have
-gathered; the last row of a ladder is `--recipe strong`, which tests/test_benchmarks.py holds. A row that is there in
-the output folder is not run again.
+gathered; the last row of a ladder is `--recipe strong`, which tests/test_benchmarks.py holds. Networks that are neither
+BERT nor ModernBERT are trained by benchmarks/half_modern.py. A row that is there in the output folder is not run again.
 
     python benchmarks/ablation.py mlm --data wikipedia/ --vocab vocab.txt --output ablation [--rows 0 9] [--steps 1000]
     python benchmarks/ablation.py nli --data snli/ --encoder models/bert_mlm_strong --output ablation [--seeds 1 2 3]
@@ -38,25 +38,27 @@ class Row:
         name: what is changed, as the table has it.
         flags: what it adds to the flags of the rows before it.
         kept: whether the rows after it have it, too; otherwise it is tried by itself on top of those before it.
+        network: one of half_modern.py's, for this row alone; none = the one that its flags ask for.
     """
 
     name: str
     flags: tuple[str, ...] = ()
     kept: bool = True
+    network: str = ""
 
 
 MLM = (
     Row("the notebook's recipe"),
     Row("whole articles in full blocks", ("--blocks", "--max-steps", "4400")),
     Row("no dropout", ("--dropout", "0")),
-    Row("norms before each part, and one at the end", ("--norm-first",)),
-    Row("gated feed-forward layers, no segments", ("--gated", "--intermediate-size", "688", "--no-segments")),
-    Row("rotary positions", ("--rotary",)),
+    Row("norms before each part, and one at the end", network="pre-norm"),
+    Row("gated feed-forward layers, no segments", ("--intermediate-size", "688"), network="gated"),
+    Row("rotary positions", ("--architecture", "modernbert")),
     Row("decoder's bias at the log frequencies", ("--unigram-bias",)),
     Row("beta2 0.98, only matrices decayed", ("--beta2", "0.98", "--decayed", "matrices")),
     Row("learning rate 2e-3", ("--learning-rate", "2e-3")),
     Row("heads pointed at neighbours", ("--neighbour-heads",)),
-    Row("and no biases, so no pointed heads", ("--no-bias", "--no-neighbour-heads"), kept=False),
+    Row("and no biases, so no pointed heads", ("--no-neighbour-heads",), kept=False, network="no-biases"),
     Row("and batches of 8, twice the steps", ("--batch-size", "8", "--max-steps", "8800"), kept=False),
     Row("and the decoder's bias at 0", ("--no-unigram-bias",), kept=False),
     Row("30 % of tokens masked, and fewer steps", ("--mask-rate", "0.3", "--max-steps", "3000")),
@@ -89,6 +91,7 @@ NLI = (
 )  # fmt: skip
 
 LADDERS = {"mlm": MLM, "nli": NLI}
+ROW = "row.json"
 
 
 def main() -> None:
@@ -131,10 +134,11 @@ def place(number: int, seed: int, options: argparse.Namespace) -> Path:
 
 def run(ladder: tuple[Row, ...], number: int, seed: int, options: argparse.Namespace) -> tuple[float, float]:
     """Train one row with one seed, unless it is there; its score at the end and its seconds a step."""
-    folder = place(number, seed, options)
-    if not (folder / "model.safetensors").exists():
+    folder, network = place(number, seed, options), ladder[number].network
+    if not (folder / ROW).exists():
+        script = [ROOT / "benchmarks" / "half_modern.py", network] if network else [ROOT / f"train_{options.ladder}.py"]
         command = [
-            sys.executable, str(ROOT / f"train_{options.ladder}.py"), *flags(ladder, number), "--data", options.data,
+            sys.executable, *map(str, script), *flags(ladder, number), "--data", options.data,
             "--output", str(folder), "--overwrite", "--seed", str(seed), "--threads", str(options.threads),
             *(["--max-steps", str(options.steps)] if options.steps else []),
             *(["--vocab", options.vocab] if options.vocab else []),
@@ -159,14 +163,14 @@ def keep_snapshots(folder: Path, steps: list[int]) -> None:
 
 
 def read(folder: Path, row: Row) -> tuple[float, float]:
-    """A finished run's figures, from what it has written; they are put together in the folder's row.json."""
+    """A finished run's figures, from what it has written; put together in the folder, they say that it is finished."""
     records = read_records(folder / "metrics.jsonl")
     validations = [record for record in records if record["kind"] == "validation"]
     end = records[-1]
     name = "held_out_loss" if "held_out_loss" in validations[-1] else "validation_accuracy"
     best = validations[-1][name] if name == "held_out_loss" else max(record[name] for record in validations)
     seconds = end["seconds"] / end["step"]
-    write_json(folder / "row.json", {"row": row.name, name: best, "steps": end["step"], "seconds_a_step": seconds})
+    write_json(folder / ROW, {"row": row.name, name: best, "steps": end["step"], "seconds_a_step": seconds})
     return best, seconds
 
 

@@ -5,14 +5,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import ablation, plateau
+from benchmarks import ablation, half_modern, plateau
+from minibert import fast
 from minibert.cli import parse_options
-from minibert.config import MLMOptions, NLIOptions
-from minibert.data.tokenizer import SPECIAL_TOKENS
+from minibert.config import MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
+from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.errors import UserError
+from minibert.modern import ModernBert
+from minibert.pretrained import save_mlm
 
 pytestmark = pytest.mark.slow
 
@@ -32,9 +38,13 @@ def test_compare(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "x.json").read_text())
     for name in ("mlm", "nli", "encode", "tokenise"):
         figures = report[name]
-        assert len(figures["ratio"]["rounds"]) == 2
-        assert figures["ratio"]["min"] <= figures["ratio"]["median"] <= figures["ratio"]["max"]
-        assert min(figures["theirs"], figures["ours"], figures["ratio"]["min"]) > 0
+        compared = {"textbook", "ours"} if name in ("mlm", "nli") else {"ours"}
+        assert figures["rates"].keys() == figures["peak_megabytes"].keys() == {"theirs", *compared}
+        assert figures["ratios"].keys() == compared
+        for ratio in figures["ratios"].values():
+            assert len(ratio["rounds"]) == 2
+            assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
+        assert min(figures["rates"].values()) > 0
         assert f"{name:<10} " in done.stdout
     assert "aten::addmm" in done.stdout
     assert report["mlm"]["gigaflop_per_unit"] > 0
@@ -74,7 +84,62 @@ def test_the_ladder_ends_at_the_strong_recipe(
     rungs = [parse_options(options, ablation.flags(ladder, number), "") for number in range(len(ladder))]
     assert rungs[0] == options()
     assert rungs[kept[-1]] == replace(options.of("strong"), recipe="notebook")
-    assert len({str(rung) for rung in rungs}) == len(ladder)
+    assert len({(str(rung), row.network) for rung, row in zip(rungs, ladder, strict=True)}) == len(ladder)
+    assert {row.network for row in ladder} <= {"", *half_modern.NETWORKS}
+    assert not ladder[kept[-1]].network
+
+
+@pytest.mark.parametrize("network", half_modern.NETWORKS)
+def test_a_network_between_bert_and_modernbert(network: str, tokenizer: WordPieceTokenizer, tmp_path: Path) -> None:
+    """Its parts, value for value; fast.py knows it; and it is never saved as something else."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    kind = ModernBertConfig if network == "no-biases" else ModelConfig
+    model = half_modern.make_network(network, kind(61, **shape)).eval()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    ids, mask = torch.randint(1, 61, (2, 7)), torch.arange(7) < torch.tensor([[7], [4]])
+    bert = model.bert
+    if network == "no-biases":
+        assert [name for name, _ in model.named_parameters() if name.endswith("bias")] == ["head.bias"]
+    else:
+        assert isinstance(bert, ModernBert)
+        table, segments = bert.embeddings.position_embeddings.weight, bert.embeddings.token_type_embeddings.weight
+        hidden = bert.embeddings.word_embeddings(ids) + table[:7] + (segments[0] if network == "pre-norm" else 0)
+        hidden = bert.embeddings.norm(hidden)
+        layers: list[Any] = list(bert.layers)
+        for number, layer in enumerate(layers):
+            attention, feed_forward = layer.attention, layer.feed_forward
+            normed = layer.attention_norm(hidden) if number else hidden  # the embeddings are normalised
+            value = attention.value(normed).view(2, 7, 3, 8).transpose(1, 2)  # (B, H, T, K)
+            query, key = (part(normed).view(2, 7, 3, 8).transpose(1, 2) for part in (attention.query, attention.key))
+            scores = (query @ key.mT / 8**0.5).masked_fill(~mask[:, None, None], -torch.inf)
+            hidden = hidden + attention.output((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+            inner = feed_forward.intermediate(layer.feed_forward_norm(hidden))
+            gate = inner[..., 40:] if network == "gated" else 1
+            hidden = hidden + feed_forward.output(torch.nn.functional.gelu(inner[..., :40]) * gate)
+        torch.testing.assert_close(bert(ids, mask)[mask], bert.final_norm(hidden)[mask], rtol=1e-4, atol=1e-5)
+        with pytest.raises((UserError, KeyError)):
+            save_mlm(tmp_path / "half", model, tokenizer)
+        assert not (tmp_path / "half").exists()
+    torch.testing.assert_close(fast.encode(bert, ids, mask)[mask], bert(ids, mask)[mask])
+    assert fast._known(bert)  # so that its seconds a step can be compared with other rows'
+
+
+def test_ablation_of_half_a_modernbert(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
+        "--rows", "4", "--steps", "2", "--threads", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2].startswith("| gated feed-forward layers, no segments | ")
+    folder = tmp_path / "mlm-4-2-42"
+    start, *_, end = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    assert (start["network"], end["kind"], end["step"]) == ("gated", "end", 2)
+    assert not [*folder.glob("*.safetensors"), *folder.glob("config.json")]
+    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert again.stdout == done.stdout  # nothing is run a second time
 
 
 def test_ablation(tmp_path: Path) -> None:
