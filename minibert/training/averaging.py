@@ -10,10 +10,11 @@ for how much: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 RECENT = 8
@@ -27,14 +28,18 @@ def average_of(model: nn.Module) -> AveragedModel:
     exponential average would have to be told how long it is to remember, and would begin with weights that have
     learned nothing.
     """
-    return AveragedModel(model, multi_avg_fn=_move)
+    return Average(model)
 
 
-def _move(means: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-    """One more step, after `steps` of them, which moves each mean in place."""
-    share = (RECENT + 1) / (steps + 1 + RECENT)  # a tensor stays on its device: nothing waits for it
-    for mean, weight in zip(means, weights, strict=True):
-        mean.lerp_(weight, share)
+class Average(AveragedModel):
+    """torch's averaged model. Its own update copies the number of steps to the device, which makes the host wait."""
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """One more step of `model`, whose weights move each mean in place."""
+        share = (RECENT + 1) / (int(self.n_averaged) + 1 + RECENT)  # 1 at the first step
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), share)
+        self.n_averaged += 1
 
 
 @contextmanager
