@@ -35,8 +35,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.graphs import GraphedStep, mask_batches
-from minibert.config import LABELS, MLMOptions, ModelConfig, NLIOptions
+from minibert.config import MLMOptions, ModelConfig, NLIOptions
 from minibert.data.batching import Batch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_articles, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -97,8 +97,12 @@ class World:
 
     def nli_options(self, recipe: str, **changes: Any) -> NLIOptions:
         """Fine-tuning by a recipe."""
-        tiny: dict[str, Any] = {"max_train": 200, "max_validation": 50, "epochs": 1, "max_length": 16} if self.options.tiny else {}
-        return NLIOptions.of(recipe, **{"data": self.options.snli, "output": str(self.folder / "nli"), **tiny, **changes})
+        tiny: dict[str, Any] = (
+            {"max_train": 200, "max_validation": 50, "epochs": 1, "max_length": 16} if self.options.tiny else {}
+        )
+        return NLIOptions.of(
+            recipe, **{"data": self.options.snli, "output": str(self.folder / "nli"), **tiny, **changes}
+        )
 
     @property
     def length(self) -> int:
@@ -107,8 +111,9 @@ class World:
 
     @cached_property
     def tokenizer(self) -> WordPieceTokenizer:
+        """The vocabulary."""
         if self.options.vocab == "train":
-            return WordPieceTokenizer.train(self.texts(300), 1_000)
+            return WordPieceTokenizer.train(self.texts, 1_000)
         return WordPieceTokenizer.load(self.options.vocab)
 
     @cached_property
@@ -118,14 +123,16 @@ class World:
         self.tokenizer.save(self.folder / "tokenizer", 256)
         return self.folder / "tokenizer"
 
-    def texts(self, count: int) -> list[str]:
-        """Articles as they are."""
+    @cached_property
+    def texts(self) -> list[str]:
+        """Some articles as they are."""
+        count = 300 if self.options.tiny else 2_048
         found = load_articles(self.options.wikipedia, max_articles=count, held_out=1, min_characters=200, seed=42)
         return list(found.texts(found.sample.train))
 
     @cached_property
     def ids(self) -> dict[str, TokenStore]:
-        """All articles and all captions as token ids, and those of each that are held out; from `--ids` if it exists."""
+        """All articles and all captions as token ids, and what of each is held out; from `--ids` if it exists."""
         file = Path(self.options.ids) if self.options.ids else None
         if file and file.exists():
             arrays = np.load(file)
@@ -138,7 +145,8 @@ class World:
                 min_characters=least, seed=42,
             )  # fmt: skip
             for part, places in (("train", found.sample.train), ("held_out", found.sample.held_out)):
-                store = tokenise(list(found.texts(places)), self.tokenizer, None)
+                longest = 10**6  # all of it
+                store = tokenise(list(found.texts(places)), self.tokenizer, longest)
                 # `texts` are in the order of the source; back to the shuffled one
                 stores[f"{name}_{part}"] = store.select(np.argsort(np.argsort(places)))
         if file:
@@ -162,7 +170,9 @@ class World:
         options = self.nli_options("notebook")
         sizes = {"train": options.max_train, "validation": options.max_validation, "test": 0}
         return {
-            split: load_pairs(options.data, split, max_pairs=min(size or 10**9, 200) if self.options.tiny else size, seed=42)
+            split: load_pairs(
+                options.data, split, max_pairs=min(size or 10**9, 200) if self.options.tiny else size, seed=42
+            )
             for split, size in sizes.items()
         }
 
@@ -339,7 +349,9 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8, help="begin nothing that would take longer than this in all")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="begin nothing that would take longer than this in all"
+    )
     parser.add_argument("--json", default="", help="also write every figure to this file, and the profile beside it")
     parser.add_argument("--wikipedia", default="toy", help="articles: a path as for train_mlm.py --data")
     parser.add_argument("--snli", default="toy", help="pairs: a path as for train_nli.py --data")
@@ -385,8 +397,11 @@ def measure(world: World, run: Callable[[int], Any], tokens: float, flops: float
         times.append((time.perf_counter() - started) / steps)
     middle = statistics.median(times)
     result = {
-        "ms": middle * 1e3, "least": min(times) * 1e3, "greatest": max(times) * 1e3, "tokens_per_second": tokens / middle
-    }  # fmt: skip
+        "ms": middle * 1e3,
+        "least": min(times) * 1e3,
+        "greatest": max(times) * 1e3,
+        "tokens_per_second": tokens / middle,
+    }
     if flops:
         result["tflops"] = flops / middle / 1e12
     if world.device.type == "cuda":
@@ -430,7 +445,7 @@ def machine(world: World, report: Report) -> None:
     ):  # fmt: skip
         torch.set_float32_matmul_precision(precision)
         a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        report.put("machine", f"{kind} TFLOP/s", rate(lambda a=a, b=b: a @ b, 2 * size**3) / 1e12)
+        report.put("machine", f"{kind} TFLOP/s", rate(partial(torch.matmul, a, b), 2 * size**3) / 1e12)
     source = torch.randn(size * size, device=device)
     target = torch.empty_like(source)
     report.put("machine", "memory TB/s", rate(lambda: target.copy_(source), 8 * size**2) / 1e12)
@@ -452,12 +467,14 @@ def notebook_mlm(world: World, batch_size: int, ready: bool, dtype: torch.dtype 
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     options = world.mlm_options("notebook")
-    reference = notebook.mlm_model(world.tokenizer.vocab_size, options.max_length, options.dropout).to(world.device).train()
+    reference = (
+        notebook.mlm_model(world.tokenizer.vocab_size, options.max_length, options.dropout).to(world.device).train()
+    )
     optimizer = torch.optim.AdamW(reference.parameters(), lr=5e-4, weight_decay=0.01)
     scheduler = get_linear_schedule_with_warmup(optimizer, 300, 5_000)
     torch.set_float32_matmul_precision("highest")  # as it is when nobody sets it
     tokenizer = AutoTokenizer.from_pretrained(world.tokenizer_folder)
-    texts = world.texts(40 if world.options.tiny else max(800, 2 * batch_size))  # a round's batches and more
+    texts = world.texts[: 40 if world.options.tiny else max(800, batch_size)]  # a round's batches and more
     loader = notebook.mlm_loader(texts, tokenizer, options.max_length, batch_size)
     if compiled:
         reference = torch.compile(reference, backend=backend(world))
@@ -469,8 +486,8 @@ def notebook_mlm(world: World, batch_size: int, ready: bool, dtype: torch.dtype 
 
     batches = made()
     if ready:
-        kept = [next(batches) for _ in range(2)]
-        batches = (kept[number % 2] for number in range(10**9))
+        kept = next(batches)
+        batches = repeat(kept)
 
     def run(steps: int) -> None:
         for batch in islice(batches, steps):
@@ -549,7 +566,7 @@ def steps(world: World, report: Report) -> None:
     tokens = 16.0 * world.length
 
     def row(name: str, make: Callable[[], Any]) -> None:
-        report.put("steps", name, guarded(lambda: measure_made(world, make(), tokens)))
+        report.put("steps", name, guarded(measure_made, world, make, tokens))
 
     row("notebook as written", lambda: notebook_mlm(world, 16, False, None, False))
     row("minibert float32", lambda: package_mlm(world, "notebook", "float32"))
@@ -569,7 +586,7 @@ def compiled(world: World, report: Report) -> None:
     def row(name: str, make: Callable[[], Any], batch_size: int = 16) -> None:
         if report.left() > (0 if world.options.tiny else 45):
             started = time.monotonic()
-            result = guarded(lambda: measure_made(world, make(), batch_size * float(world.length)))
+            result = guarded(measure_made, world, make, batch_size * float(world.length))
             report.put("compiled", name, {**result, "seconds": time.monotonic() - started})
 
     row("strong bfloat16, graph, all compiled", lambda: graph_mlm(world, "strong", BF16, "all"))
@@ -586,27 +603,28 @@ def batches(world: World, report: Report) -> None:
     """Larger and larger batches."""
     for size in (8,) if world.options.tiny else (64, 256, 1_024, 2_048):
         rows: dict[str, Callable[[], Any]] = {
-            "strong bfloat16, graph": lambda size=size: graph_mlm(world, "strong", BF16, batch_size=size),
-            "minibert bfloat16, graph": lambda size=size: graph_mlm(world, "notebook", BF16, batch_size=size),
-            "minibert bfloat16": lambda size=size: package_mlm(world, "notebook", "bfloat16", batch_size=size),
-            "notebook, batches ready, bfloat16": lambda size=size: notebook_mlm(world, size, True, BF16, False),
+            "strong bfloat16, graph": partial(graph_mlm, world, "strong", BF16, batch_size=size),
+            "minibert bfloat16, graph": partial(graph_mlm, world, "notebook", BF16, batch_size=size),
+            "minibert bfloat16": partial(package_mlm, world, "notebook", "bfloat16", batch_size=size),
+            "notebook, batches ready, bfloat16": partial(notebook_mlm, world, size, True, BF16, False),
         }
         for name, make in rows.items():
             if report.left() > 20 or world.options.tiny:
-                result = guarded(lambda make=make, size=size: measure_made(world, make(), size * float(world.length)))
+                result = guarded(measure_made, world, make, size * float(world.length))
                 report.put("batches", f"{name}, {size}", result)
 
 
-def measure_made(world: World, made: Any, tokens: float) -> dict[str, float]:
-    """`measure` of steps, or of steps and their operations."""
+def measure_made(world: World, make: Callable[[], Any], tokens: float) -> dict[str, float]:
+    """`measure` of what is made: steps, or steps and their operations."""
+    made = make()
     run, flops = made if isinstance(made, tuple) else (made, 0.0)
     return measure(world, run, tokens, flops)
 
 
-def guarded(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def guarded(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """A result, or what went wrong."""
     try:
-        return make()
+        return function(*arguments)
     except Exception as error:
         traceback.print_exc()
         torch.cuda.empty_cache()
@@ -629,12 +647,12 @@ def profile(world: World, report: Report) -> None:
     }
     with file.open("w", encoding="utf-8") as text:
         for name, make in cases.items():
-            report.put("profile", name, guarded(lambda name=name, make=make: profiled(world, name, make(), text)))
+            report.put("profile", name, guarded(profiled, world, name, make, text))
 
 
-def profiled(world: World, name: str, run: Callable[[int], Any], text: Any, count: int = 10) -> dict[str, float]:
-    """Ten steps under torch's profiler: the tables go to `text`, the sums are returned, in a step."""
-    count = 1 if world.options.tiny else count
+def profiled(world: World, name: str, make: Callable[[], Any], text: Any) -> dict[str, float]:
+    """Some steps under torch's profiler: the tables go to `text`, the sums are returned, those of one step."""
+    run, count = make(), 1 if world.options.tiny else 10
     run(count)
     wait(world.device)
     started = time.perf_counter()
@@ -649,7 +667,7 @@ def profiled(world: World, name: str, run: Callable[[int], Any], text: Any, coun
         wait(world.device)
     kernels = [
         event for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        if event.device_type == torch._C._autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
         and not event.name.startswith("Optimizer")
     ]  # fmt: skip
     busy = sum(event.time_range.elapsed_us() for event in kernels) / count / 1e3
@@ -722,7 +740,7 @@ def finetune(world: World, recipe: str, encoder: nn.Module, **changes: Any) -> d
     options = world.nli_options(recipe, **changes)
     network = world.nli_network(encoder, options)
     task = world.nli_task(network, options)
-    ids = [pad(list(side), task.tokenizer.pad_id)[0] for side in task.train]
+    ids = [pad(side.take(range(len(side))), task.tokenizer.pad_id)[0] for side in task.train]
     widest = -(-max(side.shape[1] for side in ids) // 8) * 8
     premises, hypotheses = (F.pad(side, (0, widest - side.shape[1]), value=task.tokenizer.pad_id) for side in ids)
     premises, hypotheses = premises.to(world.device), hypotheses.to(world.device)
@@ -782,7 +800,7 @@ def encode(world: World, report: Report) -> None:
     )
     transformers.BertModel(config).save_pretrained(folder)
     pairs = world.pairs["train"]
-    lines = [line for text in world.texts(1_000) for line in text.split("\n") if len(line) > 20]
+    lines = [line for text in world.texts[:1_000] for line in text.split("\n") if len(line) > 20]
     mixed = list(dict.fromkeys([*pairs.premises, *pairs.hypotheses, *lines]))
     chosen = np.random.default_rng(0).permutation(len(mixed))[: 50 if world.options.tiny else 5_000]
     sentences = [mixed[index] for index in chosen]
@@ -809,12 +827,15 @@ def encode(world: World, report: Report) -> None:
         with torch.autocast(world.device.type, dtype):
             return ours.encode(sentences, batch_size)
 
+    def half_in(batch_size: int) -> Any:
+        return half.encode(sentences, batch_size=batch_size).astype(np.float32)
+
     for batch_size in (32, 256):
-        rate(f"sentence-transformers float32, {batch_size}", lambda n=batch_size: theirs.encode(sentences, batch_size=n))
-        rate(f"minibert float32, {batch_size}", lambda n=batch_size: ours.encode(sentences, n))
+        rate(f"sentence-transformers float32, {batch_size}", partial(theirs.encode, sentences, batch_size=batch_size))
+        rate(f"minibert float32, {batch_size}", partial(ours.encode, sentences, batch_size))
         rate(f"sentence-transformers float16, {batch_size}",
-             lambda n=batch_size: half.encode(sentences, batch_size=n).astype(np.float32))  # fmt: skip
-        rate(f"minibert bfloat16, {batch_size}", lambda n=batch_size: ours_in(BF16, n))
+             partial(half_in, batch_size))  # fmt: skip
+        rate(f"minibert bfloat16, {batch_size}", partial(ours_in, BF16, batch_size))
 
 
 def scripts(world: World, report: Report) -> None:
@@ -833,11 +854,24 @@ def scripts(world: World, report: Report) -> None:
                     options.snli, "--min-characters", "0", "--max-steps", "5" if options.tiny else "320",
                     "--output", names["captions"]]  # fmt: skip
         encoder = names["captions" if recipe == "strong" else "mlm"]
-        nli = ["train_nli.py", *flags, "--data", options.snli, "--encoder", encoder, "--output", names["nli"], *tiny_nli]
+        nli = [
+            "train_nli.py",
+            *flags,
+            "--data",
+            options.snli,
+            "--encoder",
+            encoder,
+            "--output",
+            names["nli"],
+            *tiny_nli,
+        ]
         answers = world.folder / f"{recipe}.json"
         evaluate = ["evaluate.py", "--data", options.snli, "--model", names["nli"], "--device", options.device,
                     "--max-pairs", "50" if options.tiny else "0", "--json", str(answers)]  # fmt: skip
-        for command in [mlm, *([captions] if recipe == "strong" else []), nli, evaluate]:
+        commands = {"mlm": mlm, "captions": captions, "nli": nli, "evaluate": evaluate}
+        if recipe == "notebook":
+            del commands["captions"]
+        for part, command in commands.items():
             started = time.monotonic()
             done = subprocess.run(
                 [sys.executable, str(ROOT / command[0]), *command[1:]], capture_output=True, text=True, check=False,
@@ -852,7 +886,7 @@ def scripts(world: World, report: Report) -> None:
                 records = read_records(Path(command[command.index("--output") + 1]) / "metrics.jsonl")
                 result["training_seconds"] = records[-1]["seconds"]
                 result["validation"] = [record for record in records if record["kind"] == "validation"][-1]
-            report.put("scripts", f"{recipe} {Path(command[command.index('--output') + 1]).name if '--output' in command else 'evaluate'}", result)
+            report.put("scripts", f"{recipe} {part}", result)
             if done.returncode:
                 break
 

@@ -48,7 +48,7 @@ class GraphedStep:
     graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.parameters = list(self.model.parameters())
+        self.parameters: list[Tensor] = list(self.model.parameters())
         self.device = self.parameters[0].device
         on_gpu = self.device.type == "cuda"
         self.rate = torch.zeros((), device=self.device)
@@ -96,7 +96,7 @@ class GraphedStep:
         buffers = [tensor.detach().clone() for tensor in inputs]
         before = [tensor.detach().clone() for tensor in self.state()]
         rate = self.rate.clone()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

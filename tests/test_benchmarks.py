@@ -6,6 +6,7 @@ import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,7 +184,7 @@ def test_a_graphed_step_is_the_step_of_the_loop(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, average: bool
 ) -> None:
     """Its function, without a graph: losses, weights and their average after four steps, masked places filled up."""
-    changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = MLMOptions(batch_size=4, max_length=19, decayed="matrices", average=average, clip=0.5)
     store = tokenise(TEXTS, tokenizer, options.max_length)
     network = MaskedLanguageModel(replace(config, **changes))
@@ -200,9 +201,10 @@ def test_a_graphed_step_is_the_step_of_the_loop(
     )  # fmt: skip
     for number, batch in enumerate(task.batches(0, 0)):
         window = Window()
-        trainer.step(batch, window)
+        trainer.step(batch, window)  # type: ignore[arg-type]
         trainer.place.step += 1
         missing = 64 - batch.count
+        assert batch.positions is not None
         places, labels = F.pad(batch.positions, (0, missing)), F.pad(batch.labels, (0, missing), value=IGNORED)
         loss = graphed(options.learning_rate * 0.5**number, batch.input_ids, places, labels, batch.attention_mask)
         torch.testing.assert_close(loss, window.losses[0] / batch.count)
@@ -212,7 +214,6 @@ def test_a_graphed_step_is_the_step_of_the_loop(
         graphed.use_average()
         for mean, ours in zip(kept.module.parameters(), own.parameters(), strict=True):
             torch.testing.assert_close(ours, mean)
-            assert not torch.equal(ours, next(iter(network.parameters()))) or ours.ndim != 2
     graphed.reset(dict(deepcopy(network).named_parameters()))
     assert all(not tensor.any() for tensor in graphed.optimizer_state())
     assert graphed.steps == 0
@@ -226,7 +227,7 @@ def test_masked_batches_are_those_of_the_rule() -> None:
     input_ids[:, :, 0], input_ids[:, :, -25:] = 2, 0
     masked = mask_batches(input_ids, input_ids != 0, special, 4, 0.3, torch.Generator().manual_seed(2))
     M = masked.positions.shape[1]
-    assert M == most_masked(32 * 125, 0.3)
+    assert most_masked(32 * 125, 0.3) == M
     assert masked.dropped == 0
     flat, hidden = input_ids.view(50, -1), masked.input_ids.view(50, -1)
     asked = masked.labels != IGNORED
@@ -245,16 +246,11 @@ def test_masked_batches_are_those_of_the_rule() -> None:
     assert not special[hidden[places & (hidden != 4)]].any()
 
 
-def test_a_batch_with_too_many_masked_tokens_says_so() -> None:
+def test_masked_tokens_that_find_no_place_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     special = torch.zeros(9, dtype=torch.bool)
-    input_ids = torch.ones(1, 10, 100, dtype=torch.int64)
-    generator = torch.Generator().manual_seed(0)
-    few, M = mask_batches(input_ids, None, special, 0, 0.01, generator), most_masked(1_000, 0.01)
-    assert (few.dropped, M, len(few.batch(0))) == (0, 64, 3)
-    graphs_most, graphs.most_masked = graphs.most_masked, lambda tokens, rate: 64
-    try:
-        many = mask_batches(input_ids, None, special, 0, 0.5, generator)
-    finally:
-        graphs.most_masked = graphs_most
-    assert many.dropped == int((many.input_ids != 0).numel() * 0.5) - 64 or many.dropped > 300
-    assert (many.labels != IGNORED).all()
+    input_ids = torch.ones(3, 10, 100, dtype=torch.int64)
+    assert len(mask_batches(input_ids, None, special, 0, 0.01, torch.Generator()).batch(0)) == 3  # there is no mask
+    monkeypatch.setattr(graphs, "most_masked", lambda tokens, rate: 64)
+    many = mask_batches(input_ids, None, special, 0, 0.5, torch.Generator().manual_seed(0))
+    assert (many.labels == 1).all()
+    assert many.dropped == pytest.approx(3 * (500 - 64), abs=100)
