@@ -50,7 +50,7 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask, make_classifier
@@ -180,7 +180,7 @@ def mlm(options: argparse.Namespace, folder: Path) -> Case:
     ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab)
     texts = articles(options, 16 * options.steps * (options.rounds + 4))
     tokenizer = WordPieceTokenizer.load(options.vocab)
-    model = MaskedLanguageModel(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+    model = make_masked_lm(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     held_out = tokenise(texts[:2], tokenizer, ours.max_length)
     task = MLMTask(model, tokenise(texts, tokenizer, ours.max_length), held_out, tokenizer, ours)
 
@@ -204,7 +204,7 @@ def nli(options: argparse.Namespace, folder: Path) -> Case:
     pretrained = folder / "encoder"
     tokenizer = WordPieceTokenizer.load(options.vocab)
     shape = MLMOptions().model_config(tokenizer.vocab_size, tokenizer.pad_id)
-    save_mlm(pretrained, MaskedLanguageModel(shape), tokenizer)
+    save_mlm(pretrained, make_masked_lm(shape), tokenizer)
     ours = NLIOptions(output=str(folder / "nli"), data=options.snli, encoder=str(pretrained))
     pairs = load_pairs(options.snli, "train", max_pairs=ours.max_train, seed=ours.seed)
     model, tokenizer = make_classifier(ours)

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.graphs import GraphedStep, mask_batches
+from minibert.bert import BertForMaskedLM
 from minibert.config import MLMOptions, ModelConfig, NLIOptions
 from minibert.data.batching import Batch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_articles, load_pairs
@@ -58,9 +59,9 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenStore, tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import from_pretrained, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask, prepare
 from minibert.tasks.nli import NLITask
 from minibert.training.averaging import average_of
@@ -176,31 +177,31 @@ class World:
             for split, size in sizes.items()
         }
 
-    def mlm_network(self, options: MLMOptions) -> MaskedLanguageModel:
+    def mlm_network(self, options: MLMOptions) -> BertForMaskedLM:
         """A new network, on the device, in training mode."""
         pick_precision("auto", self.device)  # sets what the scripts set
         torch.manual_seed(options.seed)
-        return MaskedLanguageModel(self.config(options)).to(self.device).train()
+        return make_masked_lm(self.config(options)).to(self.device).train()
 
     def config(self, options: MLMOptions) -> ModelConfig:
         """The network's shape."""
         return options.model_config(self.tokenizer.vocab_size, self.tokenizer.pad_id)
 
-    def mlm_task(self, network: MaskedLanguageModel, options: MLMOptions, captions: bool = False) -> MLMTask:
+    def mlm_task(self, network: BertForMaskedLM, options: MLMOptions, captions: bool = False) -> MLMTask:
         """Pretraining as the package's loop has it, given a head start if the options ask for one."""
         name = "captions" if captions else "articles"
         train = self.ids[f"{name}_train"] if options.blocks else self.beginnings
         return MLMTask(network, train, self.ids[f"{name}_held_out"], self.tokenizer, options)
 
-    def nli_network(self, encoder: nn.Module, options: NLIOptions) -> SiameseClassifier:
+    def nli_network(self, encoder: nn.Module, options: NLIOptions) -> NLIClassifier:
         """A classifier on an encoder, on the device, in training mode."""
         torch.manual_seed(options.seed)
-        network = SiameseClassifier(
-            encoder, options.dropout, options.pooling, options.product, options.projection  # type: ignore[arg-type]
+        network = NLIClassifier(
+            SentenceEncoder(encoder, options.pooling, options.projection), options.dropout, options.product  # type: ignore[arg-type]
         )  # fmt: skip
         return network.to(self.device).train()
 
-    def nli_task(self, network: SiameseClassifier, options: NLIOptions, split: str = "validation") -> NLITask:
+    def nli_task(self, network: NLIClassifier, options: NLIOptions, split: str = "validation") -> NLITask:
         """Fine-tuning as the package's loop has it, validated on a split."""
         return NLITask(network, self.tokenizer, self.pairs["train"], self.pairs[split], options)
 
@@ -224,7 +225,7 @@ class World:
 
         return run
 
-    def save(self, network: MaskedLanguageModel, name: str) -> Path:
+    def save(self, network: BertForMaskedLM, name: str) -> Path:
         """A folder that everything loads."""
         save_mlm(self.folder / name, network, self.tokenizer)
         return self.folder / name
@@ -237,7 +238,7 @@ def mlm_loss(network: nn.Module) -> Callable[..., Tensor]:
     """The mean loss over the masked positions, of labels that are -100 where there is nothing to predict."""
 
     def loss(input_ids: Tensor, positions: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return F.cross_entropy(network(input_ids, attention_mask, positions=positions), labels)
+        return fast.mlm_loss(network, input_ids, attention_mask, positions, labels)[0] / len(labels)
 
     return loss
 
@@ -513,7 +514,7 @@ def package_mlm(world: World, recipe: str, precision: str, ready: bool = False, 
     network = world.mlm_network(options)
     task = world.mlm_task(network, options)
     if compiled:
-        compile_blocks(network.bert.blocks, world.device)
+        compile_blocks(world.device)
     batches = endless(task)
     if ready:
         kept = list(islice(batches, 8))
@@ -544,7 +545,7 @@ def graph_mlm(
         flops = count_flops(loss, batches[0])
     network.zero_grad()
     if compiled == "blocks":
-        compile_blocks(network.bert.blocks, world.device)
+        compile_blocks(world.device)
     elif compiled:
         loss = torch.compile(loss, dynamic=False, backend=backend(world))
     step = graphed(task, options, loss, dtype)
@@ -703,8 +704,8 @@ def tests(world: World, report: Report) -> None:
 # The recipes, every step a graph.
 
 
-def pretrain(world: World, recipe: str, network: MaskedLanguageModel | None = None, **changes: Any
-             ) -> tuple[MaskedLanguageModel, dict[str, float]]:  # fmt: skip
+def pretrain(world: World, recipe: str, network: BertForMaskedLM | None = None, **changes: Any
+             ) -> tuple[BertForMaskedLM, dict[str, float]]:  # fmt: skip
     """All of pretraining, in bfloat16; or, given a network, that on the captions."""
     captions = network is not None
     options = world.mlm_options(recipe, **changes)

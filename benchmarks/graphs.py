@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.config import IGNORED
-from minibert.data.masking import MASK_SHARE, RANDOM_SHARE
+from minibert.masking import MASK_SHARE, RANDOM_SHARE
 from minibert.training.averaging import RECENT
 
 WARM_UP = 3  # calls before the recording: kernels are chosen, and compiled, at the first ones
@@ -179,7 +179,7 @@ def most_masked(tokens: int, rate: float) -> int:
 def mask_batches(
     input_ids: Tensor, attention_mask: Tensor | None, special: Tensor, mask_id: int, rate: float, generator: Any
 ) -> Masked:
-    """`minibert.data.masking.mask_tokens` for many batches at once, where they are: (S, B, T) ids, and (V,) special."""
+    """`minibert.masking.mask_tokens` for many batches at once, where they are: (S, B, T) ids, and (V,) special."""
     S, B, T = input_ids.shape
     device, M = input_ids.device, most_masked(B * T, rate)
     ordinary = (~special).nonzero().flatten()

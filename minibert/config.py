@@ -1,9 +1,9 @@
 """Every setting there is: the model's shape, and one dataclass of options for each script.
 
 `ModelConfig` uses the field names of BERT's own config.json, so that a folder written here is read by everyone else's
-tools; what only a ModernBERT has is named as torch or ModernBERT's config.json has it. The scripts' options are
-dataclasses too: a field is a flag (`max_length` is `--max-length`), its default is the flag's default, its `help` is
-the line that `--help` prints. Unless a comment says otherwise, a default is the course notebook's own value.
+tools. The scripts' options are dataclasses too: a field is a flag (`max_length` is `--max-length`), its default is the
+flag's default, its `help` is the line that `--help` prints. Unless a comment says otherwise, a default is the course
+notebook's own value.
 
 This file imports nothing heavy: `--help` has to answer before torch has loaded.
 
@@ -27,7 +27,7 @@ RECIPES = ("notebook", "strong")
 # What the learning rate does once it is up: stay there, or fall to 0 at the last step (minibert.training.optim).
 SCHEDULES = ("constant", "linear")
 
-# How a sentence's token vectors become one (minibert.model.pooling).
+# How a sentence's token vectors become one (minibert.sbert).
 POOLINGS = ("mean", "cls", "max")
 
 # Which weights are decayed (minibert.training.optim).
@@ -36,12 +36,7 @@ DECAYED = ("all", "matrices")
 # The numbers that training computes with (minibert.device).
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings", "type_vocab_size", "global_attn_every_n_layers", "local_attention",
-)  # fmt: skip
-
-# What no BERT comes near: a configuration that asks for more is damaged, or meant to do damage.
+# More than any BERT has: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
 MOST_WIDTH = 2**20  # all other sizes
 
@@ -53,9 +48,7 @@ IGNORED = -100
 class ModelConfig:
     """The shape of a BERT, named as in BERT's config.json.
 
-    The defaults are the notebook's small BERT: 11.1 M parameters with the vocabulary of bert-base-uncased. The fields
-    from `rotary` on are the parts that a block is made of: as BERT has them by default, and each can be exchanged by
-    itself. With all of them exchanged (`MODERN`) it is a ModernBERT (Warner et al. 2024, section 2.1).
+    The defaults are the notebook's small BERT: 11.1 M parameters with the vocabulary of bert-base-uncased.
 
     Raises:
         UserError: a size is not positive, a rate is outside [0, 1), or the heads do not divide the hidden size.
@@ -67,43 +60,32 @@ class ModelConfig:
     num_attention_heads: int = 4  # H
     intermediate_size: int = 1_024  # F
     max_position_embeddings: int = 128  # the longest T
-    type_vocab_size: int = 2  # 0: sentences of a pair are not told apart
+    type_vocab_size: int = 2  # sentences that can be told apart
     hidden_dropout_prob: float = 0.1  # of the embeddings, and of what each part of a block adds
-    attention_probs_dropout_prob: float = 0.1  # of what a head looks at
+    attention_probs_dropout_prob: float = 0.1  # of attention weights
     initializer_range: float = 0.02  # standard deviation of the starting weights
     layer_norm_eps: float = 1e-12  # added to the variance, so that no norm divides by 0
     pad_token_id: int = 0  # its vector is 0, and stays so
-    rotary: bool = False  # queries and keys are turned by their position, instead of a table of position vectors
-    norm_first: bool = False  # a norm before each part and one at the end, instead of one after each sum
-    gated: bool = False  # the feed-forward layer is a GeGLU
-    bias: bool = True  # of linear layers and norms; the decoder has one in any case
-    global_rope_theta: float = 10_000.0  # the base of the angles, in layers that see the whole sequence
-    local_rope_theta: float = 10_000.0  # and in those that see a window
-    global_attn_every_n_layers: int = 1  # layers 0, n, 2n ... see the whole sequence, the others a window
-    local_attention: int = 128  # the window's width: half of it on each side
 
     def __post_init__(self) -> None:
-        for name in _SIZES:
-            if getattr(self, name) < (0 if name == "type_vocab_size" else 1):
-                raise UserError(f"{name} is {getattr(self, name)}: it has to be at least 1")
-            if getattr(self, name) > _MOST.get(name, MOST_WIDTH):
-                raise UserError(
-                    f"{name} is {getattr(self, name)}: more than {_MOST.get(name, MOST_WIDTH):,} make no sense"
-                )
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(item.default, int) or isinstance(item.default, bool) or item.name == "pad_token_id":
+                continue
+            if value < (0 if item.default == 0 else 1):
+                raise UserError(f"{item.name} is {value}: it has to be at least 1")
+            if value > _MOST.get(item.name, MOST_WIDTH):
+                raise UserError(f"{item.name} is {value}: more than {_MOST.get(item.name, MOST_WIDTH):,} make no sense")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")
         if not (0 < self.layer_norm_eps < 1 and 0 <= self.initializer_range < math.inf):
             raise UserError("layer_norm_eps has to be in (0, 1), and initializer_range a number that is not negative")
-        if not (1 <= self.global_rope_theta < math.inf and 1 <= self.local_rope_theta < math.inf):
-            raise UserError("global_rope_theta and local_rope_theta have to be numbers of at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not divisible by num_attention_heads {self.num_attention_heads}:"
                 " every head gets an equal part of the hidden vector"
             )
-        if self.rotary and self.head_size % 2:
-            raise UserError(f"heads of {self.head_size} numbers can't be turned: rotary positions turn pairs of them")
         if not 0 <= self.pad_token_id < self.vocab_size:
             raise UserError(f"pad_token_id {self.pad_token_id} is not in a vocabulary of {self.vocab_size}")
 
@@ -112,13 +94,32 @@ class ModelConfig:
         """K = D / H."""
         return self.hidden_size // self.num_attention_heads
 
-    def window(self, layer: int) -> int | None:
-        """How many tokens a layer sees on each side of a token; None is all."""
-        return self.local_attention // 2 if layer % self.global_attn_every_n_layers else None
+
+@dataclass(frozen=True)
+class ModernBertConfig(ModelConfig):
+    """The shape of a ModernBERT (Warner et al. 2024, section 2.1), all of whose layers attend to the whole sequence.
+
+    Raises:
+        UserError: as for `ModelConfig`; heads are of odd size, or it is to have segments.
+    """
+
+    type_vocab_size: int = 0  # there are no segments
+    bias: bool = True  # of linear layers and norms; the decoder has one in any case
+    rope_theta: float = 10_000.0  # the base of the angles by which queries and keys are rotated
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head_size % 2:
+            raise UserError(
+                f"heads of {self.head_size} numbers can't be rotated: rotary positions rotate pairs of them"
+            )
+        if not 1 <= self.rope_theta < math.inf:
+            raise UserError(f"rope_theta is {self.rope_theta}: it has to be a number of at least 1")
+        if self.type_vocab_size:
+            raise UserError(f"type_vocab_size is {self.type_vocab_size}: a ModernBERT has no segments")
 
 
-# The parts of a ModernBERT.
-MODERN: dict[str, Any] = {"rotary": True, "norm_first": True, "gated": True, "bias": False, "type_vocab_size": 0}
+ARCHITECTURES: dict[str, type[ModelConfig]] = {"bert": ModelConfig, "modernbert": ModernBertConfig}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -162,6 +163,7 @@ class TrainingOptions:
     average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = option(100, "steps between two lines of progress")
     save_every: int = option(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
+    textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
     resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
     overwrite: bool = option(False, "replace whatever an earlier run left in --output")
 
@@ -209,9 +211,9 @@ class MLMOptions(TrainingOptions):
     """Options of train_mlm.py: pretraining with masked language modelling."""
 
     STRONG: ClassVar[dict[str, Any]] = {
-        "blocks": True, "max_steps": 3_000, "rotary": True, "norm_first": True, "gated": True, "segments": False,
-        "intermediate_size": 688, "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0, "mask_rate": 0.3,
-        "learning_rate": 2e-3, "beta2": 0.98, "decayed": "matrices",
+        "blocks": True, "max_steps": 3_000, "architecture": "modernbert", "intermediate_size": 688,
+        "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0, "mask_rate": 0.3, "learning_rate": 2e-3,
+        "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
     data: str = option(
@@ -236,12 +238,10 @@ class MLMOptions(TrainingOptions):
     num_hidden_layers: int = option(4, "L, encoder blocks")
     num_attention_heads: int = option(4, "H, heads; they divide the hidden size")
     intermediate_size: int = option(1_024, "F, the width inside the feed-forward layer")
-    rotary: bool = option(False, "rotary positions instead of a table of position vectors")
-    norm_first: bool = option(False, "norms before attention and feed-forward layers instead of after them")
-    gated: bool = option(False, "gated feed-forward layers (GeGLU)")
-    bias: bool = option(True, "biases in linear layers and norms")
-    segments: bool = option(True, "a table of segment vectors, which tell two sentences apart")
-    neighbour_heads: bool = option(False, "start each head looking at a neighbour (needs --rotary and --bias)")
+    architecture: str = option(
+        "bert", "bert, or modernbert: rotary positions, pre-norm, gated feed-forward layers", choices=(*ARCHITECTURES,)
+    )
+    neighbour_heads: bool = option(False, "start each head attending to a neighbour (needs --architecture modernbert)")
     unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
     dropout: float = option(0.1, "dropout of hidden vectors and of attention probabilities")
     mask_rate: float = option(0.15, "share of tokens to be predicted in training (in validation, always 15 in 100)")
@@ -251,14 +251,14 @@ class MLMOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.neighbour_heads and not (self.rotary and self.bias):
-            raise UserError("--neighbour-heads needs --rotary and --bias: heads are pointed by biases that turn")
+        if self.neighbour_heads and self.architecture != "modernbert":
+            raise UserError("--neighbour-heads needs --architecture modernbert: heads are pointed by rotated biases")
         if self.start_from and self.vocab not in ("", self.start_from):
             raise UserError("--vocab and --start-from contradict each other: the model's own vocabulary is used")
 
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
-        return ModelConfig(
+        return ARCHITECTURES[self.architecture](
             vocab_size=vocab_size,
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
@@ -268,11 +268,6 @@ class MLMOptions(TrainingOptions):
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=pad_token_id,
-            rotary=self.rotary,
-            norm_first=self.norm_first,
-            gated=self.gated,
-            bias=self.bias,
-            type_vocab_size=2 if self.segments else 0,
         )
 
 

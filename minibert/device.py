@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
 
 import torch
-from torch import nn
 
+from minibert import fast
 from minibert.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
@@ -75,8 +74,8 @@ def pick_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def compile_blocks(blocks: Iterable[nn.Module], device: torch.device) -> None:
-    """Have torch.compile make kernels for modules that are alike, when they are first used; names of weights stay.
+def compile_blocks(device: torch.device) -> None:
+    """Have torch.compile make kernels for encoder blocks, when the first is used.
 
     They are compiled for any size of batch, once for all blocks. A small function is compiled first, to find out at the
     beginning whether that is possible.
@@ -89,8 +88,7 @@ def compile_blocks(blocks: Iterable[nn.Module], device: torch.device) -> None:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({reason})") from error
-    for block in blocks:
-        block.compile(dynamic=True)
+    fast.block = torch.compile(fast.block, dynamic=True)
 
 
 def keep_freed_memory() -> None:

@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from minibert import fast
+from minibert.bert import Bert, BertForMaskedLM
 from minibert.data.batching import batches_of_like_length, pad
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.pooling import sentence_vectors
-from minibert.model.siamese import SiameseClassifier
+from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
 TOKENS_IN_PASS = 2_048
@@ -73,11 +72,9 @@ class TrainedModel:
     """An encoder with all that is needed to use it: what a folder holds, and what `minibert.from_pretrained` returns.
 
     Attributes:
-        encoder: the network; called with ids and mask it gives the last hidden states.
+        sentence_encoder: the network, from ids and mask to a vector.
         tokenizer: its vocabulary.
         max_length: tokens kept of each sentence.
-        pooling: how a sentence becomes one vector, one of `minibert.model.pooling.POOLINGS`.
-        projection: what token vectors go through before that, if the folder has one.
         normalize: whether the folder wants its vectors scaled to length 1.
         masked_lm: the same encoder with its MLM head, if the folder has one; `fill_mask` needs it.
         classifier: the same encoder with its classifier, if the folder has one; `predict` needs it.
@@ -85,14 +82,12 @@ class TrainedModel:
         ignored: names of weights and settings in the folder that were not used.
     """
 
-    encoder: Bert
+    sentence_encoder: SentenceEncoder
     tokenizer: WordPieceTokenizer
     max_length: int
-    pooling: str = "mean"
-    projection: nn.Linear | None = None
     normalize: bool = False
-    masked_lm: MaskedLanguageModel | None = None
-    classifier: SiameseClassifier | None = None
+    masked_lm: BertForMaskedLM | None = None
+    classifier: NLIClassifier | None = None
     hypothesis_only: bool = False
     ignored: tuple[str, ...] = ()
 
@@ -108,15 +103,20 @@ class TrainedModel:
         return self
 
     @property
+    def encoder(self) -> Bert:
+        """The BERT by itself: called with ids and mask, it gives the last hidden states."""
+        return self.sentence_encoder.bert
+
+    @property
     def networks(self) -> list[nn.Module]:
         """All parts with weights; they share the encoder."""
-        parts = (self.encoder, self.projection, self.masked_lm, self.classifier)
+        parts = (self.sentence_encoder, self.masked_lm, self.classifier)
         return [network for network in parts if network is not None]
 
     @property
     def embedding_size(self) -> int:
         """How many numbers a sentence's vector has."""
-        return self.encoder.config.hidden_size if self.projection is None else self.projection.out_features
+        return self.sentence_encoder.size
 
     def encode(
         self, sentences: Sequence[str], batch_size: int = 32, normalize: bool | None = None
@@ -144,12 +144,11 @@ class TrainedModel:
         lengths = texts.lengths
         vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        with evaluating(self.encoder), _counting(len(texts)) as count:
+        with evaluating(self.sentence_encoder), _counting(len(texts)) as count:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
-                hidden = self.encoder(input_ids.to(self.device), mask)  # (B, T, D)
-                pooled = sentence_vectors(hidden, mask, self.pooling, self.projection)  # (B, W)
+                pooled = fast.sentence_vectors(self.sentence_encoder, input_ids.to(self.device), mask)  # (B, W)
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.float().cpu().numpy()
@@ -174,11 +173,12 @@ class TrainedModel:
                 f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one"
             )
         seen = [""] * len(premises) if self.hypothesis_only else premises
-        # What `SiameseClassifier.forward` does, but for the batches: sentences of like length are encoded together.
+        # What `NLIClassifier.forward` does, but for the batches: sentences of like length are encoded together.
         embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, D)
         with evaluating(self.classifier):
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
-            probabilities = self.classifier.classify(u, v).softmax(dim=-1)  # (pairs, 3)
+            logits = self.classifier.score(pair_features(u, v, self.classifier.product))
+            probabilities = logits.softmax(dim=-1)  # (pairs, 3)
         return Predictions(probabilities.cpu().numpy(), embeddings)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
@@ -208,7 +208,7 @@ class TrainedModel:
             raise UserError(f"top_k {top_k}: it has to be from 1 to {self.tokenizer.vocab_size:,}")
         with evaluating(self.masked_lm):
             input_ids, positions = (torch.from_numpy(array).to(self.device) for array in (ids, places))
-            logits = self.masked_lm(input_ids.unsqueeze(0), positions=positions)  # (M, V)
+            logits = fast.mlm_logits(self.masked_lm, input_ids.unsqueeze(0), positions)  # (M, V)
             scores, tokens = logits.softmax(dim=-1).topk(top_k)  # (M, k) each
         answers = [
             [self._guess(ids, place, token, score, alone=len(places) == 1) for score, token in zip(*row, strict=True)]

@@ -23,8 +23,8 @@ import tqdm
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.inference import TrainedModel
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",
@@ -93,9 +93,8 @@ def tokenizer() -> WordPieceTokenizer:
 @pytest.fixture
 def model(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
     """All heads on one encoder, with weights large enough that answers differ."""
-    masked_lm = MaskedLanguageModel(config)
+    masked_lm = make_masked_lm(config)
     for parameter in masked_lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return TrainedModel(
-        masked_lm.bert, tokenizer, 10, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
-    )
+    encoder = SentenceEncoder(masked_lm.bert)
+    return TrainedModel(encoder, tokenizer, 10, masked_lm=masked_lm, classifier=NLIClassifier(encoder))

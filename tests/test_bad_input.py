@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.files import CHECKSUMS
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 ROOT = Path(__file__).parent.parent
 Fails = Callable[..., str]
@@ -53,8 +53,10 @@ def one_line(status: object, err: str) -> str:
 @pytest.fixture
 def folders(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> Path:
     """An encoder, a classifier, articles and pairs, all tiny and all good."""
-    save_mlm(tmp_path / "mlm", MaskedLanguageModel(config), tokenizer)
-    save_classifier(tmp_path / "nli", SiameseClassifier(Bert(config)), tokenizer, 10, hypothesis_only=False)
+    save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
+    save_classifier(
+        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
     rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
     (tmp_path / "pairs").mkdir()
     for split in ("train", "validation", "test"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from minibert.config import EvaluateOptions, MLMOptions, ModelConfig, NLIOptions
+from minibert.config import EvaluateOptions, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
 from minibert.errors import UserError
 
 
@@ -47,8 +47,7 @@ def test_every_shape_option_reaches_the_model() -> None:
         (MLMOptions, {"held_out": 0}, "--held-out 0: it has to be at least 1"),
         (MLMOptions, {"seed": -1}, "--seed -1: it can't be negative"),
         (MLMOptions, {"max_articles": -1}, "--max-articles -1: it can't be negative"),
-        (MLMOptions, {"neighbour_heads": True}, "--neighbour-heads needs --rotary and --bias"),
-        (MLMOptions, {"neighbour_heads": True, "rotary": True, "bias": False}, "--neighbour-heads needs"),
+        (MLMOptions, {"neighbour_heads": True}, "--neighbour-heads needs --architecture modernbert"),
         (NLIOptions, {"learning_rate": 0.0}, "above 0"),
         (NLIOptions, {"clip": 0.0}, "above 0"),
         (NLIOptions, {"dropout": 1.0}, "--dropout"),
@@ -58,9 +57,10 @@ def test_every_shape_option_reaches_the_model() -> None:
         (ModelConfig, {"hidden_dropout_prob": -0.1}, "hidden_dropout_prob"),
         (ModelConfig, {"pad_token_id": 30_522}, "pad_token_id"),
         (ModelConfig, {"type_vocab_size": -1}, "type_vocab_size is -1"),
-        (ModelConfig, {"rotary": True, "hidden_size": 12, "num_attention_heads": 4}, "heads of 3 numbers"),
-        (ModelConfig, {"global_rope_theta": 0.0}, "global_rope_theta and local_rope_theta"),
-        (ModelConfig, {"global_attn_every_n_layers": 0}, "global_attn_every_n_layers is 0"),
+        (ModelConfig, {"type_vocab_size": 0}, "type_vocab_size is 0: it has to be at least 1"),
+        (ModernBertConfig, {"hidden_size": 12, "num_attention_heads": 4}, "heads of 3 numbers"),
+        (ModernBertConfig, {"rope_theta": 0.0}, "rope_theta is 0.0"),
+        (ModernBertConfig, {"type_vocab_size": 2}, "no segments"),
     ],
 )
 def test_nonsense_is_refused_by_name(kind: Any, settings: dict[str, Any], message: str) -> None:

@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.graphs import GraphedStep, mask_batches
-from minibert.config import LABELS, MODERN, MLMOptions, ModelConfig, NLIOptions
+from minibert import fast
+from minibert.bert import Bert, BertForMaskedLM
+from minibert.config import LABELS, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.inference import TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_bert, make_masked_lm
+from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
 from minibert.training.averaging import average_of
@@ -43,13 +44,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 VARIANTS: dict[str, dict[str, Any]] = {
     "bert": {},
-    "rotary": {"rotary": True},
-    "norm_first": {"norm_first": True},
-    "gated": {"gated": True},
-    "without biases": {"bias": False},
-    "without segments": {"type_vocab_size": 0},
-    "windows": {"local_attention": 4, "global_attn_every_n_layers": 2},
-    "modern": {**MODERN, "local_attention": 4, "global_attn_every_n_layers": 2},
+    "modern": {"architecture": "modernbert"},
+    "without biases": {"architecture": "modernbert", "bias": False},
 }
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
@@ -61,6 +57,13 @@ def _exact() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     yield
     torch.set_float32_matmul_precision(before)
+
+
+def shaped(config: ModelConfig, **changes: Any) -> ModelConfig:
+    """A shape of either architecture."""
+    if changes.pop("architecture", "bert") == "bert":
+        return replace(config, **changes)
+    return ModernBertConfig(**{**vars(config), "type_vocab_size": 0, **changes})
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -86,18 +89,19 @@ def mlm_inputs(padded: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     return input_ids, mask, positions, torch.randint(5, 61, (10,), generator=generator)
 
 
-def mlm_loss(network: MaskedLanguageModel, padded: bool, device: torch.device) -> Tensor:
+def mlm_loss(network: BertForMaskedLM, padded: bool, device: torch.device) -> Tensor:
     input_ids, mask, positions, labels = (
         None if tensor is None else tensor.to(device) for tensor in mlm_inputs(padded)
     )
-    return network.loss(input_ids, mask, positions, labels)[0]  # type: ignore[arg-type]
+    return fast.mlm_loss(network, input_ids, mask, positions, labels)[0]  # type: ignore[arg-type]
 
 
-def nli_loss(network: SiameseClassifier, padded: bool, device: torch.device) -> Tensor:
+def nli_loss(network: NLIClassifier, padded: bool, device: torch.device) -> Tensor:
     input_ids, mask, _, _ = (None if tensor is None else tensor.to(device) for tensor in mlm_inputs(padded))
     assert input_ids is not None
     mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask
-    logits = network(input_ids[:4], mask[:4])
+    u, v = fast.sentence_vectors(network.encoder, input_ids[:4], mask[:4]).chunk(2)
+    logits = fast.score(network, pair_features(u, v, network.product))
     return F.cross_entropy(logits, torch.tensor([0, 2], device=device))
 
 
@@ -115,11 +119,11 @@ def test_loss_and_gradients_are_those_of_the_cpu(
     config: ModelConfig, changes: dict[str, Any], padded: bool, kind: str
 ) -> None:
     """float32 to 1e-4. bfloat16 has 3 digits, and so another token may have the largest number of a dimension."""
-    shape = replace(config, **NO_DROPOUT, **changes)
-    network: MaskedLanguageModel | SiameseClassifier = (
-        MaskedLanguageModel(shape)
+    shape = shaped(config, **NO_DROPOUT, **changes)
+    network: BertForMaskedLM | NLIClassifier = (
+        make_masked_lm(shape)
         if kind == "mlm"
-        else SiameseClassifier(Bert(shape), dropout=0, pooling=kind, product=True, projection=35 * (kind == "max"))
+        else NLIClassifier(SentenceEncoder(make_bert(shape), kind, 35 * (kind == "max")), dropout=0, product=True)
     )
     loss_of: Callable[..., Tensor] = mlm_loss if kind == "mlm" else nli_loss
     network = enlarged(network)
@@ -147,9 +151,9 @@ def test_loss_and_gradients_are_those_of_the_cpu(
 def test_answers_are_those_of_the_cpu(
     config: ModelConfig, tokenizer: WordPieceTokenizer, changes: dict[str, Any]
 ) -> None:
-    network = enlarged(MaskedLanguageModel(replace(config, **changes)))
-    classifier = SiameseClassifier(network.bert)
-    model = TrainedModel(network.bert, tokenizer, 10, masked_lm=network, classifier=classifier)
+    network = enlarged(make_masked_lm(shaped(config, **changes)))
+    encoder = SentenceEncoder(network.bert)
+    model = TrainedModel(encoder, tokenizer, 10, masked_lm=network, classifier=NLIClassifier(encoder))
     text = "the cat [MASK] on the mat"
     here = model.encode(TEXTS), model.predict(TEXTS, TEXTS[::-1]).probabilities, model.attention(text)[1]
     words = model.fill_mask(text)
@@ -163,13 +167,15 @@ def test_answers_are_those_of_the_cpu(
 def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> MLMTask:
     options = MLMOptions(**{"batch_size": 4, "max_length": 19, **changes})
     store = tokenise(TEXTS, tokenizer, options.max_length)
-    return MLMTask(MaskedLanguageModel(config).to(CUDA).train(), store, store, tokenizer, options)
+    return MLMTask(make_masked_lm(config).to(CUDA).train(), store, store, tokenizer, options)
 
 
 def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> NLITask:
     options = NLIOptions(**{"batch_size": 4, "max_length": 8, **changes})
     pairs = Pairs(TEXTS, TEXTS[::-1], np.arange(len(TEXTS)) % len(LABELS))
-    network = SiameseClassifier(Bert(config), options.dropout, options.pooling, options.product, options.projection)
+    network = NLIClassifier(
+        SentenceEncoder(Bert(config), options.pooling, options.projection), options.dropout, options.product
+    )
     return NLITask(network.to(CUDA).train(), tokenizer, pairs, pairs, options)
 
 
@@ -274,9 +280,9 @@ def test_without_padding_the_flash_kernel_is_used() -> None:
 
 @pytest.mark.parametrize("changes", [VARIANTS["bert"], VARIANTS["modern"]], ids=["bert", "modern"])
 def test_compiled_blocks_compute_the_same(config: ModelConfig, changes: dict[str, Any]) -> None:
-    network = enlarged(MaskedLanguageModel(replace(config, **NO_DROPOUT, **changes))).to(CUDA)
+    network = enlarged(make_masked_lm(shaped(config, **NO_DROPOUT, **changes))).to(CUDA)
     expected = [mlm_loss(network, padded, CUDA).detach() for padded in (False, True)]
-    compile_blocks(network.bert.blocks, CUDA)
+    compile_blocks(CUDA)
     for padded, loss in zip((False, True), expected, strict=True):
         torch.testing.assert_close(mlm_loss(network, padded, CUDA).detach(), loss, rtol=1e-4, atol=0)
 
@@ -290,7 +296,7 @@ def test_a_graph_is_the_same_step(
     texts = [tokenizer.encode(TEXTS, length) for length in (8, 12)]
     special = tokenizer.special()
     runs = []
-    network = MaskedLanguageModel(replace(config, **NO_DROPOUT, **changes))
+    network = make_masked_lm(shaped(config, **NO_DROPOUT, **changes))
     inputs = []
     for ids in texts:
         T = max(map(len, ids))
@@ -301,7 +307,7 @@ def test_a_graph_is_the_same_step(
         own = deepcopy(network).to(device)
 
         def loss(ids: Tensor, positions: Tensor, labels: Tensor, mask: Tensor, own: nn.Module = own) -> Tensor:
-            return F.cross_entropy(own(ids, mask, positions=positions), labels)
+            return fast.mlm_loss(own, ids, mask, positions, labels)[0] / len(labels)  # type: ignore[arg-type]
 
         options = MLMOptions()
         step = GraphedStep(own, loss, adamw(own, options).param_groups, average=average)
@@ -318,10 +324,10 @@ def test_a_graph_is_the_same_step(
 
 
 def test_a_graph_drops_out_other_numbers_at_each_step(config: ModelConfig) -> None:
-    network = MaskedLanguageModel(config).to(CUDA).train()
+    network = make_masked_lm(config).to(CUDA).train()
     input_ids, _, positions, labels = (None if tensor is None else tensor.to(CUDA) for tensor in mlm_inputs(False))
     step = GraphedStep(
-        network, lambda ids, places, asked: F.cross_entropy(network(ids, positions=places), asked),
+        network, lambda ids, places, asked: fast.mlm_loss(network, ids, None, places, asked)[0],
         adamw(network, MLMOptions()).param_groups,
     )  # fmt: skip
     losses = [float(step(0.0, input_ids, positions, labels)) for _ in range(4)]  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from torch import nn
 
+from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -22,10 +22,9 @@ from minibert.demo.answers import Answer, answer, attention_figure, guesses
 from minibert.demo.html import VERDICTS, answer_html, bars, error_html, guesses_html, picture_html
 from minibert.errors import UserError
 from minibert.inference import Guess, TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.processes import start
 
 PREMISE, HYPOTHESIS = "the cat sat on the mat.", "an animal sat."
@@ -54,7 +53,9 @@ def test_what_is_left_out_or_unknown_is_noted(model: TrainedModel) -> None:
 
 
 def test_a_control_says_that_it_is_one(model: TrainedModel) -> None:
-    control = TrainedModel(model.encoder, model.tokenizer, 10, classifier=model.classifier, hypothesis_only=True)
+    control = TrainedModel(
+        model.sentence_encoder, model.tokenizer, 10, classifier=model.classifier, hypothesis_only=True
+    )
     said = answer(control, PREMISE, HYPOTHESIS)
     assert said.probabilities == answer(control, "dogs", HYPOTHESIS).probabilities
     assert "control" in said.notes[0]
@@ -118,7 +119,7 @@ def test_words_and_mistakes_as_html() -> None:
 
 
 def test_a_page_without_an_mlm_says_how_to_make_one(model: TrainedModel, tmp_path: Path) -> None:
-    wide = replace(model, projection=nn.Linear(model.encoder.config.hidden_size, 1_300))
+    wide = replace(model, sentence_encoder=SentenceEncoder(model.encoder, projection=1_300))
     process = start(print_texts, wide, out=tmp_path / "page")
     process.join()
     assert process.exitcode == 0, (tmp_path / "page.err").read_text()
@@ -138,8 +139,10 @@ def print_texts(model: TrainedModel) -> None:
 @pytest.fixture
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    save_mlm(tmp_path / "mlm", MaskedLanguageModel(config), tokenizer)
-    save_classifier(tmp_path / "nli", SiameseClassifier(Bert(config)), tokenizer, 10, hypothesis_only=False)
+    save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
+    save_classifier(
+        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
     return tmp_path
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from minibert import inference
 from minibert.errors import UserError
 from minibert.inference import TrainedModel
+from minibert.sbert import SentenceEncoder
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
 HYPOTHESES = ["a cat", "the dog sat on the mat and the log", "x", "", "\x00 \u202e"]
@@ -38,7 +39,7 @@ def test_vectors_are_scaled_when_asked_or_when_the_folder_says_so(model: Trained
     plain = model.encode(PREMISES)
     unit = plain / np.linalg.norm(plain, axis=1, keepdims=True)
     np.testing.assert_allclose(model.encode(PREMISES, normalize=True), unit, atol=1e-6)
-    scaling = TrainedModel(model.encoder, model.tokenizer, 10, normalize=True)
+    scaling = TrainedModel(model.sentence_encoder, model.tokenizer, 10, normalize=True)
     np.testing.assert_allclose(scaling.encode(PREMISES), unit, atol=1e-6)
     np.testing.assert_array_equal(scaling.encode(PREMISES, normalize=False), plain)
 
@@ -47,14 +48,15 @@ def test_the_pooling_is_the_folders(model: TrainedModel) -> None:
     ids = torch.tensor(model.tokenizer.encode(PREMISES[:1], 10))
     hidden = model.encoder.eval()(ids)[0].detach()
     for pooling, expected in (("cls", hidden[0]), ("max", hidden.amax(dim=0))):
-        pooled = TrainedModel(model.encoder, model.tokenizer, 10, pooling=pooling).encode(PREMISES)
+        pooled = TrainedModel(SentenceEncoder(model.encoder, pooling), model.tokenizer, 10).encode(PREMISES)
         np.testing.assert_allclose(pooled[0], expected.numpy(), atol=1e-6)
 
 
 def test_a_projection_is_a_part_of_the_model(model: TrainedModel) -> None:
     """Without a classifier, too: it is used by `encode` and moved with the rest."""
-    projection = torch.nn.Linear(24, 40)
-    wide = TrainedModel(model.encoder, model.tokenizer, 10, projection=projection)
+    wide = TrainedModel(SentenceEncoder(model.encoder, projection=40), model.tokenizer, 10)
+    projection = wide.sentence_encoder.projection
+    assert projection is not None
     ids = torch.tensor(model.tokenizer.encode(PREMISES[:1], 10))
     expected = projection(model.encoder.eval()(ids)[0]).mean(dim=0)
     np.testing.assert_allclose(wide.encode(PREMISES)[0], expected.detach().numpy(), atol=1e-6)
@@ -109,7 +111,7 @@ def test_probabilities_are_the_formula_written_out(model: TrainedModel) -> None:
 
 
 def test_the_classifier_sees_vectors_as_trained_whatever_the_folder_says_of_their_length(model: TrainedModel) -> None:
-    scaling = TrainedModel(model.encoder, model.tokenizer, 10, normalize=True, classifier=model.classifier)
+    scaling = TrainedModel(model.sentence_encoder, model.tokenizer, 10, normalize=True, classifier=model.classifier)
     expected = model.predict(PREMISES, HYPOTHESES).probabilities
     np.testing.assert_array_equal(scaling.predict(PREMISES, HYPOTHESES).probabilities, expected)
 
@@ -190,7 +192,7 @@ def test_questions_that_make_no_sense(model: TrainedModel) -> None:
     for top_k in (0, 62):
         with pytest.raises(UserError, match="from 1 to 61"):
             model.fill_mask("[MASK]", top_k)
-    bare = TrainedModel(model.encoder, model.tokenizer, 10)
+    bare = TrainedModel(model.sentence_encoder, model.tokenizer, 10)
     with pytest.raises(UserError, match=r"no MLM head: train_mlm\.py"):
         bare.fill_mask("[MASK]")
     with pytest.raises(UserError, match=r"no classifier: train_nli\.py"):

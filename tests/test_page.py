@@ -20,15 +20,15 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import minibert
+from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.demo.__main__ import HOST, main
 from minibert.inference import TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.browser import chromium, opened, screenshot
 from tests.processes import start
 
@@ -117,8 +117,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("served")
     tokenizer = WordPieceTokenizer.train(TEXTS, 200)
     config = ModelConfig(tokenizer.vocab_size, 24, 2, 3, 40, max_position_embeddings=32, initializer_range=0.3)
-    save_classifier(folder / "nli", SiameseClassifier(Bert(config)), tokenizer, 24, hypothesis_only=False)
-    save_mlm(folder / "mlm", MaskedLanguageModel(config), tokenizer)
+    save_classifier(folder / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 24, hypothesis_only=False)
+    save_mlm(folder / "mlm", make_masked_lm(config), tokenizer)
     model, filler = (minibert.from_pretrained(folder / name) for name in ("nli", "mlm"))
     with socket.socket() as free:
         free.bind((HOST, 0))

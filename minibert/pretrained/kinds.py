@@ -5,7 +5,6 @@ reported as unused. docs/format.md has them all in tables, which tests/pretraine
 
     bert          BERT itself
     modernbert    the same with rotary positions, pre-norm and gated feed-forward layers (Warner et al. 2024)
-    minibert      any other combination of these parts, which nobody else reads; settings and weights have our own names
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minibert.config import ModelConfig
+from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
 
 
@@ -31,14 +30,15 @@ class Kind:
         encoder, masked_lm: what the encoder, and the encoder with the MLM head, are called in `architectures`.
         other_architectures: further ones whose weights are an encoder's, with heads that are read or not needed.
         prefix: of the encoder's weights in a file with a head.
-        parts: fields of `ModelConfig` that each network of this kind has.
-        settings: names in config.json that are used, and the field of `ModelConfig` that each one is.
+        config: the class of its configurations.
+        settings: names in config.json that are used, and the field of `config` that each one is.
         same: names that repeat one of `settings`, and have to agree with it.
+        fixed: fields of `config` that have one value only.
         only: what has to be so, because minibert does nothing else. The same is written into our own folders.
         only_if_present: the same for names that are not written, since most folders have none of them.
         written: harmless names that are written into our own folders.
         harmless: what changes no answer of an encoder, and why.
-        defaults: of settings that are missing, where they are not those of `ModelConfig`.
+        defaults: of settings that are missing, where they are not those of `config`.
         translated: config.json's values with newer spellings replaced by those of `settings`.
     """
 
@@ -46,9 +46,10 @@ class Kind:
     encoder: str
     masked_lm: str
     prefix: str
+    config: type[ModelConfig]
     settings: Mapping[str, str]
-    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     other_architectures: tuple[str, ...] = ()
+    fixed: frozenset[str] = frozenset()
     same: Mapping[str, str] = dataclasses.field(default_factory=dict)
     only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     only_if_present: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -100,7 +101,7 @@ BERT = Kind(
     masked_lm="BertForMaskedLM",
     other_architectures=("BertForPreTraining", "BertForNextSentencePrediction"),
     prefix="bert.",
-    parts={"rotary": False, "norm_first": False, "gated": False, "bias": True, "global_attn_every_n_layers": 1},
+    config=ModelConfig,
     settings=_same_names(
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
         "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -118,34 +119,30 @@ BERT = Kind(
 )  # fmt: skip
 
 
-def _older_spelling(values: dict[str, Any]) -> dict[str, Any]:
-    """ModernBERT's configuration without `layer_types` and `rope_parameters`, which say in full what two rules say.
+def _without_windows(values: dict[str, Any]) -> dict[str, Any]:
+    """ModernBERT's configuration in the fewest words, if every layer attends to the whole sequence.
+
+    That is said by `layer_types` and `rope_parameters`, or by the rules of older versions of transformers.
 
     Raises:
-        UserError: they say what no such rule can.
+        UserError: a layer attends to a window only, or the angles follow another rule.
     """
     values = dict(values)
+    layers, every = values.get("num_hidden_layers", 22), values.pop("global_attn_every_n_layers", 3)
     kinds, angles = values.pop("layer_types", None), values.pop("rope_parameters", None)
-    if kinds is not None:
-        count = len(kinds) if isinstance(kinds, list) else 0
-        rules = (every for every in range(1, count + 1) if kinds == layer_types(every, count))
-        if (every := next(rules, None)) is None:
-            raise UserError(f"layer_types {kinds!r:.60}: minibert knows only full_attention in every nth layer")
-        values["global_attn_every_n_layers"] = every
-    for layers, name in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
-        of_layers = angles.get(layers) if isinstance(angles, dict) else angles
-        if of_layers is None:
-            continue
-        if not isinstance(of_layers, dict) or of_layers.get("rope_type", "default") != "default":
-            raise UserError(f"rope_parameters {of_layers!r:.60}: minibert knows only the rope_type 'default'")
-        if "rope_theta" in of_layers:
-            values[name] = of_layers["rope_theta"]
+    for of_windows in ("local_attention", "local_rope_theta"):
+        values.pop(of_windows, None)
+    if kinds is None and every != 1 and layers != 1:
+        raise UserError(f"global_attn_every_n_layers {every!r}: minibert knows only 1, no layer with a local window")
+    if kinds is not None and not (isinstance(kinds, list) and kinds and kinds == ["full_attention"] * len(kinds)):
+        raise UserError(f"layer_types {kinds!r:.60}: minibert knows only full_attention in every layer")
+    if angles is not None:
+        full = angles.get("full_attention", angles) if isinstance(angles, dict) else angles
+        if not isinstance(full, dict) or full.get("rope_type", "default") != "default":
+            raise UserError(f"rope_parameters {full!r:.60}: minibert knows only the rope_type 'default'")
+        if "rope_theta" in full:
+            values["global_rope_theta"] = full["rope_theta"]
     return values
-
-
-def layer_types(every: int, count: int) -> list[str]:
-    """What ModernBERT calls each of `count` layers, of which every nth sees the whole sequence."""
-    return ["sliding_attention" if layer % every else "full_attention" for layer in range(count)]
 
 
 MODERNBERT = Kind(
@@ -153,13 +150,14 @@ MODERNBERT = Kind(
     encoder="ModernBertModel",
     masked_lm="ModernBertForMaskedLM",
     prefix="model.",
-    parts={"rotary": True, "norm_first": True, "gated": True, "type_vocab_size": 0},
+    config=ModernBertConfig,
+    fixed=frozenset({"type_vocab_size"}),
     settings={
         **_same_names(
             "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-            "max_position_embeddings", "initializer_range", "pad_token_id", "global_rope_theta", "local_rope_theta",
-            "global_attn_every_n_layers", "local_attention",
+            "max_position_embeddings", "initializer_range", "pad_token_id",
         ),
+        "global_rope_theta": "rope_theta",
         "norm_eps": "layer_norm_eps",
         "attention_bias": "bias",
         "attention_dropout": "attention_probs_dropout_prob",
@@ -178,8 +176,11 @@ MODERNBERT = Kind(
         "tie_word_embeddings": True,
     },
     only_if_present={**_NO_OTHER_NETWORK, "rope_scaling": None},
-    # Their defaults are those of a larger vocabulary.
-    written={"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None},
+    # Their defaults have windows, and are those of a larger vocabulary.
+    written={
+        "global_attn_every_n_layers": 1, "bos_token_id": None, "eos_token_id": None, "cls_token_id": None,
+        "sep_token_id": None,
+    },
     harmless={
         **_HARMLESS,
         "cls_token_id": "the tokenizer's affair",
@@ -198,30 +199,23 @@ MODERNBERT = Kind(
         "vocab_size": 50_368, "hidden_size": 768, "intermediate_size": 1_152, "num_hidden_layers": 22,
         "num_attention_heads": 12, "max_position_embeddings": 8_192, "pad_token_id": 50_283, "norm_eps": 1e-5,
         "attention_bias": False, "attention_dropout": 0.0, "mlp_dropout": 0.0, "global_rope_theta": 160_000.0,
-        "local_rope_theta": 10_000.0, "global_attn_every_n_layers": 3,
     },
-    translated=_older_spelling,
+    translated=_without_windows,
 )  # fmt: skip
 
-MINIBERT = Kind(
-    model_type="minibert",
-    encoder="Bert",
-    masked_lm="MaskedLanguageModel",
-    prefix="bert.",
-    settings=_same_names(*(field.name for field in dataclasses.fields(ModelConfig))),
-    only_if_present={"auto_map": None},
-    harmless={"dtype": "the precision of the file; minibert computes in float32"},
-)
-
-KINDS = {kind.model_type: kind for kind in (BERT, MODERNBERT, MINIBERT)}
+KINDS = {kind.model_type: kind for kind in (BERT, MODERNBERT)}
 
 
 def kind_of(config: ModelConfig) -> Kind:
-    """The first kind that a network of this shape is."""
+    """The kind of network of a configuration.
 
-    def fits(kind: Kind) -> bool:
-        return all(getattr(config, name) == value for name, value in kind.parts.items())
-
-    if fits(BERT) and config.type_vocab_size:
-        return BERT
-    return MODERNBERT if fits(MODERNBERT) else MINIBERT
+    Raises:
+        UserError: the folder format has no name for it, or for one of its fields.
+    """
+    kind = next((kind for kind in KINDS.values() if kind.config is type(config)), None)
+    if kind is None:
+        raise UserError(f"a {type(config).__name__} has no name in the folder format: it can't be saved or loaded")
+    nameless = {field.name for field in dataclasses.fields(config)} - set(kind.settings.values()) - kind.fixed
+    if nameless:
+        raise UserError(f"{sorted(nameless)[0]} of a {type(config).__name__} has no name in the folder format")
+    return kind

@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import check_folder, read_json
 from minibert.inference import TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import FEATURES, PRODUCT, SiameseClassifier
+from minibert.modern import make_bert, make_masked_lm
 from minibert.pretrained.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.saving import MODEL_FILES
 from minibert.pretrained.settings import blaming, check_inside, read_config, read_sentence_settings
+from minibert.sbert import FEATURES, PRODUCT, NLIClassifier, SentenceEncoder
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
 
@@ -40,7 +40,7 @@ MOST_UNPACKED = 4 * 2**30
 # a configuration that asks for more than its file holds costs nothing.
 NOWHERE = torch.device("meta")
 
-Network = TypeVar("Network", Bert, MaskedLanguageModel)
+Network = TypeVar("Network", Bert, BertForMaskedLM)
 
 # What is fetched from the Hub: the JSON files, the weights, the vocabulary; never a pickle, never code.
 HUB_FILES = ("*.json", "*.safetensors", "vocab.txt")
@@ -66,23 +66,24 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             with_head = has_mlm_head(tensors, config)
         masked_lm = None
         if with_head:
-            masked_lm, unused = _filled(MaskedLanguageModel, config, tensors, folder)
+            masked_lm, unused = _filled(BertForMaskedLM, config, tensors, folder)
             encoder = masked_lm.bert
         else:
             encoder, unused = _filled(Bert, config, tensors, folder)
         ignored += unused
         tokenizer = _read_tokenizer(folder, config)
         settings = read_sentence_settings(folder, config.max_position_embeddings)
-        projection = _read_projection(folder / settings.dense, config.hidden_size, settings.width)
-        parts = _read_classifier(folder, encoder, settings.pooling, projection)
+        with NOWHERE:
+            sentence_encoder = SentenceEncoder(encoder, settings.pooling, settings.width)
+        if sentence_encoder.projection is not None:
+            _fill_linear(sentence_encoder.projection, folder / settings.dense / WEIGHTS, "linear.")
+        parts = _read_classifier(folder, sentence_encoder)
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, ", ".join(ignored))
     parts = {"max_length": settings.max_length, **parts}
     model = TrainedModel(
-        encoder,
+        sentence_encoder,
         tokenizer,
-        pooling=settings.pooling,
-        projection=projection,
         normalize=settings.normalize,
         masked_lm=masked_lm,
         ignored=tuple(ignored),
@@ -111,11 +112,9 @@ def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, 
     return _load(Bert, name, dropout)
 
 
-def load_mlm(
-    name: str | Path, dropout: float | None = None
-) -> tuple[MaskedLanguageModel, WordPieceTokenizer, list[str]]:
+def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:
     """The same of an encoder with its MLM head."""
-    return _load(MaskedLanguageModel, name, dropout)
+    return _load(BertForMaskedLM, name, dropout)
 
 
 def _load(
@@ -134,9 +133,9 @@ def _filled(
 ) -> tuple[Network, list[str]]:
     """A network with a folder's weights, and the names of those that it has no place for."""
     with blaming(folder), NOWHERE:
-        names = mlm_names(config) if kind is MaskedLanguageModel else encoder_names(config)
+        names = mlm_names(config) if kind is BertForMaskedLM else encoder_names(config)
         check_complete(tensors, names)  # first, for to make a thousand layers takes seconds, if no memory
-        network = kind(config)
+        network = cast("Network", make_masked_lm(config) if kind is BertForMaskedLM else make_bert(config))
         return network, import_weights(network, tensors, names)
 
 
@@ -227,23 +226,13 @@ def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
     return tokenizer
 
 
-def _read_projection(folder: Path, hidden_size: int, width: int) -> nn.Linear | None:
-    """What token vectors go through before pooling; None, if it is of no width."""
-    if not width:
-        return None
-    with NOWHERE:
-        projection = nn.Linear(hidden_size, width)
-    _fill_linear(projection, folder / WEIGHTS, "linear.")
-    return projection
-
-
 def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
-    names: Names = {"weight": (prefix + "weight",), "bias": (prefix + "bias",)}
+    names: Names = {prefix + "weight": ("weight",), prefix + "bias": ("bias",)}
     with blaming(path):
         import_weights(layer, _read_tensors(path), names)
 
 
-def _read_classifier(folder: Path, encoder: Bert, pooling: str, projection: nn.Linear | None) -> dict[str, Any]:
+def _read_classifier(folder: Path, encoder: SentenceEncoder) -> dict[str, Any]:
     """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
     file = folder / CLASSIFIER
     if not file.exists():
@@ -254,14 +243,12 @@ def _read_classifier(folder: Path, encoder: Bert, pooling: str, projection: nn.L
         if settings.get(name) not in fine:
             raise UserError(f"{file} has the {name} {settings.get(name)}, not {' or '.join(map(str, fine))}")
     length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
-    positions = encoder.config.max_position_embeddings
+    positions = encoder.bert.config.max_position_embeddings
     if type(length) is not int or not 3 <= length <= positions:
         raise UserError(f"{file} has the max_length {length!r}, not a number from 3 to {positions}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
-    width = 0 if projection is None else projection.out_features
     with NOWHERE:
-        network = SiameseClassifier(encoder, dropout, pooling, PRODUCT in settings["features"], width)
-    network.projection = projection
+        network = NLIClassifier(encoder, dropout, PRODUCT in settings["features"])
     _fill_linear(network.classifier, folder / "classifier.safetensors")
     return {"classifier": network, "max_length": length, "hypothesis_only": control}

@@ -7,18 +7,48 @@ Source: the layouts of `transformers.BertForPreTraining`, which in turn keeps th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.model.encoder import Bert
-from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, kind_of
+from minibert.pretrained.kinds import BERT, MODERNBERT, kind_of
 
-# One of our weights is one of theirs, or three of BERT's: three lie in ours on top of one another.
+# Each of their weights is one of ours, or several that lie in theirs on top of one another.
 Names = dict[str, tuple[str, ...]]
+
+# The modules of each kind: theirs, and ours. N is the number of a block.
+ENCODERS: Mapping[str, Mapping[str, str]] = {
+    BERT.model_type: {
+        "embeddings.LayerNorm": "embeddings.norm",
+        "encoder.layer.N.attention.self.query": "layers.N.attention.query",
+        "encoder.layer.N.attention.self.key": "layers.N.attention.key",
+        "encoder.layer.N.attention.self.value": "layers.N.attention.value",
+        "encoder.layer.N.attention.output.dense": "layers.N.attention.output",
+        "encoder.layer.N.attention.output.LayerNorm": "layers.N.attention_norm",
+        "encoder.layer.N.intermediate.dense": "layers.N.feed_forward.intermediate",
+        "encoder.layer.N.output.dense": "layers.N.feed_forward.output",
+        "encoder.layer.N.output.LayerNorm": "layers.N.feed_forward_norm",
+    },
+    MODERNBERT.model_type: {
+        "embeddings.norm": "embeddings.norm",
+        "layers.N.attn.Wqkv": "layers.N.attention.query layers.N.attention.key layers.N.attention.value",
+        "layers.N.attn.Wo": "layers.N.attention.output",
+        "layers.N.attn_norm": "layers.N.attention_norm",
+        "layers.N.mlp.Wi": "layers.N.feed_forward.intermediate",
+        "layers.N.mlp.Wo": "layers.N.feed_forward.output",
+        "layers.N.mlp_norm": "layers.N.feed_forward_norm",
+        "final_norm": "final_norm",
+    },
+}
+TABLES: Mapping[str, Mapping[str, str]] = {
+    BERT.model_type: {
+        f"embeddings.{name}_embeddings.weight": f"embeddings.{name}_embeddings.weight"
+        for name in ("word", "position", "token_type")
+    },
+    MODERNBERT.model_type: {"embeddings.tok_embeddings.weight": "embeddings.word_embeddings.weight"},
+}
 
 # Weights that a file may hold and no network here has a place for.
 UNUSED = {
@@ -42,7 +72,6 @@ HEADS = {
         "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
     ),
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
-    MINIBERT.model_type: ("head.dense", "head.norm", "head.bias"),
 }  # fmt: skip
 
 # What TensorFlow called the scale and the shift of a norm, and old files still do.
@@ -51,80 +80,44 @@ OLD_SPELLING = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerN
 
 def encoder_names(config: ModelConfig) -> Names:
     """The weights of a `Bert`, without the prefix of its kind, which some files have and some have not."""
-    names_of = {"bert": _bert_names, "modernbert": _modernbert_names, "minibert": _own_names}
-    return names_of[kind_of(config).model_type](config)
+    kind = kind_of(config).model_type
+    modules: dict[str, str] = {}
+    for theirs, ours in ENCODERS[kind].items():
+        if ".N." not in theirs:
+            modules[theirs] = ours
+            continue
+        for layer in range(config.num_hidden_layers):
+            modules[theirs.replace(".N.", f".{layer}.")] = ours.replace(".N.", f".{layer}.")
+    modules.pop("layers.0.attn_norm", None)  # the first block's attention has none
+    tables: Names = {theirs: (ours,) for theirs, ours in TABLES[kind].items()}
+    return tables | _of_modules(modules, config)
 
 
 def head_names(config: ModelConfig) -> Names:
-    """The weights of an `MLMHead`, as parts of a `MaskedLanguageModel`."""
+    """The weights of an `MLMHead`, as parts of a `BertForMaskedLM`."""
     dense, norm, bias = HEADS[kind_of(config).model_type]
-    return {**_modules({"head.dense": (dense,), "head.norm": (norm,)}, config.bias), "head.bias": (bias,)}
+    return {**_of_modules({dense: "head.dense", norm: "head.norm"}, config), bias: ("head.bias",)}
 
 
 def mlm_names(config: ModelConfig) -> Names:
-    """The weights of a `MaskedLanguageModel`: the encoder, which is its `bert`, and the head."""
-    return {f"bert.{ours}": theirs for ours, theirs in encoder_names(config).items()} | head_names(config)
+    """The weights of a `BertForMaskedLM`: the encoder, which is its `bert`, and the head."""
+    encoder: Names = {theirs: tuple(f"bert.{name}" for name in ours) for theirs, ours in encoder_names(config).items()}
+    return encoder | head_names(config)
 
 
-def _bert_names(config: ModelConfig) -> Names:
-    modules: Names = {"embeddings.norm": ("embeddings.LayerNorm",)}
-    for index in range(config.num_hidden_layers):
-        ours, theirs = f"blocks.{index}", f"encoder.layer.{index}"
-        modules |= {
-            f"{ours}.attention.qkv": tuple(f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")),
-            f"{ours}.attention.output": (f"{theirs}.attention.output.dense",),
-            f"{ours}.attention_norm": (f"{theirs}.attention.output.LayerNorm",),
-            f"{ours}.feed_forward.up": (f"{theirs}.intermediate.dense",),
-            f"{ours}.feed_forward.down": (f"{theirs}.output.dense",),
-            f"{ours}.feed_forward_norm": (f"{theirs}.output.LayerNorm",),
-        }
-    return {
-        "embeddings.token.weight": ("embeddings.word_embeddings.weight",),
-        "embeddings.position.weight": ("embeddings.position_embeddings.weight",),
-        "embeddings.segment.weight": ("embeddings.token_type_embeddings.weight",),
-        **_modules(modules, bias=True),
-    }
-
-
-def _modernbert_names(config: ModelConfig) -> Names:
-    modules: Names = {"embeddings.norm": ("embeddings.norm",), "final_norm": ("final_norm",)}
-    for index in range(config.num_hidden_layers):
-        ours, theirs = f"blocks.{index}", f"layers.{index}"
-        modules |= {
-            f"{ours}.attention.qkv": (f"{theirs}.attn.Wqkv",),
-            f"{ours}.attention.output": (f"{theirs}.attn.Wo",),
-            f"{ours}.attention_norm": (f"{theirs}.attn_norm",),
-            f"{ours}.feed_forward.up": (f"{theirs}.mlp.Wi",),
-            f"{ours}.feed_forward.down": (f"{theirs}.mlp.Wo",),
-            f"{ours}.feed_forward_norm": (f"{theirs}.mlp_norm",),
-        }
-    del modules["blocks.0.attention_norm"]  # the first block's attention has none
-    return {"embeddings.token.weight": ("embeddings.tok_embeddings.weight",), **_modules(modules, config.bias)}
-
-
-def _modules(modules: Names, bias: bool) -> Names:
+def _of_modules(modules: Mapping[str, str], config: ModelConfig) -> Names:
     """The names of modules' weights, and of their biases if they have them."""
-    kinds = ("weight", "bias") if bias else ("weight",)
     return {
-        f"{ours}.{kind}": tuple(f"{name}.{kind}" for name in theirs)
-        for ours, theirs in modules.items()
-        for kind in kinds
+        f"{theirs}.{part}": tuple(f"{name}.{part}" for name in ours.split())
+        for theirs, ours in modules.items()
+        for part in ("weight", "bias")
+        if part == "weight" or getattr(config, "bias", True)
     }
-
-
-def _own_names(config: ModelConfig) -> Names:
-    """As they are called here; all blocks but the first have the same ones."""
-    with torch.device("meta"):
-        model = Bert(replace(config, num_hidden_layers=2))
-    others = list(model.blocks[1].state_dict())
-    names = [name for name in model.state_dict() if not name.startswith("blocks.1.")]
-    names += [f"blocks.{layer}.{name}" for layer in range(1, config.num_hidden_layers) for name in others]
-    return {name: (name,) for name in names}
 
 
 def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
     """Whether a file's weights, under whatever spelling, include those of the MLM head, or at least one of them."""
-    return not canonical(tensors).keys().isdisjoint(name for theirs in head_names(config).values() for name in theirs)
+    return not canonical(tensors).keys().isdisjoint(head_names(config))
 
 
 def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
@@ -134,12 +127,12 @@ def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
         KeyError: `names` and the model do not have the very same weights.
     """
     state = model.state_dict()
-    if state.keys() != names.keys():
-        raise KeyError(f"no name for {sorted(state.keys() ^ names.keys())}")
+    named = [name for ours in names.values() for name in ours]
+    if sorted(named) != sorted(state):
+        raise KeyError(f"no name for {sorted(state.keys() ^ set(named))}")
     return {
-        name: part.contiguous().cpu()
-        for ours, theirs in names.items()
-        for name, part in zip(theirs, state[ours].chunk(len(theirs)), strict=True)
+        theirs: torch.cat([state[name] for name in ours]).contiguous().cpu() if len(ours) > 1 else state[ours[0]].cpu()
+        for theirs, ours in names.items()
     }
 
 
@@ -157,14 +150,14 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
     """
     check_complete(tensors, names)
     tensors = canonical(tensors)
-    unused = sorted(tensors.keys() - {name for theirs in names.values() for name in theirs})
+    unused = sorted(tensors.keys() - names.keys())
     _check_needless(unused, tensors)
     state = model.state_dict()
-    for ours, theirs in names.items():
-        rows, *rest = state[ours].shape
-        for name in theirs:
-            _check(name, tensors[name], (rows // len(theirs), *rest))
-        state[ours] = torch.cat([tensors[name].float() for name in theirs])
+    for theirs, ours in names.items():
+        rows, *rest = state[ours[0]].shape
+        _check(theirs, tensors[theirs], (rows * len(ours), *rest))
+        for name, part in zip(ours, tensors[theirs].float().chunk(len(ours)), strict=True):
+            state[name] = part.clone()
     model.load_state_dict(state, assign=True)
     return unused
 
@@ -176,10 +169,9 @@ def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
         UserError: a weight is missing.
     """
     present = canonical(tensors).keys()
-    wanted = [name for theirs in names.values() for name in theirs]
-    missing = [name for name in wanted if name not in present]
+    missing = [name for name in names if name not in present]
     if missing:
-        raise UserError(f"{len(missing)} of {len(wanted)} weights are missing, {missing[0]} the first")
+        raise UserError(f"{len(missing)} of {len(names)} weights are missing, {missing[0]} the first")
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,14 +8,14 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from minibert.bert import BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
 from minibert.pretrained.settings import DENSE, POOLING_FLAGS, config_values
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
@@ -24,14 +24,14 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
-def save_mlm(folder: Path, model: MaskedLanguageModel, tokenizer: WordPieceTokenizer) -> None:
+def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
     """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
     Raises:
         UserError: the folder can't be written; nothing in it has changed then.
     """
-    config = model.config
-    prefix, head = kind_of(config).prefix, {name for theirs in head_names(config).values() for name in theirs}
+    config = model.bert.config
+    prefix, head = kind_of(config).prefix, head_names(config)
     tensors = {
         name if name in head else prefix + name: tensor
         for name, tensor in export_weights(model, mlm_names(config)).items()
@@ -40,7 +40,7 @@ def save_mlm(folder: Path, model: MaskedLanguageModel, tokenizer: WordPieceToken
 
 
 def save_classifier(
-    folder: Path, model: SiameseClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
+    folder: Path, model: NLIClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
 ) -> None:
     """Write what `SentenceTransformer` reads, with the classifier beside it.
 
@@ -53,7 +53,7 @@ def save_classifier(
     Raises:
         UserError: the folder can't be written; nothing in it has changed then.
     """
-    config = model.encoder.config
+    config = model.encoder.bert.config
     settings = {
         "labels": list(LABELS),
         "features": model.features,
@@ -63,32 +63,34 @@ def save_classifier(
     }
 
     def write(staging: Path) -> None:
-        tensors = export_weights(model.encoder, encoder_names(config))
+        tensors = export_weights(model.encoder.bert, encoder_names(config))
         _write_model(staging, tensors, config, tokenizer, with_head=False)
         _save_linear(model.classifier, staging / "classifier.safetensors")
         write_json(staging / "classifier.json", settings)
-        _write_modules(staging, model)
+        _write_modules(staging, model.encoder)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
 
     write_folder(folder, write)
 
 
-def _write_modules(folder: Path, model: SiameseClassifier) -> None:
+def _write_modules(folder: Path, encoder: SentenceEncoder) -> None:
     """The steps from a text to its vector, in the words of sentence-transformers."""
-    kinds = ["Transformer", "Pooling"] if model.projection is None else ["Transformer", "Dense", "Pooling"]
+    kinds = ["Transformer", "Pooling"] if encoder.projection is None else ["Transformer", "Dense", "Pooling"]
     paths = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds) if index)]
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
     ]
     write_json(folder / "modules.json", modules)
-    width = model.encoder.config.hidden_size
-    if model.projection is not None:
-        dense = {"in_features": width, "out_features": model.projection.out_features, **DENSE}
+    if encoder.projection is not None:
+        dense = {
+            "in_features": encoder.bert.config.hidden_size,
+            "out_features": encoder.projection.out_features,
+            **DENSE,
+        }
         write_json(folder / paths[1] / "config.json", dense)
-        _save_linear(model.projection, folder / paths[1] / "model.safetensors", "linear.")
-        width = model.projection.out_features
-    pooling = {"word_embedding_dimension": width, POOLING_FLAGS[model.pooling]: True}
+        _save_linear(encoder.projection, folder / paths[1] / "model.safetensors", "linear.")
+    pooling = {"word_embedding_dimension": encoder.size, POOLING_FLAGS[encoder.pooling]: True}
     write_json(folder / paths[-1] / "config.json", pooling)
 
 

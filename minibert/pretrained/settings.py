@@ -11,8 +11,8 @@ from typing import Any
 from minibert.config import MOST_WIDTH, ModelConfig
 from minibert.errors import UserError
 from minibert.files import read_json
-from minibert.model.pooling import POOLINGS
 from minibert.pretrained.kinds import KINDS, Kind, kind_of
+from minibert.sbert import POOLINGS
 
 # What all versions of sentence-transformers call a pooling.
 POOLING_FLAGS = {mode: f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}" for mode in POOLINGS}
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     _check_types(file, {name: values[name] for name in kind.settings if name in values}, kind)
     defaults = {kind.settings[name]: value for name, value in kind.defaults.items()}
     with blaming(file):
-        config = ModelConfig(**{**kind.parts, **defaults, **asked})
+        config = kind.config(**{**defaults, **asked})
     known = {*kind.settings, *kind.same, *kind.only, *kind.only_if_present, *kind.harmless}
     return config, sorted(values.keys() - known - {"model_type", "architectures"})
 
@@ -73,7 +73,7 @@ def _kind(file: Path, values: Mapping[str, Any]) -> Kind:
 
 
 def _check_types(file: Path, values: Mapping[str, Any], kind: Kind) -> None:
-    types = {field.name: type(field.default) for field in dataclasses.fields(ModelConfig)}
+    types = {field.name: type(field.default) for field in dataclasses.fields(kind.config)}
     for name, value in values.items():
         wanted = types[kind.settings[name]]
         if type(value) is not wanted and not (wanted is float and type(value) is int):

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minibert import fast
+from minibert.bert import BertForMaskedLM
 from minibert.card import write_card
 from minibert.config import IGNORED, MLMOptions, ModelConfig
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
-from minibert.data.masking import mask_tokens
 from minibert.data.sources import Articles, load_articles
 from minibert.data.store import stored_articles
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -26,8 +27,9 @@ from minibert.data.tokens import Blocks, TokenStore
 from minibert.device import compile_blocks, describe, keep_freed_memory
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
-from minibert.model.encoder import look_at_neighbours
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.losses import summed_loss
+from minibert.masking import mask_tokens
+from minibert.modern import make_masked_lm, point_at_neighbours
 from minibert.pretrained import load_mlm, save_mlm
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
@@ -53,7 +55,7 @@ class MLMTask:
 
     def __init__(
         self,
-        model: MaskedLanguageModel,
+        model: BertForMaskedLM,
         train: TokenStore,
         held_out: TokenStore,
         tokenizer: WordPieceTokenizer,
@@ -80,7 +82,11 @@ class MLMTask:
             raise ValueError("the batch does not say which positions are to be predicted")
         # Without a mask, CUDA's flash kernel can be used; with one it can't, and another does the work.
         mask = batch.attention_mask if batch.padded else None
-        loss, correct = self.model.loss(batch.input_ids, mask, batch.positions, batch.labels)
+        if self.options.textbook:
+            logits = self.model(batch.input_ids, mask).flatten(0, 1)[batch.positions]  # (M, V)
+            loss, correct = summed_loss(logits, batch.labels)
+        else:
+            loss, correct = fast.mlm_loss(self.model, batch.input_ids, mask, batch.positions, batch.labels)
         return loss, {"accuracy": correct}
 
     def validate(self) -> dict[str, float]:
@@ -165,9 +171,9 @@ def pretrain(asked: MLMOptions) -> None:
 
             model = make_model(options, tokenizer).to(device)
             if options.compile:
-                compile_blocks(model.bert.blocks, device)
+                compile_blocks(device)
             parameters = sum(parameter.numel() for parameter in model.parameters())
-            heading("model", f"{_shape(model.config)}: {parameters / 1e6:.1f} M parameters")
+            heading("model", f"{_shape(model.bert.config)}: {parameters / 1e6:.1f} M parameters")
 
             task = MLMTask(model, train, held_out, tokenizer, options)
             if not task.steps_per_epoch:
@@ -205,22 +211,22 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
         bias = task.model.head.bias
         bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
     if options.neighbour_heads:
-        look_at_neighbours(task.model.bert)
+        point_at_neighbours(task.model.bert)
 
 
-def make_model(options: MLMOptions, tokenizer: WordPieceTokenizer) -> MaskedLanguageModel:
+def make_model(options: MLMOptions, tokenizer: WordPieceTokenizer) -> BertForMaskedLM:
     """A new model, or the one in `--start-from`, whose shape is its own.
 
     Raises:
         UserError: there is no such model, or it reads fewer tokens than `--max-length`.
     """
     if not options.start_from:
-        return MaskedLanguageModel(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
+        return make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     model, _, unused = load_mlm(options.start_from, options.dropout)
-    if options.max_length > model.config.max_position_embeddings:
+    if options.max_length > model.bert.config.max_position_embeddings:
         raise UserError(
             f"--max-length {options.max_length}: the model in {options.start_from} has"
-            f" {model.config.max_position_embeddings} positions"
+            f" {model.bert.config.max_position_embeddings} positions"
         )
     heading("start", options.start_from + (f"; not used of it: {', '.join(unused)}" if unused else ""))
     return model

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minibert import fast
 from minibert.card import write_card
 from minibert.config import LABELS, NLIOptions
 from minibert.data.batching import (
@@ -25,7 +27,6 @@ from minibert.data.batching import (
     epoch_batches,
     pad,
 )
-from minibert.data.masking import hide_tokens
 from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenStore, tokenise
@@ -33,10 +34,10 @@ from minibert.device import compile_blocks, describe
 from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
-from minibert.model.contrast import contrastive_loss
-from minibert.model.mixup import mix
-from minibert.model.siamese import SiameseClassifier, pair_features
+from minibert.losses import contrastive_loss, mix, summed_loss
+from minibert.masking import hide_tokens
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
+from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.training.distributed import gather, rank, ranks, together, world_size
 from minibert.training.progress import heading
 from minibert.training.run import examples_per_step, open_run, run_training, total_steps
@@ -58,7 +59,7 @@ class NLITask:
 
     def __init__(
         self,
-        model: SiameseClassifier,
+        model: NLIClassifier,
         tokenizer: WordPieceTokenizer,
         train: Pairs,
         validation: Pairs,
@@ -93,18 +94,29 @@ class NLITask:
         the same part of a batch: with `--accumulate`, or on several ranks, they are fewer.
         """
         options = self.options
-        u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
-        features = pair_features(u, v, self.model.product)
-        loss, correct = _sums(self.model.score(features), batch.labels)
+        u, v, features, logits = self.forward(batch)
+        loss, correct = summed_loss(logits, batch.labels)
         extras = {"accuracy": correct}
         if options.mixup or options.contrast:
             extras["cross_entropy"] = loss  # by itself it can be compared with validation's
         if options.mixup:
             mixtures, targets = mix(features, batch.labels, len(LABELS), options.mixup)
-            loss = (loss + F.cross_entropy(self.model.score(mixtures), targets, reduction="sum")) / 2
+            loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
         if options.contrast:
             loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
         return loss, extras
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, 3)."""
+        encoder = self.model.encoder
+        encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
+        u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
+        features = pair_features(u, v, self.model.product)
+        return u, v, features, self.logits(features)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features, of pairs or mixtures of them, to logits."""
+        return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
 
     def validate(self) -> dict[str, float]:
         """Figures over the validation pairs, whose batches ranks share.
@@ -116,9 +128,8 @@ class NLITask:
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
         for batch in self._validation_batches(rank(), world_size()):
-            u, v = self.model.embed(batch.input_ids, batch.attention_mask).chunk(2)  # (B, D) each
-            logits = self.model.classify(u, v)  # (B, 3)
-            its_loss, its_correct = _sums(logits, batch.labels)
+            _, v, _, logits = self.forward(batch)
+            its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
@@ -189,11 +200,6 @@ def _lengths(sides: tuple[TokenStore, TokenStore]) -> np.ndarray:
     return np.maximum(*(side.lengths for side in sides))
 
 
-def _sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over the pairs, and how many are classified right: (B, 3) logits and (B,) labels."""
-    return F.cross_entropy(logits, labels, reduction="sum"), (logits.detach().argmax(dim=-1) == labels).sum()
-
-
 @ranks()
 def finetune(asked: NLIOptions) -> None:
     """All of train_nli.py: read, tokenise, train, save.
@@ -207,7 +213,7 @@ def finetune(asked: NLIOptions) -> None:
             model, tokenizer = make_classifier(options)
             model.to(device)
             if options.compile:
-                compile_blocks(model.encoder.blocks, device)
+                compile_blocks(device)
             train = load_pairs(options.data, "train", max_pairs=options.max_train, seed=options.seed)
             validation = load_pairs(options.data, "validation", max_pairs=options.max_validation, seed=options.seed)
             heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {options.data}")
@@ -234,7 +240,7 @@ def finetune(asked: NLIOptions) -> None:
         run_training(model, task, options, start, save)
 
 
-def make_classifier(options: NLIOptions) -> tuple[SiameseClassifier, WordPieceTokenizer]:
+def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:
     """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer.
 
     Raises:
@@ -247,5 +253,5 @@ def make_classifier(options: NLIOptions) -> tuple[SiameseClassifier, WordPieceTo
             f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
         )
     heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
-    model = SiameseClassifier(encoder, options.dropout, options.pooling, options.product, options.projection)
-    return model, tokenizer
+    sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
+    return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer

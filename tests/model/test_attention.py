@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from minibert.bert import SelfAttention, attend
 from minibert.config import ModelConfig
-from minibert.model.attention import SelfAttention, attend
 
 
 def by_hand(

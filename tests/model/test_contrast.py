@@ -6,7 +6,7 @@ import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from minibert.model.contrast import TEMPERATURE, contrastive_loss
+from minibert.losses import TEMPERATURE, contrastive_loss
 
 
 def test_the_formula_written_out() -> None:

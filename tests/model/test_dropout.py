@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from minibert.model.dropout import Dropout, dropout
+from minibert.fast import Dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])

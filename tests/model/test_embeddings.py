@@ -1,29 +1,27 @@
 """Proves that the embeddings are the normalised sum of three table rows, and that positions end with their table."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
+from minibert.bert import Bert, Embeddings
 from minibert.config import ModelConfig
-from minibert.model.embeddings import Embeddings
-from minibert.model.encoder import Bert
+from minibert.modern import WordEmbeddings
 
 
 def test_is_the_normalised_sum_of_three_rows(config: ModelConfig) -> None:
     embeddings = Embeddings(config).eval()
     torch.nn.init.normal_(embeddings.norm.weight)
     torch.nn.init.normal_(embeddings.norm.bias)
-    assert embeddings.position is not None
-    assert embeddings.segment is not None
+    assert embeddings.position_embeddings is not None
+    assert embeddings.token_type_embeddings is not None
     ids, segments = [[7, 3, 9], [1, 60, 1]], [[0, 1, 1], [1, 0, 0]]
     out = embeddings(torch.tensor(ids), torch.tensor(segments))
     for row in range(2):
         for place in range(3):
             vector = (
-                embeddings.token.weight[ids[row][place]]
-                + embeddings.position.weight[place]
-                + embeddings.segment.weight[segments[row][place]]
+                embeddings.word_embeddings.weight[ids[row][place]]
+                + embeddings.position_embeddings.weight[place]
+                + embeddings.token_type_embeddings.weight[segments[row][place]]
             )
             centred = vector - vector.mean()
             normed = centred / (centred.square().mean() + config.layer_norm_eps).sqrt()
@@ -54,7 +52,7 @@ def test_dropout_acts_in_training_only(config: ModelConfig) -> None:
 
 
 def test_the_padding_row_starts_at_zero_and_gets_no_gradient_from_the_lookup(config: ModelConfig) -> None:
-    table = Bert(config).embeddings.token
+    table = Bert(config).embeddings.word_embeddings
     assert (table.weight[0] == 0).all()
     table(torch.tensor([[0, 5]])).sum().backward()
     assert table.weight.grad is not None
@@ -63,10 +61,10 @@ def test_the_padding_row_starts_at_zero_and_gets_no_gradient_from_the_lookup(con
 
 
 def test_without_tables_of_positions_and_segments_it_is_the_tokens_row(config: ModelConfig) -> None:
-    embeddings = Embeddings(replace(config, rotary=True, type_vocab_size=0)).eval()
-    assert [name for name, _ in embeddings.named_parameters()] == ["token.weight", "norm.weight", "norm.bias"]
+    embeddings = WordEmbeddings(config).eval()
+    assert [name for name, _ in embeddings.named_parameters()] == ["word_embeddings.weight", "norm.weight", "norm.bias"]
     ids = torch.randint(config.vocab_size, (2, 19))
-    rows = embeddings.token.weight[ids]
+    rows = embeddings.word_embeddings.weight[ids]
     torch.testing.assert_close(embeddings(ids), torch.nn.functional.layer_norm(rows, (24,), eps=config.layer_norm_eps))
     with pytest.raises(ValueError, match="20 tokens, but the model has 19 positions"):
         embeddings(torch.ones(1, 20, dtype=torch.long))

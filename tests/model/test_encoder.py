@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from minibert.bert import Bert, EncoderBlock, FeedForward, GatedFeedForward, PreNormBlock, point_at_neighbours
 from minibert.config import MODERN, ModelConfig
-from minibert.model.encoder import Bert, EncoderBlock, FeedForward, GatedFeedForward, PreNormBlock, look_at_neighbours
 
 
 def test_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
     layer = FeedForward(config)
     x = torch.randn(3, 24)
-    inner = x @ layer.up.weight.T + layer.up.bias
+    inner = x @ layer.intermediate.weight.T + layer.intermediate.bias
     gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))  # exact, not the tanh approximation
-    torch.testing.assert_close(layer(x), gelu @ layer.down.weight.T + layer.down.bias)
+    torch.testing.assert_close(layer(x), gelu @ layer.output.weight.T + layer.output.bias)
 
 
 def test_gated_feed_forward_is_the_formula_written_out(config: ModelConfig) -> None:
@@ -25,9 +25,9 @@ def test_gated_feed_forward_is_the_formula_written_out(config: ModelConfig) -> N
     layer = GatedFeedForward(replace(config, bias=False))
     assert sorted(dict(layer.named_parameters())) == ["down.weight", "up.weight"]
     x = torch.randn(3, 24)
-    inner, gate = x @ layer.up.weight[:40].T, x @ layer.up.weight[40:].T
+    inner, gate = x @ layer.intermediate.weight[:40].T, x @ layer.intermediate.weight[40:].T
     gelu = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-    torch.testing.assert_close(layer(x), (gelu * gate) @ layer.down.weight.T)
+    torch.testing.assert_close(layer(x), (gelu * gate) @ layer.output.weight.T)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
@@ -47,8 +47,8 @@ def test_block_is_torchs_encoder_layer(config: ModelConfig, norm_first: bool, bi
         "attention.qkv.bias": "self_attn.in_proj_bias",
         "attention.output": "self_attn.out_proj",
         "attention_norm": "norm1",
-        "feed_forward.up": "linear1",
-        "feed_forward.down": "linear2",
+        "feed_forward.intermediate": "linear1",
+        "feed_forward.output": "linear2",
         "feed_forward_norm": "norm2",
     }
     state = {}
@@ -65,7 +65,7 @@ def test_block_is_torchs_encoder_layer(config: ModelConfig, norm_first: bool, bi
 def test_the_first_pre_norm_block_has_no_norm_before_its_attention(config: ModelConfig) -> None:
     """Worked out by hand: x + A(x), then + F(norm(x + A(x))); and the last thing of all is one more norm."""
     model = Bert(replace(config, norm_first=True, num_hidden_layers=1)).eval()
-    (block,) = model.blocks
+    (block,) = model.layers
     assert isinstance(block, PreNormBlock)
     ids = torch.randint(5, 61, (2, 7))
     hidden = model.embeddings(ids)
@@ -109,11 +109,11 @@ def test_starts_as_bert_does(std: float) -> None:
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
         else:
-            values = parameter[1:] if name == "embeddings.token.weight" else parameter
+            values = parameter[1:] if name == "embeddings.word_embeddings.weight" else parameter
             count = values.numel()
             assert abs(values.mean().item()) < 5 * std / math.sqrt(count), name
             assert values.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * count)), name
-    assert (model.embeddings.token.weight[0] == 0).all()
+    assert (model.embeddings.word_embeddings.weight[0] == 0).all()
 
 
 def test_every_field_of_the_configuration_reaches_its_layer() -> None:
@@ -123,19 +123,19 @@ def test_every_field_of_the_configuration_reaches_its_layer() -> None:
         layer_norm_eps=1e-3, pad_token_id=7,
     )  # fmt: skip
     model = Bert(config)
-    assert len(model.blocks) == 3
-    assert model.embeddings.position is not None
-    assert model.embeddings.segment is not None
-    assert model.embeddings.token.weight.shape == (50, 12)
-    assert model.embeddings.token.padding_idx == 7
-    assert model.embeddings.position.weight.shape == (9, 12)
-    assert model.embeddings.segment.weight.shape == (4, 12)
+    assert len(model.layers) == 3
+    assert model.embeddings.position_embeddings is not None
+    assert model.embeddings.token_type_embeddings is not None
+    assert model.embeddings.word_embeddings.weight.shape == (50, 12)
+    assert model.embeddings.word_embeddings.padding_idx == 7
+    assert model.embeddings.position_embeddings.weight.shape == (9, 12)
+    assert model.embeddings.token_type_embeddings.weight.shape == (4, 12)
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.2}
     assert {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)} == {1e-3}
-    for block in model.blocks:
+    for block in model.layers:
         assert isinstance(block, EncoderBlock)
         assert (block.attention.num_heads, block.attention.head_size, block.attention.dropout) == (2, 6, 0.3)
-        assert block.feed_forward.up.weight.shape == (20, 12)
+        assert block.feed_forward.intermediate.weight.shape == (20, 12)
 
 
 def test_the_notebooks_model_has_the_notebooks_number_of_parameters() -> None:
@@ -150,7 +150,7 @@ def test_every_exchanged_part_reaches_its_layer(config: ModelConfig) -> None:
     model = Bert(replace(config, **MODERN, global_attn_every_n_layers=2, local_attention=6))
     assert not any("bias" in name or "position" in name or "segment" in name for name in model.state_dict())
     assert isinstance(model.final_norm, nn.LayerNorm)
-    for block, window in zip(model.blocks, (None, 3), strict=True):
+    for block, window in zip(model.layers, (None, 3), strict=True):
         assert isinstance(block, PreNormBlock)
         assert isinstance(block.feed_forward, GatedFeedForward)
         assert (block.attention.rotary, block.attention.window) == (True, window)
@@ -176,7 +176,7 @@ def test_heads_start_at_neighbours_if_asked() -> None:
     config = ModelConfig(**MODERN | {"bias": True}, vocab_size=500, hidden_dropout_prob=0.0)
     model = Bert(config).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    look_at_neighbours(model)
+    point_at_neighbours(model)
     changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert changed == [f"blocks.{layer}.attention.qkv.bias" for layer in range(4)]
     assert not model.state_dict()["blocks.0.attention.qkv.bias"][512:].any()  # values have none
@@ -186,6 +186,6 @@ def test_heads_start_at_neighbours_if_asked() -> None:
         assert (at > 0.2).all(), head  # of 40 places
         assert at.min() > maps[:, head].diagonal(-distance, dim1=1, dim2=2).max()
     with pytest.raises(ValueError, match="only with rotary positions"):
-        look_at_neighbours(Bert(ModelConfig(vocab_size=9)))
+        point_at_neighbours(Bert(ModelConfig(vocab_size=9)))
     with pytest.raises(ValueError, match="only by biases"):
-        look_at_neighbours(Bert(ModelConfig(**MODERN, vocab_size=9)))
+        point_at_neighbours(Bert(ModelConfig(**MODERN, vocab_size=9)))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.model.mixup import mix
+from minibert.losses import mix
 
 
 def test_each_example_has_its_share_in_features_and_target_alike() -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from minibert.bert import Bert
 from minibert.config import ModelConfig
-from minibert.model.encoder import Bert
-from minibert.model.packing import Packing
+from minibert.fast import Packing
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 1, 0]]).bool()  # a hole in the last row
 
@@ -43,7 +43,7 @@ def test_the_encoder_gives_what_it_gives_in_a_rectangle(config: ModelConfig, mas
     ids = torch.randint(5, 61, mask.shape)
     packed = model(ids, mask)
     hidden = model.embeddings(ids)
-    for block in model.blocks:
+    for block in model.layers:
         hidden = block(hidden, mask)
     torch.testing.assert_close(packed[mask], hidden[mask])
     assert (packed[~mask] == 0).all()
@@ -86,7 +86,7 @@ def test_wanted_positions_are_those_of_all_positions(config: ModelConfig, mask: 
 def test_the_last_block_computes_wanted_positions_only(config: ModelConfig) -> None:
     model = Bert(config).eval()
     sizes: list[int] = []
-    model.blocks[-1].get_submodule("feed_forward").register_forward_hook(
+    model.layers[-1].get_submodule("feed_forward").register_forward_hook(
         lambda _, __, out: sizes.append(out.numel() // 24)
     )
     model(torch.randint(5, 61, (4, 4)), MASK, positions=torch.tensor([0, 5, 8]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minibert.model.pooling import POOLINGS, first_token, masked_max, masked_mean
+from minibert.sbert import POOLINGS, cls_pooling, max_pooling, mean_pooling
 
 HIDDEN = torch.tensor([[[1.0, -2.0], [3.0, -6.0], [100.0, 100.0]], [[5.0, -5.0], [7.0, -9.0], [0.0, -1.0]]])
 MASK = torch.tensor([[True, True, False], [True, True, True]])
@@ -15,9 +15,9 @@ MASK = torch.tensor([[True, True, False], [True, True, True]])
 @pytest.mark.parametrize(
     ("pooling", "expected"),
     [
-        (masked_mean, [[2.0, -4.0], [4.0, -5.0]]),
-        (masked_max, [[3.0, -2.0], [7.0, -1.0]]),
-        (first_token, [[1.0, -2.0], [5.0, -5.0]]),
+        (mean_pooling, [[2.0, -4.0], [4.0, -5.0]]),
+        (max_pooling, [[3.0, -2.0], [7.0, -1.0]]),
+        (cls_pooling, [[1.0, -2.0], [5.0, -5.0]]),
     ],
 )
 def test_by_hand(pooling: Callable[[Tensor, Tensor], Tensor], expected: list[list[float]]) -> None:

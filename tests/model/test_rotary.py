@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-from minibert.model.rotary import pointing, rotate
+from minibert.modern import pointing, rotate
 
 
 def test_each_pair_is_a_complex_number_that_is_turned() -> None:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from minibert.model import vocabulary_loss as module
 from torch import Tensor
 
-from minibert.model import vocabulary_loss as module
-from minibert.model.vocabulary_loss import COLUMNS, vocabulary_loss
+from minibert.fast import COLUMNS, vocabulary_loss
 
 SIZES = [1, 5, COLUMNS - 1, COLUMNS, COLUMNS + 1, 3 * COLUMNS + 17]
 

@@ -14,22 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertTokenizerFast, get_linear_schedule_with_warmup
+from transformers import BertTokenizerFast, get_linear_schedule_with_warmup
 
 from benchmarks.notebook import Siamese, mlm_step, nli_step
+from minibert.bert import Bert, SelfAttention
 from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
 from minibert.data.batching import Batch, epoch_batches
 from minibert.data.sources import load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
-from minibert.model.attention import SelfAttention
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.pretrained.loading import load_encoder
 from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
 from minibert.training.run import run_training
@@ -71,12 +71,12 @@ def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, t
     options = MLMOptions(
         output=str(tmp_path / "run"), dropout=0, max_steps=STEPS, batch_size=BATCH, log_every=1, save_every=0
     )
-    model = MaskedLanguageModel(NOTEBOOK)
+    model = make_masked_lm(NOTEBOOK)
     save_mlm(tmp_path / "start", model, vocabulary)
     store = tokenise(ARTICLES, vocabulary, options.max_length)
     task = MLMTask(model, store, tokenise(ARTICLES[:2], vocabulary, options.max_length), vocabulary, options)
 
-    reference = BertForMaskedLM.from_pretrained(tmp_path / "start").train()
+    reference = transformers.BertForMaskedLM.from_pretrained(tmp_path / "start").train()
     optimizer = torch.optim.AdamW(reference.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     warmup = int(STEPS * options.warmup_ratio)
     scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=STEPS)
@@ -96,7 +96,7 @@ def bare(reference: nn.Module) -> dict[str, Tensor]:
     return {name.removeprefix("bert."): tensor for name, tensor in reference.state_dict().items()}
 
 
-def compare_siamese(what: str, model: SiameseClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
+def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
     options = NLIOptions(
         output=str(folder / "run"), dropout=0, max_steps=STEPS, batch_size=BATCH, log_every=1, save_every=0
     )
@@ -131,13 +131,13 @@ def compare_siamese(what: str, model: SiameseClassifier, vocabulary: WordPieceTo
     differences = np.abs(np.subtract(losses(folder / "run"), expected))
     assert len(differences) == STEPS
     near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)
-    ours = export_weights(model.encoder, encoder_names(model.encoder.config))
+    ours = export_weights(model.encoder.bert, encoder_names(model.encoder.bert.config))
     compare_weights(what, ours, reference.encoder.state_dict(), 1e-5)
     compare_weights(f"{what}, classifier", model.classifier.state_dict(), reference.fc.state_dict(), 1e-5)
 
 
 def test_50_steps_of_the_notebooks_siamese_training(vocabulary: WordPieceTokenizer, tmp_path: Path) -> None:
-    compare_siamese("Siamese training", SiameseClassifier(Bert(NOTEBOOK), dropout=0), vocabulary, tmp_path)
+    compare_siamese("Siamese training", NLIClassifier(SentenceEncoder(Bert(NOTEBOOK)), dropout=0), vocabulary, tmp_path)
 
 
 def test_50_steps_of_siamese_training_from_released_weights(
@@ -148,5 +148,7 @@ def test_50_steps_of_siamese_training_from_released_weights(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(module, SelfAttention):
-            module.dropout = 0.0
-    compare_siamese("Siamese training of MiniLM", SiameseClassifier(encoder, dropout=0), vocabulary, tmp_path)
+            module.dropout_p = 0.0
+    compare_siamese(
+        "Siamese training of MiniLM", NLIClassifier(SentenceEncoder(encoder), dropout=0), vocabulary, tmp_path
+    )

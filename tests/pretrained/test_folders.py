@@ -9,27 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertForMaskedLM, BertModel
+from transformers import AutoTokenizer, BertModel
 
 import minibert
+from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
 from minibert.inference import TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.pretrained import from_pretrained, load_encoder, save_classifier, save_mlm, zip_classifier
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.conftest import TEXTS
 
 
 @pytest.fixture
-def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[MaskedLanguageModel, Path]:
-    model = MaskedLanguageModel(config).eval()
+def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[BertForMaskedLM, Path]:
+    model = make_masked_lm(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     save_mlm(tmp_path / "mlm", model, tokenizer)
@@ -38,14 +39,14 @@ def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> t
 
 @pytest.fixture
 def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[TrainedModel, Path]:
-    network = SiameseClassifier(Bert(config), dropout=0.3)
+    network = NLIClassifier(SentenceEncoder(Bert(config)), dropout=0.3)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     save_classifier(tmp_path / "nli", network, tokenizer, 10, hypothesis_only=False)
     return TrainedModel(network.encoder, tokenizer, 10, classifier=network), tmp_path / "nli"
 
 
-def load_mlm(folder: Path) -> tuple[MaskedLanguageModel, WordPieceTokenizer]:
+def load_mlm(folder: Path) -> tuple[BertForMaskedLM, WordPieceTokenizer]:
     model = from_pretrained(folder)
     assert model.masked_lm is not None
     assert model.encoder is model.masked_lm.bert
@@ -59,21 +60,21 @@ def edit(file: Path, **changes: Any) -> None:
     (file.parent / CHECKSUMS).unlink(missing_ok=True)  # what is refused here is to be refused without them, too
 
 
-def test_a_masked_language_model_comes_back(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+def test_a_masked_language_model_comes_back(mlm: tuple[BertForMaskedLM, Path]) -> None:
     model, folder = mlm
     loaded, tokenizer = load_mlm(folder)
     ids, mask = pad(tokenizer.encode(TEXTS, 19), 0)
     torch.testing.assert_close(loaded.eval()(ids, mask), model(ids, mask), rtol=0, atol=0)
-    assert loaded.config == model.config
+    assert loaded.bert.config == model.bert.config
     encoder, _, unused = load_encoder(folder)
     assert len(unused) == 5
     assert all(name.startswith("cls.predictions.") for name in unused)
     torch.testing.assert_close(encoder.eval()(ids, mask), model.bert(ids, mask), rtol=0, atol=0)
 
 
-def test_transformers_reads_it_with_nothing_missing_or_unexpected(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+def test_transformers_reads_it_with_nothing_missing_or_unexpected(mlm: tuple[BertForMaskedLM, Path]) -> None:
     model, folder = mlm
-    reference, report = BertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    reference, report = transformers.BertForMaskedLM.from_pretrained(folder, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     batch = AutoTokenizer.from_pretrained(folder)(
         TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=19
@@ -83,9 +84,9 @@ def test_transformers_reads_it_with_nothing_missing_or_unexpected(mlm: tuple[Mas
     torch.testing.assert_close(model(batch["input_ids"], mask)[mask], expected[mask], rtol=1e-5, atol=1e-5)
 
 
-def test_what_transformers_writes_is_read(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+def test_what_transformers_writes_is_read(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
     model, folder = mlm
-    BertForMaskedLM.from_pretrained(folder).save_pretrained(tmp_path / "theirs")
+    transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(tmp_path / "theirs")
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "theirs")
     loaded, tokenizer = load_mlm(tmp_path / "theirs")
     ids, mask = pad(tokenizer.encode(TEXTS, 19), 0)
@@ -98,7 +99,7 @@ def test_what_transformers_writes_is_read(mlm: tuple[MaskedLanguageModel, Path],
     assert bare.masked_lm is None
 
 
-def test_old_spelling_of_the_norms_is_read(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+def test_old_spelling_of_the_norms_is_read(mlm: tuple[BertForMaskedLM, Path]) -> None:
     model, folder = mlm
     tensors = load_file(folder / "model.safetensors")
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
@@ -114,13 +115,13 @@ def test_old_spelling_of_the_norms_is_read(mlm: tuple[MaskedLanguageModel, Path]
         assert torch.equal(ours, theirs), name
 
 
-def test_tied_weights_are_saved_once_and_stay_tied(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+def test_tied_weights_are_saved_once_and_stay_tied(mlm: tuple[BertForMaskedLM, Path]) -> None:
     _, folder = mlm
     assert not [name for name in load_file(folder / "model.safetensors") if "decoder" in name]
     loaded, _ = load_mlm(folder)
     before = loaded.eval()(torch.tensor([[5]]))[0, 0, 50].item()
     with torch.no_grad():
-        loaded.bert.embeddings.token.weight[50] += 1
+        loaded.bert.embeddings.word_embeddings.weight[50] += 1
     assert loaded(torch.tensor([[5]]))[0, 0, 50].item() != before
 
 
@@ -142,14 +143,14 @@ def test_a_classifier_comes_back_from_folder_copy_and_zip(
         np.testing.assert_array_equal(again.embeddings, expected.embeddings)
         assert loaded.classifier is not None
         assert (loaded.max_length, loaded.hypothesis_only, loaded.classifier.dropout.p) == (10, False, 0.3)
-        assert loaded.encoder is loaded.classifier.encoder
+        assert loaded.sentence_encoder is loaded.classifier.encoder
         assert not loaded.classifier.training
 
 
 def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    network = SiameseClassifier(Bert(config), pooling="max", product=True, projection=40).eval()
+    network = NLIClassifier(SentenceEncoder(Bert(config), "max", 40), product=True).eval()
     save_classifier(tmp_path / "wide", network, tokenizer, 10, hypothesis_only=False)
     ids, mask = pad(tokenizer.encode(TEXTS + TEXTS[::-1], 10), tokenizer.pad_id)
     with torch.no_grad():
@@ -158,9 +159,8 @@ def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
         loaded = from_pretrained(path)
         assert loaded.embedding_size == 40
         assert loaded.classifier is not None
-        assert loaded.projection is not None
-        assert loaded.projection is loaded.classifier.projection
-        assert not loaded.projection.training
+        assert loaded.sentence_encoder is loaded.classifier.encoder
+        assert not loaded.sentence_encoder.training
         np.testing.assert_allclose(loaded.predict(TEXTS, TEXTS[::-1]).probabilities, expected, atol=1e-6)
 
 
@@ -169,7 +169,9 @@ def test_a_projection_that_is_damaged_is_refused(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, damage: str
 ) -> None:
     folder = tmp_path / "wide"
-    save_classifier(folder, SiameseClassifier(Bert(config), projection=40), tokenizer, 10, hypothesis_only=False)
+    save_classifier(
+        folder, NLIClassifier(SentenceEncoder(Bert(config), projection=40)), tokenizer, 10, hypothesis_only=False
+    )
     (folder / CHECKSUMS).unlink()
     weights, message = folder / "1_Dense" / "model.safetensors", "no weights at"
     if damage == "no weights":
@@ -210,7 +212,7 @@ def test_labels_in_another_order_are_refused(nli: tuple[TrainedModel, Path]) -> 
         from_pretrained(folder)
 
 
-def test_files_that_are_missing_or_damaged(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
     folder = mlm[1]
     with pytest.raises(UserError, match=r"no folder .*nowhere, and the Hugging Face Hub gave no model"):
         load_encoder(tmp_path / "nowhere")
@@ -252,10 +254,10 @@ def test_a_classifier_with_senseless_settings_is_refused(
         from_pretrained(nli[1])
 
 
-def test_shards_are_put_together(mlm: tuple[MaskedLanguageModel, Path], tmp_path: Path) -> None:
+def test_shards_are_put_together(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
     model, folder = mlm
     sharded = tmp_path / "sharded"
-    BertForMaskedLM.from_pretrained(folder).save_pretrained(sharded, max_shard_size="20KB")
+    transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(sharded, max_shard_size="20KB")
     shutil.copy(folder / "tokenizer.json", sharded)
     assert len(list(sharded.glob("model-*.safetensors"))) > 1
     assert not (sharded / "model.safetensors").exists()
@@ -293,7 +295,7 @@ def test_a_name_on_the_hub_is_read_from_its_cache(nli: tuple[TrainedModel, Path]
 
 
 def test_what_is_not_used_is_named_in_the_log(
-    mlm: tuple[MaskedLanguageModel, Path], caplog: pytest.LogCaptureFixture
+    mlm: tuple[BertForMaskedLM, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = mlm[1]
     assert from_pretrained(folder).ignored == ()
@@ -307,7 +309,7 @@ def test_what_is_not_used_is_named_in_the_log(
     ]
 
 
-def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[MaskedLanguageModel, Path]) -> None:
+def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[BertForMaskedLM, Path]) -> None:
     folder = mlm[1]
     (folder / CHECKSUMS).unlink()
     (folder / "tokenizer.json").unlink()
@@ -317,7 +319,7 @@ def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[MaskedLanguageModel
 
 
 def test_a_failed_save_leaves_the_old_folder_whole(
-    mlm: tuple[MaskedLanguageModel, Path], tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
+    mlm: tuple[BertForMaskedLM, Path], tokenizer: WordPieceTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, folder = mlm
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

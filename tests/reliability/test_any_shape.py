@@ -9,9 +9,9 @@ from torch import Tensor
 
 from minibert.config import IGNORED
 from minibert.data.batching import Batch, pad
-from minibert.data.masking import mask_tokens
-from minibert.model.packing import Packing
-from minibert.model.pooling import first_token, masked_max, masked_mean
+from minibert.fast import Packing
+from minibert.masking import mask_tokens
+from minibert.sbert import cls_pooling, max_pooling, mean_pooling
 
 EXAMPLES = settings().max_examples
 many = settings(max_examples=EXAMPLES)
@@ -61,9 +61,9 @@ def test_pooling_sees_the_real_tokens_alone(rows: list[list[int]], D: int, seed:
     hidden = torch.randn(*ids.shape, D, generator=torch.Generator().manual_seed(seed))
     for index, row in enumerate(rows):
         real = hidden[index, : len(row)]
-        assert torch.allclose(masked_mean(hidden, mask)[index], real.mean(dim=0), atol=1e-6)
-        assert torch.equal(masked_max(hidden, mask)[index], real.max(dim=0).values)
-        assert torch.equal(first_token(hidden, mask)[index], real[0])
+        assert torch.allclose(mean_pooling(hidden, mask)[index], real.mean(dim=0), atol=1e-6)
+        assert torch.equal(max_pooling(hidden, mask)[index], real.max(dim=0).values)
+        assert torch.equal(cls_pooling(hidden, mask)[index], real[0])
 
 
 @many

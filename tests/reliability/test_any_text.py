@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 
 import evaluate
 import minibert
+from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.sources import Pairs, load_articles, load_pairs
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.inference import Guess, TrainedModel
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -76,10 +75,9 @@ def odd(name: str) -> Callable[[Test], Test]:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
-    masked_lm = MaskedLanguageModel(CONFIG)
-    return TrainedModel(
-        masked_lm.bert, TOKENIZER, max_length=16, masked_lm=masked_lm, classifier=SiameseClassifier(masked_lm.bert)
-    )
+    masked_lm = BertForMaskedLM(Bert(CONFIG))
+    encoder = SentenceEncoder(masked_lm.bert)
+    return TrainedModel(encoder, TOKENIZER, max_length=16, masked_lm=masked_lm, classifier=NLIClassifier(encoder))
 
 
 @many
@@ -138,7 +136,9 @@ def test_ten_megabytes_on_one_line(model: TrainedModel) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    save_classifier(place, SiameseClassifier(Bert(CONFIG)), TOKENIZER, max_length=16, hypothesis_only=False)
+    save_classifier(
+        place, NLIClassifier(SentenceEncoder(Bert(CONFIG))), TOKENIZER, max_length=16, hypothesis_only=False
+    )
     return place
 
 

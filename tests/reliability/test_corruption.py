@@ -16,14 +16,14 @@ import pytest
 import torch
 
 import minibert
+from minibert.bert import Bert, EncoderBlock
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.model.encoder import Bert, EncoderBlock
-from minibert.model.siamese import SiameseClassifier
 from minibert.pretrained import load_encoder, save_classifier, zip_classifier
 from minibert.pretrained.saving import MODEL_FILES
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.training.run import check_output
 from tests.training.toy_task import Line, LineTask, options, train
 
@@ -55,7 +55,7 @@ DAMAGES = [truncate, flip, scramble]
 
 
 def save(folder: Path, config: ModelConfig, tokenizer: WordPieceTokenizer) -> Path:
-    classifier = SiameseClassifier(Bert(config), projection=40)
+    classifier = NLIClassifier(SentenceEncoder(Bert(config), projection=40))
     save_classifier(folder, classifier, tokenizer, max_length=16, hypothesis_only=False)
     return folder
 

@@ -12,7 +12,7 @@ import pytest
 
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
 from tests.metrics import untimed
 from tests.reliability.killing import kill_at_every_write, kill_at_random, train
@@ -26,7 +26,7 @@ def test_killed_and_resumed_is_never_killed(
     tmp_path: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, task: str, kill: Callable[[str, Path], Any]
 ) -> None:
     """Deaths at random moments, or in the n-th write of the n-th process, before and after the file has its name."""
-    save_mlm(tmp_path / "encoder", MaskedLanguageModel(config), tokenizer)
+    save_mlm(tmp_path / "encoder", make_masked_lm(config), tokenizer)
     (tmp_path / "articles.txt").write_text(
         "\n\n".join(f"the cat sat on {i} mats. is {i} a dog? no." for i in range(72))
     )

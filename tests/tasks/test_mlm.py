@@ -9,12 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.config import IGNORED, MLMOptions, ModelConfig, ModernBertConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
 from minibert.tasks.mlm import MLMTask, make_model, prepare
 from tests.conftest import TEXTS
@@ -22,7 +22,7 @@ from tests.conftest import TEXTS
 
 def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> MLMTask:
     options = MLMOptions(**{"batch_size": 3, "max_length": 19, "mask_rate": 0.3, **changes})  # type: ignore[arg-type]
-    model = MaskedLanguageModel(config).eval()
+    model = make_masked_lm(config).eval()
     train, held_out = (tokenise(texts, tokenizer, 19) for texts in (TEXTS, TEXTS[:5]))
     return MLMTask(model, train, held_out, tokenizer, options)
 
@@ -104,7 +104,7 @@ def test_blocks_have_no_padding_and_lose_nothing_but_the_end(
 ) -> None:
     options = MLMOptions(batch_size=3, max_length=7, mask_rate=0.0, blocks=True)
     whole, held_out = tokenise(TEXTS, tokenizer, 1_000), tokenise(TEXTS[:5], tokenizer, 1_000)
-    task = MLMTask(MaskedLanguageModel(config), whole, held_out, tokenizer, options)
+    task = MLMTask(make_masked_lm(config), whole, held_out, tokenizer, options)
     batches = list(task.batches(0, 0))
     assert len(batches) == task.steps_per_epoch == -(-(whole.tokens // 7) // 3)
     assert all(batch.attention_mask.all() and batch.input_ids.shape[1] == 7 for batch in batches)
@@ -115,7 +115,7 @@ def test_blocks_have_no_padding_and_lose_nothing_but_the_end(
 
 def test_held_out_articles_are_the_same_for_blocks(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
     """Cut from whole articles, or cut by the tokenizer: the same ids, the same masks, so the same questions."""
-    model = MaskedLanguageModel(config)
+    model = make_masked_lm(config)
     for length in (5, 19):
         cut, whole = (
             MLMTask(
@@ -141,21 +141,21 @@ def test_a_start_at_the_frequencies_is_the_unigram_guesser(config: ModelConfig, 
 
 
 def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(replace(config, rotary=True), tokenizer)
-    bias = task.model.bert.get_parameter("blocks.0.attention.qkv.bias")
+    task = make(ModernBertConfig(**{**vars(config), "type_vocab_size": 0}), tokenizer)
+    bias = task.model.bert.get_parameter("layers.0.attention.query.bias")
     prepare(task, task.options)
     assert not bias.any()
-    prepare(task, replace(task.options, rotary=True, neighbour_heads=True))
+    prepare(task, replace(task.options, architecture="modernbert", neighbour_heads=True))
     assert bias.any()
 
 
 def test_a_model_is_trained_further_with_this_runs_dropout(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    before = MaskedLanguageModel(config)
+    before = make_masked_lm(config)
     save_mlm(tmp_path, before, tokenizer)
     model = make_model(MLMOptions(start_from=str(tmp_path), dropout=0.3, max_length=19), tokenizer)
-    assert model.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
+    assert model.bert.config == replace(config, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before.state_dict()[name]), name
     with pytest.raises(UserError, match=r"--max-length 20: the model in .* has 19 positions"):

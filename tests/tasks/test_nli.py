@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from minibert.bert import Bert, EncoderBlock, SelfAttention
 from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.inference import TrainedModel
-from minibert.model.attention import SelfAttention
-from minibert.model.dropout import Dropout
-from minibert.model.encoder import Bert, EncoderBlock
-from minibert.model.mixup import mix
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.losses import mix
+from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.nli import NLITask, make_classifier
 
 PAIRS = Pairs(
@@ -30,7 +29,7 @@ PAIRS = Pairs(
 
 def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> NLITask:
     options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})  # type: ignore[arg-type]
-    return NLITask(SiameseClassifier(Bert(config)).eval(), tokenizer, PAIRS, PAIRS, options)
+    return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).eval(), tokenizer, PAIRS, PAIRS, options)
 
 
 def trained(task: NLITask) -> TrainedModel:
@@ -59,7 +58,7 @@ def test_pairs_of_like_length_by_hand(config: ModelConfig, tokenizer: WordPieceT
     words = ["cat", "cat " * 2, "cat " * 4, "cat " * 5]
     pairs = Pairs([words[2], words[0], words[0], words[1]], [words[0], words[3], words[1], words[0]], np.zeros(4, int))
     options = NLIOptions(max_length=8, batch_size=2, group_by_length=True)
-    task = NLITask(SiameseClassifier(Bert(config)), tokenizer, pairs, pairs, options)
+    task = NLITask(NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, pairs, pairs, options)
     lengths = sorted(sorted(batch.attention_mask.sum(dim=1).tolist()) for batch in task.batches(0, 0))
     assert lengths == [[3, 3, 4, 4], [3, 3, 6, 7]]
 
@@ -77,7 +76,7 @@ def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceToke
         for row, index in enumerate(order):
             encoded = tokenizer.encode([texts[index]], 8)[0]
             ids[row, : len(encoded)] = torch.tensor(encoded)
-        hidden = task.model.encoder(ids, ids != 0)
+        hidden = task.model.encoder.bert(ids, ids != 0)
         mask = (ids != 0).unsqueeze(-1).float()
         sides.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
     u, v = sides
@@ -92,7 +91,7 @@ def test_the_contrastive_loss_is_added_in_its_weight(config: ModelConfig, tokeni
     plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, contrast=0.7)
     task.model.load_state_dict(plain.model.state_dict())
     batch = next(task.batches(0, 0))
-    u, v = (F.normalize(side, dim=-1) for side in task.model.embed(batch.input_ids, batch.attention_mask).chunk(2))
+    u, v = (F.normalize(side, dim=-1) for side in task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2))
     logits = u @ v.T * 20
     expected = sum(
         (F.cross_entropy(logits[row], torch.tensor(row)) + F.cross_entropy(logits[:, row], torch.tensor(row))) / 2
@@ -108,7 +107,7 @@ def test_half_of_the_loss_is_on_mixtures(config: ModelConfig, tokenizer: WordPie
     plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, mixup=0.4)
     task.model.load_state_dict(plain.model.state_dict())
     batch = next(task.batches(0, 0))
-    u, v = task.model.embed(batch.input_ids, batch.attention_mask).chunk(2)
+    u, v = task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2)
     torch.manual_seed(5)
     mixtures, targets = mix(torch.cat([u, v, (u - v).abs()], dim=1), batch.labels, 3, 0.4)
     mixed = -(targets * task.model.classifier(mixtures).log_softmax(dim=1)).sum()
@@ -152,7 +151,7 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
         assert figures["most_answered"] == np.bincount(predictions.labels).max() / 5
         assert task.warnings({**figures, "mean_cosine": 0.98, "most_answered": 0.8}) == []
 
-        norm = cast(EncoderBlock, task.model.encoder.blocks[-1]).feed_forward_norm
+        norm = cast(EncoderBlock, task.model.encoder.bert.layers[-1]).feed_forward_norm
         norm.weight.zero_()  # every token's vector is the norm's bias now
         norm.bias.fill_(1)
         figures = task.validate()
@@ -185,16 +184,16 @@ def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, token
 def test_every_option_of_the_classifier_reaches_it(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    save_mlm(tmp_path, MaskedLanguageModel(config), tokenizer)
+    save_mlm(tmp_path, make_masked_lm(config), tokenizer)
     options = NLIOptions(encoder=str(tmp_path), dropout=0.3, pooling="max", product=True, encoder_dropout=0.25)
     model, _ = make_classifier(options)
-    assert (model.dropout.p, model.pooling, model.product) == (0.3, "max", True)
+    assert (model.dropout.p, model.encoder.pooling, model.product) == (0.3, "max", True)
     assert model.classifier.weight.shape == (3, 4 * 24)
     for module in model.encoder.modules():
-        if isinstance(module, Dropout | SelfAttention):
-            assert (module.p if isinstance(module, Dropout) else module.dropout) == 0.25
+        if isinstance(module, nn.Dropout | SelfAttention):
+            assert (module.p if isinstance(module, nn.Dropout) else module.dropout_p) == 0.25
     model, _ = make_classifier(NLIOptions(encoder=str(tmp_path)))
-    assert model.encoder.config == config
+    assert model.encoder.bert.config == config
 
 
 def test_tokens_are_hidden_in_training_alone_and_anew_in_each_epoch(

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 import minibert
+from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.evaluation import calibration_error
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
 from minibert.plots.__main__ import main
 from minibert.pretrained import save_classifier, save_mlm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks import pictures
 
 TOPICS = [
@@ -53,7 +53,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model, topics and pairs, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    save_classifier(tmp_path / "model", SiameseClassifier(Bert(config)), tokenizer, 10, hypothesis_only=False)
+    save_classifier(
+        tmp_path / "model", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
+    )
     (tmp_path / "topics.txt").write_text("".join(f"{topic}\t{sentence}\n" for topic, sentence in TOPICS))
     rows = [{"premise": premise, "hypothesis": hypothesis, "label": label} for premise, hypothesis, label in PAIRS]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -131,7 +133,7 @@ def test_mistakes_are_one_line(
     (here / "number").mkdir()
     (here / "number" / "metrics.jsonl").write_text("5\n")
     (here / "same.txt").write_text("a\tthe cat\nb\tthe cat\n")
-    save_mlm(here / "encoder", MaskedLanguageModel(config), tokenizer)
+    save_mlm(here / "encoder", make_masked_lm(config), tokenizer)
     with pytest.raises(SystemExit) as leave:
         run(lambda: main(shlex.split(command)))
     err = capsys.readouterr().err

@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minibert import fast
+from minibert.bert import Bert
 from minibert.config import LABELS, MLMOptions, ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
-from minibert.model.encoder import Bert
-from minibert.model.mlm import MaskedLanguageModel
-from minibert.model.siamese import SiameseClassifier
+from minibert.modern import make_masked_lm
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
 from minibert.training.averaging import average_of
@@ -39,13 +40,13 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> MLMTask:
     options = MLMOptions(**{"batch_size": 4, "max_length": 19, **changes})
     store = tokenise(TEXTS, tokenizer, options.max_length)
-    return MLMTask(MaskedLanguageModel(config).to(device), store, store, tokenizer, options)
+    return MLMTask(make_masked_lm(config).to(device), store, store, tokenizer, options)
 
 
 def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> NLITask:
     options = NLIOptions(**{"batch_size": 4, "max_length": 8, **changes})
     pairs = Pairs(TEXTS, TEXTS[::-1], np.arange(len(TEXTS)) % len(LABELS))
-    return NLITask(SiameseClassifier(Bert(config)).to(device), tokenizer, pairs, pairs, options)
+    return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).to(device), tokenizer, pairs, pairs, options)
 
 
 def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
@@ -157,21 +158,22 @@ def test_compiled_blocks_compute_the_same_under_the_same_names(
 ) -> None:
     """The blocks by the backend that traces and differentiates without a C++ compiler, which would take a minute."""
     compiled = []
-    compile_function = torch.compile
+    compile_function, plain_block = torch.compile, fast.block
 
     def quickly(function: Any, **more: Any) -> Any:
         compiled.append(function)
         return compile_function(function, backend="aot_eager", **more)
 
     monkeypatch.setattr(torch, "compile", quickly)
+    monkeypatch.setattr(fast, "block", plain_block)
     task = mlm(config, tokenizer, CPU)
     task.model.eval()
     batch = next(task.batches(0, 0))
     names = list(task.model.state_dict())
     plain, _ = task.loss(batch)
-    compile_blocks(task.model.bert.blocks, CPU)
+    compile_blocks(CPU)
     again, _ = task.loss(batch)
-    assert compiled == [torch.square, *(block._call_impl for block in task.model.bert.blocks)]
+    assert compiled == [torch.square, plain_block]
     torch.testing.assert_close(again, plain)
     assert list(task.model.state_dict()) == names
 
@@ -180,5 +182,5 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing is found done
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
     with pytest.raises(UserError, match="--compile can't be used here: leave it out, or install a C") as error:
-        compile_blocks([], CPU)
+        compile_blocks(CPU)
     assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ import torch
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from minibert.config import DECAYED, MLMOptions, ModelConfig
-from minibert.model.mlm import MaskedLanguageModel
+from minibert.modern import make_masked_lm
 from minibert.training.optim import adamw, schedule
 
 
@@ -38,7 +38,7 @@ def test_an_unknown_schedule_is_refused() -> None:
 
 @pytest.mark.parametrize("decayed", DECAYED)
 def test_each_parameter_is_in_one_group_and_moves(config: ModelConfig, decayed: str) -> None:
-    model = MaskedLanguageModel(config)
+    model = make_masked_lm(config)
     optimizer = adamw(model, MLMOptions(decayed=decayed))
     listed = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
@@ -51,7 +51,7 @@ def test_each_parameter_is_in_one_group_and_moves(config: ModelConfig, decayed: 
 
 def test_is_the_notebooks_adamw(config: ModelConfig) -> None:
     """The notebook calls torch's AdamW with nothing but a rate and a decay."""
-    ours, theirs = MaskedLanguageModel(config).eval(), MaskedLanguageModel(config).eval()
+    ours, theirs = make_masked_lm(config).eval(), make_masked_lm(config).eval()
     theirs.load_state_dict(ours.state_dict())
     first = adamw(ours, MLMOptions(learning_rate=1e-3))
     second = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=0.01)
@@ -68,7 +68,7 @@ def test_is_the_notebooks_adamw(config: ModelConfig) -> None:
 def test_only_what_is_asked_for_is_decayed(config: ModelConfig) -> None:
     """With gradients of zero, a step of AdamW changes nothing but by decay: a factor of 1 - rate * decay."""
     for decayed in DECAYED:
-        model = MaskedLanguageModel(config)
+        model = make_masked_lm(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter)
             parameter.grad = torch.zeros_like(parameter)
@@ -80,4 +80,4 @@ def test_only_what_is_asked_for_is_decayed(config: ModelConfig) -> None:
 
 
 def test_beta2_reaches_the_optimiser(config: ModelConfig) -> None:
-    assert adamw(MaskedLanguageModel(config), MLMOptions(beta2=0.9)).defaults["betas"] == (0.9, 0.9)
+    assert adamw(make_masked_lm(config), MLMOptions(beta2=0.9)).defaults["betas"] == (0.9, 0.9)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.config import IGNORED
-from minibert.data.masking import hide_tokens, mask_tokens
+from minibert.masking import hide_tokens, mask_tokens
 
 V, MASK = 1_000, 4
 SPECIAL = torch.arange(V) < 5

@@ -1,0 +1,313 @@
+"""The same numbers with less work: what training and `encode` run instead of the textbook's forwards.
+
+The modules and parameters are those of `minibert.bert` and `minibert.modern`; values and gradients are the same
+(tests/test_fast.py holds it). What is left out is what nobody looks at:
+
+    padding         linear layers, norms and feed-forward act on one token at a time, so they take the N real tokens
+                    (N, D) as well as the rectangle (B, T, D); only attention needs the rectangle (`Packing`)
+    positions       of the last block's output, only the M tokens that are predicted are computed
+    logits          the (M, V) logits fit no cache: the loss is computed a slice of the vocabulary at a time
+    random bits     dropout draws 16 bits for an element where torch draws 53 (on a CPU)
+
+On a GPU packing would make every step wait for the device, and torch's own kernels are fast: there, only the positions
+are left out.
+
+Sources: Zeng et al. 2022, "Boosting Distributed Training Performance of the Unpadded BERT Model" (packing); Milakov &
+Gimelshein 2018, "Online normalizer calculation for softmax", section 3 (a softmax in one pass).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, SelfAttention
+from minibert.losses import summed_loss
+from minibert.modern import ModernBert, PreNormBlock, RotaryAttention, rotate
+from minibert.sbert import NLIClassifier, SentenceEncoder
+
+
+def encode(
+    bert: Bert, input_ids: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
+) -> Tensor:
+    """What `bert(input_ids, attention_mask)` gives, at some positions or at all.
+
+    An encoder with a layer of someone else's making is run as it is written, for nothing is known about it here.
+
+    Args:
+        input_ids, attention_mask: (B, T), as for `Bert`.
+        positions: (M,) int64, the only ones of the B * T flattened positions that are asked for, none of them padding.
+    Returns:
+        (B, T, D), or (M, D) with `positions`. At padding, numbers that mean nothing.
+    Raises:
+        ValueError: T is more than the model has positions, or (on a CPU) one of `positions` is padding.
+    """
+    if not _known(bert):
+        return select(bert(input_ids, attention_mask), positions)
+    packing = Packing.of(attention_mask)
+    hidden = dropout(bert.embeddings.norm(bert.embeddings.sum(input_ids)), bert.embeddings.dropout)  # (B, T, D)
+    if packing is not None:
+        hidden = packing.pack(hidden)  # (N, D)
+        positions = None if positions is None else packing.rows(positions)
+    elif hidden.device.type == "cpu":
+        attention_mask = None  # there is no padding, and attention is fastest without a mask
+    *lower, last = cast("Iterable[EncoderBlock]", bert.layers)
+    for each in lower:
+        hidden = block(each, hidden, attention_mask, packing)  # the same shape
+    hidden = block(last, hidden, attention_mask, packing, positions)  # the same shape, or (M, D)
+    if isinstance(bert, ModernBert):
+        hidden = bert.final_norm(hidden)
+    return hidden if packing is None or positions is not None else packing.unpack(hidden)
+
+
+def _known(model: nn.Module) -> bool:
+    """Whether all layers are the textbook's own, so that this file may do their work."""
+    return all(
+        type(layer).__module__ in ("minibert.bert", "minibert.modern") or type(layer).__module__.startswith("torch.nn.")
+        for layer in model.modules()
+    )
+
+
+def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """What `encoder(input_ids, attention_mask)` gives: (B, T) to (B, W)."""
+    if type(encoder).forward is not SentenceEncoder.forward:
+        return encoder(input_ids, attention_mask)
+    return encoder.pool(encode(encoder.bert, input_ids, attention_mask), attention_mask)
+
+
+def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
+    """What `classifier.score(features)` gives: (B, 3W) or (B, 4W) to (B, 3)."""
+    if type(classifier).score is not NLIClassifier.score:
+        return classifier.score(features)
+    return classifier.classifier(dropout(features, classifier.dropout))
+
+
+def mlm_loss(
+    model: BertForMaskedLM, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of `BertForMaskedLM.loss`, summed instead of averaged, and how many tokens are guessed right.
+
+    Args:
+        input_ids, attention_mask: (B, T).
+        positions: (M,) int64, which of the B * T flattened positions are predicted; none is padding.
+        labels: (M,) int64, the tokens that were there.
+    """
+    if not _known(model):
+        logits = select(model(input_ids, attention_mask), positions)  # (M, V)
+        return summed_loss(logits, labels)
+    hidden = model.head.transform(encode(model.bert, input_ids, attention_mask, positions))  # (M, D)
+    return vocabulary_loss(hidden, model.bert.embeddings.word_embeddings.weight, model.head.bias, labels)
+
+
+def mlm_logits(model: BertForMaskedLM, input_ids: Tensor, positions: Tensor) -> Tensor:
+    """The logits of `BertForMaskedLM` at some positions of sequences without padding: (M, V)."""
+    hidden = encode(model.bert, input_ids, positions=positions)  # (M, D)
+    return model.head(hidden, model.bert.embeddings.word_embeddings.weight)
+
+
+def block(
+    block: EncoderBlock,
+    hidden: Tensor,
+    attention_mask: Tensor | None = None,
+    packing: Packing | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """An encoder block, post-norm or pre-norm: (N, D) or (B, T, D) to the same shape, or to (M, D) with `rows`."""
+    if isinstance(block, PreNormBlock):
+        attended = attention(block.attention, block.attention_norm(hidden), attention_mask, packing, rows)
+        hidden = select(hidden, rows) + dropout(attended, block.dropout)
+        return hidden + dropout(block.feed_forward(block.feed_forward_norm(hidden)), block.dropout)
+    attended = attention(block.attention, hidden, attention_mask, packing, rows)
+    hidden = block.attention_norm(select(hidden, rows) + dropout(attended, block.dropout))
+    return block.feed_forward_norm(hidden + dropout(block.feed_forward(hidden), block.dropout))
+
+
+def attention(
+    attention: SelfAttention,
+    hidden: Tensor,
+    attention_mask: Tensor | None,
+    packing: Packing | None,
+    rows: Tensor | None,
+) -> Tensor:
+    """Self-attention with its three projections as one product; shapes as in `block`."""
+    projections = (attention.query, attention.key, attention.value)
+    biases = None if attention.query.bias is None else torch.cat([layer.bias for layer in projections])
+    qkv = F.linear(hidden, torch.cat([layer.weight for layer in projections]), biases)  # (N, 3D) or (B, T, 3D)
+    if packing is not None:
+        qkv = packing.unpack(qkv)
+    query, key, value = (attention.split(part) for part in qkv.chunk(3, dim=-1))  # (B, H, T, K) each
+    if isinstance(attention, RotaryAttention):
+        query, key = rotate(query, attention.theta), rotate(key, attention.theta)
+    dropout_p = attention.dropout_p if attention.training else 0.0
+    context = attention.merge(attend(query, key, value, attention.allowed(attention_mask), dropout_p))  # (B, T, D)
+    return attention.output(select(context if packing is None else packing.pack(context), rows))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:
+    """`scaled_dot_product_attention` of (B, H, T, K); with dropout on a CPU, in steps, as torch takes them there, too.
+
+    Args:
+        allowed: (B, 1, 1, T) bool, which keys may be attended to; None = all.
+    """
+    if dropout_p == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout_p)
+    B, H, T, K = query.shape
+    bias = query.new_zeros(B, 1, 1, T)  # added to the scores: 0 where a key may be attended to, -inf elsewhere
+    if allowed is not None:
+        bias = bias.masked_fill(~allowed, -math.inf)
+    bias = bias.expand(B, H, 1, T).flatten(0, 1)  # (B * H, 1, T)
+    query, key, value = (part.flatten(0, 1) for part in (query, key, value))  # (B * H, T, K)
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(K))  # (B * H, T, T)
+    return (drop(scores.softmax(dim=-1), dropout_p) @ value).view(B, H, T, K)
+
+
+def select(hidden: Tensor, rows: Tensor | None) -> Tensor:
+    """Some tokens of a batch: (..., D), all dimensions but the last being flattened, to (M, D); None = all, as is."""
+    return hidden if rows is None else hidden.flatten(0, -2).index_select(0, rows)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the real tokens of a batch stand.
+
+    Attributes:
+        places: (N,) int64, their positions among the B * T flattened ones.
+        shape: (B, T).
+    """
+
+    places: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, attention_mask: Tensor | None) -> Packing | None:
+        """Of a mask (B, T); None if there is no padding, or on an accelerator, which would have to be asked."""
+        if attention_mask is None or attention_mask.device.type != "cpu" or bool(attention_mask.all()):
+            return None
+        B, T = attention_mask.shape
+        return cls(attention_mask.flatten().nonzero().squeeze(1), (B, T))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(B, T, C) to (N, C)."""
+        return padded.flatten(0, 1).index_select(0, self.places)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """(N, C) to (B, T, C), with zeros at padding."""
+        B, T = self.shape
+        padded = packed.new_zeros(B * T, packed.shape[-1])
+        return padded.index_copy_(0, self.places, packed).view(B, T, -1)
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """Where in (N, C) some of the B * T flattened positions are: (M,) to (M,).
+
+        Raises:
+            ValueError: one of them is padding.
+        """
+        rows = torch.searchsorted(self.places, positions).clamp_(max=len(self.places) - 1)
+        if not torch.equal(self.places[rows], positions):
+            raise ValueError("one of the positions asked for is padding, where nothing is computed")
+        return rows
+
+
+LEVELS = 2**16
+
+
+def dropout(x: Tensor, layer: nn.Dropout) -> Tensor:
+    """What the layer does to x, of any shape."""
+    return drop(x, layer.p) if layer.training and layer.p else x
+
+
+def drop(x: Tensor, p: float) -> Tensor:
+    """`F.dropout`, with 16 random bits for an element: p to the nearest 1/65,536, the mean kept exactly."""
+    if x.device.type != "cpu":
+        return F.dropout(x, p)  # one kernel there, with random numbers of its own
+    dropped = min(round(p * LEVELS), LEVELS - 1)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 bits each, for 4 elements
+    sixteen = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = (sixteen >= dropped - LEVELS // 2).to(x.dtype)
+    return x * kept.mul_(LEVELS / (LEVELS - dropped))
+
+
+COLUMNS = 2_048  # of the vocabulary in a slice: with 300 rows, 2.4 MB
+
+
+def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """`F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")`, and how often it is guessed right.
+
+    As separate steps, logits, log-softmax and the gradients of both each write and read (M, V) numbers. Here a slice of
+    the columns is worked on while it is in the cache.
+
+    Args:
+        hidden: (M, D) float.
+        weight: (V, D) float.
+        bias: (V,) float.
+        labels: (M,) int64 in [0, V).
+    Returns:
+        the loss in nats, summed over M; the number of labels whose logit is the highest of their row.
+    """
+    if hidden.device.type != "cpu":  # there a kernel's launch costs more than a slice saves, and memory is fast
+        return summed_loss(F.linear(hidden, weight, bias), labels)
+    loss, correct = _VocabularyLoss.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
+    return loss, correct
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    """What backward needs is kept as E = exp(logits - reference), (M, C) a slice, the reference being of a row.
+
+    The gradient of the logits is their probability, E times a factor of the row, less 1 at the label. It is not written
+    out: the factors are multiplied into the smaller matrix of each product, and the labels are M rows to be taken off.
+    """
+
+    @staticmethod
+    # Also where bfloat16 is the rule: sums over a vocabulary need the precision.
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
+        total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
+        at_label = torch.zeros_like(highest)  # (M,) the logit of the label
+        exponentials, references = [], []
+        for columns in _slices(len(weight)):
+            logits = torch.addmm(bias[columns], hidden, weight[columns].t())  # (M, C), C up to COLUMNS
+            rows, places = _labels_in(columns, labels)
+            at_label[rows] = logits[rows, places]
+            higher = torch.maximum(highest, logits.amax(dim=1))
+            exponential = logits.sub_(higher.unsqueeze(1)).exp_()
+            total = total * (highest - higher).exp() + exponential.sum(dim=1)
+            highest = higher
+            exponentials.append(exponential)
+            references.append(higher)
+        log_total = highest + total.log()
+        factors = (torch.stack(references) - log_total).exp()  # (slices, M): E times these are probabilities
+        ctx.save_for_backward(hidden, weight, labels, factors, *exponentials)
+        correct = (at_label == highest).sum()
+        ctx.mark_non_differentiable(correct)
+        return (log_total - at_label).sum(), correct
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
+        of_hidden, of_weight, of_bias = -weight[labels], torch.empty_like(weight), weight.new_empty(len(weight))
+        for columns, factor, exponential in zip(_slices(len(weight)), factors, exponentials, strict=True):
+            torch.mm(exponential.t(), hidden * (scale * factor).unsqueeze(1), out=of_weight[columns])
+            torch.mv(exponential.t(), scale * factor, out=of_bias[columns])
+            of_hidden.addcmul_(exponential @ weight[columns], factor.unsqueeze(1))
+        of_weight.index_add_(0, labels, hidden * -scale)
+        of_bias.index_add_(0, labels, -scale.expand(len(labels)))
+        return of_hidden * scale, of_weight, of_bias, None
+
+
+def _slices(size: int) -> Iterator[slice]:
+    for start in range(0, size, COLUMNS):
+        yield slice(start, min(start + COLUMNS, size))
+
+
+def _labels_in(columns: slice, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows whose label is in a slice, and its place there."""
+    rows = ((labels >= columns.start) & (labels < columns.stop)).nonzero().squeeze(1)
+    return rows, labels[rows] - columns.start

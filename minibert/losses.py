@@ -1,0 +1,52 @@
+"""Losses beside the textbook's: cross-entropy as training sums it, and the two that the strong recipe adds to it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy in nats, summed over N predictions, and how many are right: (N, C) logits and (N,) labels."""
+    return F.cross_entropy(logits, labels, reduction="sum"), (logits.detach().argmax(dim=-1) == labels).sum()
+
+
+TEMPERATURE = 0.05  # SimCSE's: cosines from -1 to 1 become logits from -20 to 20
+
+
+def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
+    """Cross-entropy of finding a positive pair's other half by its cosine, in both directions, summed over these pairs.
+
+    Args:
+        u, v: (B, D) the two sides' vectors.
+        positive: (B,) bool, the pairs whose halves belong together. All u and all v of the batch are candidates, those
+            of other pairs too.
+    Returns:
+        a number, in nats: for each positive pair the mean of both directions. 0 if there is none.
+    """
+    similarities = F.normalize(u, dim=-1) @ F.normalize(v, dim=-1).T / TEMPERATURE  # (B, B): each u with each v
+    own = torch.arange(len(u), device=u.device)
+    losses = F.cross_entropy(similarities, own, reduction="none") + F.cross_entropy(
+        similarities.T, own, reduction="none"
+    )  # (B,)
+    return (losses * positive).sum() / 2
+
+
+def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each example with another one of its batch, in shares drawn from Beta(alpha, alpha) for each.
+
+    Args:
+        features: (B, N) float, B at least 1.
+        labels: (B,) int64 in [0, classes).
+        classes: C.
+        alpha: over 0. Near 0 one of the two has nearly all of the mixture, at 1 all shares are equally likely.
+    Returns:
+        the mixtures, (B, N), and the share of each class in them, (B, C): a target for `F.cross_entropy`.
+    """
+    count = len(labels)
+    alphas = features.new_full((count, 1), alpha, dtype=torch.float32)  # on the device, which nothing waits for
+    shares = torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(features)  # (B, 1), its own
+    others = torch.randperm(count, device=features.device)
+    targets = F.one_hot(labels, classes).to(features.dtype)  # (B, C)
+    return torch.lerp(features[others], features, shares), torch.lerp(targets[others], targets, shares)

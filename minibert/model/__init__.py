@@ -1,1 +1,0 @@
-"""The network, one room a file: embeddings, attention, encoder, mlm, siamese."""
