@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.graphs import GraphedStep, mask_batches
+from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import MLMOptions, ModelConfig, NLIOptions
 from minibert.data.batching import Batch, epoch_batches, pad
@@ -234,11 +235,12 @@ class World:
 IDS = ("articles_train", "articles_held_out", "captions_train", "captions_held_out")
 
 
-def mlm_loss(network: nn.Module) -> Callable[..., Tensor]:
+def mlm_loss(network: BertForMaskedLM) -> Callable[..., Tensor]:
     """The mean loss over the masked positions, of labels that are -100 where there is nothing to predict."""
 
     def loss(input_ids: Tensor, positions: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return fast.mlm_loss(network, input_ids, attention_mask, positions, labels)[0] / len(labels)
+        hidden = fast.encode(network.bert, input_ids, attention_mask, positions)
+        return F.cross_entropy(network.head(hidden, network.bert.embeddings.word_embeddings.weight), labels)
 
     return loss
 
