@@ -306,8 +306,8 @@ def test_a_graph_is_the_same_step(
     for device in (CPU, CUDA):
         own = deepcopy(network).to(device)
 
-        def loss(ids: Tensor, positions: Tensor, labels: Tensor, mask: Tensor, own: nn.Module = own) -> Tensor:
-            hidden = fast.encode(own.bert, ids, mask, positions)  # type: ignore[arg-type]
+        def loss(ids: Tensor, positions: Tensor, labels: Tensor, mask: Tensor, own: BertForMaskedLM = own) -> Tensor:
+            hidden = fast.encode(own.bert, ids, mask, positions)
             return F.cross_entropy(own.head(hidden, own.bert.embeddings.word_embeddings.weight), labels)
 
         options = MLMOptions()
