@@ -21,7 +21,7 @@ from minibert.config import IGNORED
 from minibert.masking import MASK_SHARE, RANDOM_SHARE
 from minibert.training.averaging import RECENT
 
-WARM_UP = 3  # calls before the recording: kernels are chosen, and compiled, at the first ones
+WARM_UP = 3  # calls before the first recording: kernels are chosen, and compiled; one is enough for further shapes
 
 
 @dataclass
@@ -99,7 +99,7 @@ class GraphedStep:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
+            for _ in range(1 if self.graphs else WARM_UP):
                 self._step(*buffers)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
