@@ -265,10 +265,7 @@ def nli_loss(task: NLITask, premises: Tensor, hypotheses: Tensor, labels: Tensor
 
 def graphed(task: Any, options: Any, loss: Callable[..., Tensor], dtype: torch.dtype | None) -> GraphedStep:
     """The package's step as a graph."""
-    groups = [
-        {"params": group["params"], "weight_decay": group["weight_decay"]}
-        for group in adamw(task.model, options).param_groups
-    ]
+    groups = adamw(task.model, options).param_groups
     return GraphedStep(task.model, loss, groups, options.beta2, options.clip, dtype, options.average)
 
 

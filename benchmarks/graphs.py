@@ -52,9 +52,8 @@ class GraphedStep:
         self.device = self.parameters[0].device
         on_gpu = self.device.type == "cuda"
         self.rate = torch.zeros((), device=self.device)
-        self.optimizer = torch.optim.AdamW(
-            list(self.groups), lr=self.rate, betas=(0.9, self.beta2), fused=True, capturable=on_gpu
-        )
+        groups = [{name: group[name] for name in ("params", "weight_decay")} for group in self.groups]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, self.beta2), fused=True, capturable=on_gpu)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate  # each has been given a copy
         self.steps = torch.zeros((), device=self.device)  # taken so far
