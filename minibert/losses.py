@@ -45,7 +45,8 @@ def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[T
         the mixtures, (B, N), and the share of each class in them, (B, C): a target for `F.cross_entropy`.
     """
     count = len(labels)
-    shares = torch.distributions.Beta(alpha, alpha).sample((count, 1)).to(features)  # (B, 1), of each example itself
+    alphas = features.new_full((count, 1), alpha, dtype=torch.float32)  # on the device, which nothing waits for
+    shares = torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(features)  # (B, 1), its own
     others = torch.randperm(count, device=features.device)
     targets = F.one_hot(labels, classes).to(features.dtype)  # (B, C)
     return torch.lerp(features[others], features, shares), torch.lerp(targets[others], targets, shares)

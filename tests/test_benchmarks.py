@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from benchmarks import ablation, half_modern, plateau
+from benchmarks import ablation, gpu, graphs, half_modern, plateau
+from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
+from minibert.bert import BertForMaskedLM
 from minibert.cli import parse_options
-from minibert.config import MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
+from minibert.config import IGNORED, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.modern import ModernBert
+from minibert.modern import ModernBert, make_masked_lm
 from minibert.pretrained import save_mlm
+from minibert.run import Run
+from minibert.tasks.mlm import MLMTask
+from minibert.training import Trainer, adamw
+from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.slow
 
@@ -188,3 +197,121 @@ def test_the_head_that_looks_most_at_neighbours() -> None:
     looks = [[0.5, 0, 0, 0, 0.5], [1.0, 0, 0, 0, 0], [0, 0, 1.0, 0, 0]]  # half, all and all of it at neighbours
     maps[0, 0, 1:4] = np.array(looks)
     assert plateau.look_of(Model(), "[CLS] a b c [SEP]").neighbours == pytest.approx(2.5 / 3)  # type: ignore[arg-type]
+
+
+def test_gpu(tmp_path: Path) -> None:
+    """All of it but what starts further programs, on a CPU, tiny."""
+    sections = ["machine", "steps", "profile", "graphs", "batches", "encode"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--tiny", "--rounds", "1",
+         "--json", str(tmp_path / "x.json"), "--only", *sections],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert set(report) == {*sections, "seconds"}
+    assert "error" not in json.dumps(report), done.stderr
+    for row in [*report["steps"].values(), *report["batches"].values()]:
+        assert 0 < row["least"] <= row["ms"] <= row["greatest"]
+        assert row["tokens_per_second"] > 0
+    assert 0.2 < report["graphs"]["strong fine-tuning"]["test_accuracy"] < 1
+    assert report["encode"]["minibert float32, 32"]["least_cosine"] > 1 - 1e-5
+    assert "aten::" in (tmp_path / "x.profile.txt").read_text()
+
+
+def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error stands in the report, what comes after it is run, and what there is no time for is named."""
+
+    def broken(world: gpu.World, report: gpu.Report) -> None:
+        report.put("broken", "before", 1.5)
+        raise ZeroDivisionError("no such kernel")
+
+    def late(world: gpu.World, report: gpu.Report) -> None:
+        raise AssertionError
+
+    sections = {"broken": (broken, 1.0), "machine": (gpu.machine, 1.0), "late": (late, 60_000.0)}
+    monkeypatch.setattr(gpu, "SECTIONS", sections)
+    file = tmp_path / "x.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--tiny", "--minutes", "10", "--json", str(file)])
+    gpu.main()
+    report = json.loads(file.read_text())
+    assert report["broken"] == {"before": 1.5, "error": "ZeroDivisionError: no such kernel"}
+    assert report["machine"]["memory TB/s"] > 0
+    assert "1000 needed" in report["late"]["skipped"]
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
+def test_a_graphed_step_is_the_step_of_the_loop(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, average: bool
+) -> None:
+    """Its function, without a graph: losses, weights and their average after four steps, masked places filled up."""
+    changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options = MLMOptions(batch_size=4, max_length=19, decayed="matrices", average=average, clip=0.5)
+    store = tokenise(TEXTS, tokenizer, options.max_length)
+    network = MaskedLanguageModel(replace(config, **changes))
+    own = deepcopy(network)
+    task = MLMTask(network, store, store, tokenizer, options)
+    kept = average_of(network) if average else None
+    progress = Progress(tmp_path / "metrics.jsonl", 4)
+    trainer = Trainer(
+        network, task, adamw(network, options), lambda step: 0.5**step, options, tmp_path, progress, Place(), kept
+    )
+    graphed = GraphedStep(
+        own, lambda ids, places, labels, mask: F.cross_entropy(own(ids, mask, positions=places), labels),
+        adamw(own, options).param_groups, options.beta2, options.clip, average=average,
+    )  # fmt: skip
+    for number, batch in enumerate(task.batches(0, 0)):
+        window = Window()
+        trainer.step(batch, window)  # type: ignore[arg-type]
+        trainer.place.step += 1
+        missing = 64 - batch.count
+        assert batch.positions is not None
+        places, labels = F.pad(batch.positions, (0, missing)), F.pad(batch.labels, (0, missing), value=IGNORED)
+        loss = graphed(options.learning_rate * 0.5**number, batch.input_ids, places, labels, batch.attention_mask)
+        torch.testing.assert_close(loss, window.losses[0] / batch.count)
+    for theirs, ours in zip(network.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    if kept is not None:
+        graphed.use_average()
+        for mean, ours in zip(kept.module.parameters(), own.parameters(), strict=True):
+            torch.testing.assert_close(ours, mean)
+    graphed.reset(dict(deepcopy(network).named_parameters()))
+    assert all(not tensor.any() for tensor in graphed.optimizer_state())
+    assert graphed.steps == 0
+
+
+def test_masked_batches_are_those_of_the_rule() -> None:
+    """Rates, labels and places of 200,000 tokens; [CLS], [SEP] and padding are never chosen, nor drawn."""
+    special = torch.zeros(61, dtype=torch.bool)
+    special[:5] = True
+    input_ids = torch.randint(5, 61, (50, 32, 125), generator=torch.Generator().manual_seed(1))
+    input_ids[:, :, 0], input_ids[:, :, -25:] = 2, 0
+    masked = mask_batches(input_ids, input_ids != 0, special, 4, 0.3, torch.Generator().manual_seed(2))
+    M = masked.positions.shape[1]
+    assert most_masked(32 * 125, 0.3) == M
+    assert masked.dropped == 0
+    flat, hidden = input_ids.view(50, -1), masked.input_ids.view(50, -1)
+    asked = masked.labels != IGNORED
+    assert torch.equal(flat.gather(1, masked.positions)[asked], masked.labels[asked])
+    assert not masked.positions[~asked].any()
+    places = torch.zeros_like(flat, dtype=torch.bool)
+    rows = torch.arange(50).unsqueeze(1).expand(-1, M)
+    places[rows[asked], masked.positions[asked]] = True
+    assert torch.equal(flat[~places], hidden[~places])
+    assert not special[flat[places]].any()
+    count, possible = int(places.sum()), int((~special[flat]).sum())
+    assert count == int(asked.sum())
+    assert count / possible == pytest.approx(0.3, abs=0.005)
+    assert (hidden[places] == 4).float().mean().item() == pytest.approx(0.8, abs=0.01)
+    assert (hidden[places] == flat[places]).float().mean().item() == pytest.approx(0.1 + 0.1 / 56, abs=0.01)
+    assert not special[hidden[places & (hidden != 4)]].any()
+
+
+def test_masked_tokens_that_find_no_place_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    special = torch.zeros(9, dtype=torch.bool)
+    input_ids = torch.ones(3, 10, 100, dtype=torch.int64)
+    assert len(mask_batches(input_ids, None, special, 0, 0.01, torch.Generator()).batch(0)) == 3  # there is no mask
+    monkeypatch.setattr(graphs, "most_masked", lambda tokens, rate: 64)
+    many = mask_batches(input_ids, None, special, 0, 0.5, torch.Generator().manual_seed(0))
+    assert (many.labels == 1).all()
+    assert many.dropped == pytest.approx(3 * (500 - 64), abs=100)
