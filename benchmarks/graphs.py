@@ -59,6 +59,8 @@ class GraphedStep:
         self.steps = torch.zeros((), device=self.device)  # taken so far
         self.means = [parameter.detach().clone() for parameter in self.parameters] if self.average else []
         self.pool = torch.cuda.graph_pool_handle() if on_gpu else None
+        # Of its own: graphs recorded on one stream share cuBLAS's workspace, and could not be replayed side by side.
+        self.stream = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def __call__(self, learning_rate: float, *inputs: Tensor) -> Tensor:
         """One step; returns the loss, in a tensor that the next step of this shape overwrites."""
@@ -95,14 +97,14 @@ class GraphedStep:
         buffers = [tensor.detach().clone() for tensor in inputs]
         before = [tensor.detach().clone() for tensor in self.state()]
         rate = self.rate.clone()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        assert self.stream is not None
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             for _ in range(1 if self.graphs else WARM_UP):
                 self._step(*buffers)
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             loss = self._step(*buffers)
         new = len(before) < len(list(self.state()))  # the optimiser's sums are made at its first step
         with torch.no_grad():

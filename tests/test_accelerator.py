@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minibert import fast
 from minibert.bert import Bert
@@ -67,6 +68,45 @@ def test_a_step_waits_for_no_device(
     assert all(loss.device == META for loss in training.metrics.losses)
     with pytest.raises(RuntimeError, match="meta"):  # so a step that asked would have failed
         training.metrics.means()
+
+
+class NoWaitingCopy(TorchDispatchMode):
+    """Fails where the host copies a tensor to the device and waits for that, which "meta" by itself does not mind."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].device == CPU and kwargs.get("device") == META:
+            assert kwargs.get("non_blocking"), "a copy to the device that the host waits for"
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (mlm, {"average": True}),
+        (mlm, {"blocks": True, "accumulate": 2}),
+        (nli, {"mixup": 0.4}),
+        (nli, {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8}),
+    ],
+    ids=["averaged", "blocks", "mixed", "strong"],
+)
+def test_a_step_copies_nothing_that_the_host_waits_for(
+    config: ModelConfig,
+    tokenizer: WordPieceTokenizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[..., Any],
+    changes: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(torch, "_sample_dirichlet", torch.empty_like)  # which torch can't do on "meta"
+    task = make(config, tokenizer, META, **changes)
+    training, batches = trainer(task, tmp_path), list(task.batches(0, 0))
+    assert len(batches) > 1
+    with NoWaitingCopy():
+        for batch in batches:
+            training.step(batch, Window())
+        with pytest.raises(AssertionError, match="host waits"):
+            torch.ones(1).to(META)
 
 
 def attention_inputs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
