@@ -47,6 +47,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 import torch.nn.functional as F
+from minibert.training.averaging import average_of
+from minibert.training.loop import Place, Trainer, Window
+from minibert.training.optim import adamw, schedule
+from minibert.training.progress import Progress
+from minibert.training.run import total_steps
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -65,11 +70,6 @@ from minibert.pretrained import from_pretrained, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tasks.mlm import MLMTask, prepare
 from minibert.tasks.nli import NLITask
-from minibert.training.averaging import average_of
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw, schedule
-from minibert.training.progress import Progress
-from minibert.training.run import total_steps
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.
 

@@ -16,15 +16,13 @@ import torch.nn.functional as F
 from benchmarks import ablation, gpu, graphs, half_modern, plateau
 from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
-from minibert.bert import BertForMaskedLM
 from minibert.cli import parse_options
 from minibert.config import IGNORED, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.modern import ModernBert, make_masked_lm
+from minibert.modern import ModernBert
 from minibert.pretrained import save_mlm
-from minibert.run import Run
 from minibert.tasks.mlm import MLMTask
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS

@@ -16,6 +16,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from minibert.training.averaging import average_of
+from minibert.training.checkpoint import load_checkpoint, save_checkpoint
+from minibert.training.loop import Place, Trainer, Window
+from minibert.training.optim import adamw
+from minibert.training.progress import Progress
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -32,11 +37,6 @@ from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tasks.mlm import MLMTask
 from minibert.tasks.nli import NLITask
-from minibert.training.averaging import average_of
-from minibert.training.checkpoint import load_checkpoint, save_checkpoint
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw
-from minibert.training.progress import Progress
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
