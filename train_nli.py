@@ -2,22 +2,84 @@
 
 Example:
     python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli
+
+Both sentences go through one encoder; a linear layer over [u, v, |u - v|] answers entailment, neutral or contradiction
+(Reimers & Gurevych 2019, section 3). What this script calls stands in minibert/: the steps in finetuning.py, the
+classifier in sbert.py, the loop in training.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from minibert.cli import parse_options, run
 from minibert.config import NLIOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the options, then do it."""
-    options = parse_options(NLIOptions, arguments, str(__doc__))
-    from minibert.tasks.nli import finetune  # torch loads only now: --help does not need it
+    """Read the options, then fine-tune."""
+    finetune(parse_options(NLIOptions, arguments, str(__doc__)))
 
-    finetune(options)
+
+def finetune(asked: NLIOptions) -> None:
+    """Model, data, training, saving.
+
+    Raises:
+        UserError: an option, a path or a file is wrong, or the loss diverges.
+        Interrupted: a signal came, and the run's state is saved.
+    """
+    # torch loads only now: --help does not need it.
+    from minibert import finetuning
+    from minibert.card import write_card
+    from minibert.checkpoint import tensors_hash
+    from minibert.data.sources import load_training_pairs
+    from minibert.device import compile_blocks
+    from minibert.distributed import rank, ranks, together
+    from minibert.pretrained import save_classifier, zip_classifier
+    from minibert.progress import heading
+    from minibert.run import open_run
+    from minibert.training import train
+
+    with ranks(), open_run(asked) as run:
+        options = run.options
+        with together():  # of several processes, what goes wrong in one ends all
+            # Model: the pretrained encoder with its tokenizer, and a classifier that has learned nothing yet.
+            model, tokenizer = finetuning.make_classifier(options)
+            bert = model.encoder.bert
+            identity: dict[str, Any] = {
+                "encoder": tensors_hash(bert.state_dict(), str(bert.config)), "vocabulary": tokenizer.fingerprint(),
+            }  # fmt: skip
+            model.to(run.device)
+            if options.compile:
+                compile_blocks(run.device)
+
+            # Data: sentence pairs with a label each.
+            pairs, validation = load_training_pairs(
+                options.data,
+                max_train=options.max_train,
+                max_validation=options.max_validation,
+                validation_share=options.validation_share,
+                seed=options.seed,
+            )
+            identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
+
+            # The task: batches of pairs, their loss, and the accuracy on the validation pairs.
+            task = finetuning.NLITask(model, tokenizer, pairs, validation, options)
+            start = finetuning.introduce(task, pairs, validation, run)
+
+        # Training: forward, backward, clip, step; log, validate, checkpoint. The best epoch is kept.
+        train(model, task, run, identity=identity, start=start)
+
+        # Saving: a folder that sentence-transformers reads, with the classifier beside it.
+        if rank() == 0:
+            if options.calibrate:
+                heading("calibrated", f"logits divided by {task.calibrate():.3f}")
+            save_classifier(run.folder, model, tokenizer, options.max_length, options.hypothesis_only)
+            write_card(run.folder)
+            if options.zip:
+                heading("zipped", str(zip_classifier(run.folder)))
+            run.finish()
 
 
 if __name__ == "__main__":

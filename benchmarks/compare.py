@@ -48,11 +48,11 @@ from minibert.data.sources import load_pairs
 from minibert.data.tokens import tokenise
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
+from minibert.finetuning import NLITask, make_classifier
 from minibert.modern import make_masked_lm
 from minibert.pretrained import load_tokenizer, save_mlm
+from minibert.pretraining import MLMTask
 from minibert.run import Run
-from minibert.tasks.mlm import MLMTask
-from minibert.tasks.nli import NLITask, make_classifier
 from minibert.training import Metrics, Trainer
 
 

@@ -65,11 +65,11 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenStore, tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
+from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
 from minibert.pretrained import from_pretrained, save_mlm
+from minibert.pretraining import MLMTask, prepare
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.tasks.mlm import MLMTask, prepare
-from minibert.tasks.nli import NLITask
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +25,8 @@ from minibert.cli import parse_options
 from minibert.config import MLMOptions, ModelConfig, ModernBertConfig
 from minibert.device import keep_freed_memory
 from minibert.modern import ModernBert, make_masked_lm
+from minibert.pretraining import MLMTask, make_tokenizer, open_articles, prepare, settled
 from minibert.run import open_run
-from minibert.tasks.mlm import HUB_VOCABULARY, MLMTask, prepare, read_articles
 from minibert.training import train
 
 NETWORKS = ("pre-norm", "gated", "no-biases")
@@ -42,12 +41,13 @@ def main() -> None:
 
 
 def pretrain(network: str, asked: MLMOptions) -> None:
-    """What `minibert.tasks.mlm.pretrain` does, with another network, and without saving it."""
+    """What train_mlm.py does, with another network, and without saving it."""
     keep_freed_memory()
-    vocab = asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
-    with open_run(replace(asked, vocab=vocab)) as run:
+    with open_run(settled(asked)) as run:
         options = run.options
-        tokenizer, articles = read_articles(options)
+        with open_articles(options) as found:
+            tokenizer = make_tokenizer(options, found)
+            articles = found.tokenised(tokenizer, None if options.blocks else options.max_length)
         model = make_network(network, options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(run.device)
         task = MLMTask(model, articles.train, articles.held_out, tokenizer, options)
         prepare(task, options)

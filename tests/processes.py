@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 SERVER = multiprocessing.get_context("forkserver")
-HEAVY = ["pytest", "minibert.tasks.mlm", "minibert.tasks.nli", "torch._dynamo", "matplotlib.figure"]
+HEAVY = ["pytest", "minibert.pretraining", "minibert.finetuning", "torch._dynamo", "matplotlib.figure"]
 SERVER.set_forkserver_preload([__name__, *HEAVY, "matplotlib.backends.backend_agg"])
 
 

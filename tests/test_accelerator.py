@@ -25,11 +25,11 @@ from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
+from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
+from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.tasks.mlm import MLMTask
-from minibert.tasks.nli import NLITask
 from minibert.training import Trainer
 from tests.conftest import TEXTS
 

@@ -23,7 +23,7 @@ from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.modern import ModernBert
 from minibert.pretrained import save_mlm
-from minibert.tasks.mlm import MLMTask
+from minibert.pretraining import MLMTask
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
 

@@ -294,7 +294,7 @@ def test_a_run_is_not_resumed_by_the_other_script(place: Path) -> None:
 def test_a_shape_that_makes_no_sense_is_refused_before_anything_is_read(
     place: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("minibert.tasks.mlm.load_articles", pytest.fail)
+    monkeypatch.setattr("minibert.pretraining.Articles", pytest.fail)
     with pytest.raises(UserError, match=message):
         train_mlm.main([*MLM, *flags, "--output", "out/new"])
     assert not Path("out/new").exists()
@@ -303,7 +303,7 @@ def test_a_shape_that_makes_no_sense_is_refused_before_anything_is_read(
 def test_a_start_model_that_reads_too_little_is_refused_before_anything_is_read(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minibert.tasks.mlm.load_articles", pytest.fail)
+    monkeypatch.setattr("minibert.pretraining.Articles", pytest.fail)
     with pytest.raises(UserError, match="--max-length 40: the model in in/mlm has 12 positions"):
         train_mlm.main([*ON, "--max-length", "40", "--output", "out/new"])
 

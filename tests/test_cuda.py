@@ -32,11 +32,11 @@ from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
+from minibert.finetuning import NLITask
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
+from minibert.pretraining import MLMTask
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
-from minibert.tasks.mlm import MLMTask
-from minibert.tasks.nli import NLITask
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

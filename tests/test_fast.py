@@ -20,10 +20,10 @@ from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
+from minibert.finetuning import NLITask
 from minibert.modern import PreNormBlock, RotaryAttention, make_bert, make_masked_lm
+from minibert.pretraining import MLMTask
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.tasks.mlm import MLMTask
-from minibert.tasks.nli import NLITask
 from tests.conftest import TEXTS
 from tests.layers import oracles
 from tests.layers.oracles import CONFIG, MODERN, noise, same, same_gradients, scatter, some_ids

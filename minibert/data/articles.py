@@ -51,6 +51,7 @@ class TokenisedArticles:
     """A sample of articles as token ids, each part in its shuffled order.
 
     Attributes:
+        source: where the text is from, for a person.
         train, held_out: the ids, in mapped files.
         repeated: how many articles were left out of training because they are held out, too.
         identity: what decides the ids, as JSON: equal for equal ids, wherever text and vocabulary came from.
@@ -58,6 +59,7 @@ class TokenisedArticles:
         reused: whether they were there before.
     """
 
+    source: str
     train: TokenisedTexts
     held_out: TokenisedTexts
     repeated: int
@@ -183,7 +185,7 @@ class Articles:
         }  # fmt: skip
         folder = self.cache / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
         if known := _open(folder, recipe):
-            return TokenisedArticles(*known, recipe, folder, reused=True)
+            return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)
         texts = self.texts
         with self._kept():
             place = self._work / folder.name
@@ -197,7 +199,7 @@ class Articles:
             if made is None:
                 raise UserError(f"{place} does not hold what was written to it: pass --cache a folder on another disk")
             _name(place, folder, recipe)
-        return TokenisedArticles(*made, recipe, folder, reused=False)
+        return TokenisedArticles(self.source.name, *made, recipe, folder, reused=False)
 
     @cached_property
     def _work(self) -> Path:

@@ -17,7 +17,7 @@ from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
 from minibert.pretrained import load_tokenizer
-from minibert.tasks.mlm import make_tokenizer
+from minibert.pretraining import make_tokenizer
 from tests.conftest import TEXTS
 
 ODD = [

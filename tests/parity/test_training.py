@@ -25,14 +25,14 @@ from minibert.data.batching import Batch, epoch_batches
 from minibert.data.sources import load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
+from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.pretrained.loading import load_encoder
 from minibert.pretrained.names import encoder_names, export_weights, mlm_names
+from minibert.pretraining import MLMTask
 from minibert.run import open_run
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.tasks.mlm import MLMTask
-from minibert.tasks.nli import NLITask
 from minibert.training import train
 from tests.metrics import records
 from tests.parity.conftest import near

@@ -13,9 +13,9 @@ from typing import Any
 from unittest.mock import patch
 
 from minibert.config import MLMOptions, NLIOptions
-from minibert.tasks.mlm import pretrain
-from minibert.tasks.nli import finetune
 from tests.processes import start
+from train_mlm import pretrain
+from train_nli import finetune
 
 SMALL: dict[str, Any] = {"log_every": 1, "save_every": 1, "epochs": 2, "device": "cpu"}
 SHAPE: dict[str, Any] = {

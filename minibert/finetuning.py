@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert import fast
-from minibert.card import write_card
-from minibert.checkpoint import tensors_hash
 from minibert.config import LABELS, NLIOptions
 from minibert.data.batching import (
     Batch,
@@ -28,21 +25,21 @@ from minibert.data.batching import (
     epoch_batches,
     pad,
 )
-from minibert.data.sources import Pairs, load_training_pairs, repeated_pairs
+from minibert.data.sources import Pairs, repeated_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
-from minibert.device import compile_blocks, describe
-from minibert.distributed import gather, rank, ranks, together, world_size
+from minibert.device import describe
+from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.masking import hide_tokens
-from minibert.pretrained import load_encoder, save_classifier, zip_classifier
+from minibert.pretrained import load_encoder
 from minibert.progress import heading
-from minibert.run import open_run
+from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
-from minibert.training import examples_per_step, total_steps, train
+from minibert.training import examples_per_step, total_steps
 
 COLLAPSED = 0.99  # mean cosine between sentences
 DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
@@ -208,60 +205,6 @@ def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
     return np.maximum(*(side.lengths for side in sides))
 
 
-@ranks()
-def finetune(asked: NLIOptions) -> None:
-    """All of train_nli.py: read, tokenise, train, save.
-
-    Raises:
-        UserError: an option, a path or a file is wrong, or the loss diverges.
-        Interrupted: a signal came, and the run's state is saved.
-    """
-    with open_run(asked) as run:
-        options = run.options
-        with together():
-            model, tokenizer = make_classifier(options)
-            identity: dict[str, Any] = {
-                "encoder": tensors_hash(model.encoder.bert.state_dict(), str(model.encoder.bert.config)),
-                "vocabulary": tokenizer.fingerprint(),
-            }
-            model.to(run.device)
-            if options.compile:
-                compile_blocks(run.device)
-            pairs, validation = load_training_pairs(
-                options.data,
-                max_train=options.max_train,
-                max_validation=options.max_validation,
-                validation_share=options.validation_share,
-                seed=options.seed,
-            )
-            identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
-            heading("pairs", f"{len(pairs):,} to train on, {len(validation):,} for validation, from {pairs.source}")
-            if repeated := repeated_pairs(pairs, validation):
-                heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
-            if options.hypothesis_only:
-                heading("control", "the premises are emptied: what is reached now is reached without inference")
-
-            task = NLITask(model, tokenizer, pairs, validation, options)
-            unknown_share(task.train[1], tokenizer, options.data)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            majority = float(np.bincount(validation.labels).max() / len(validation))
-            heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-            steps, where = total_steps(task, options), describe(run.device, world_size())
-            heading("training", f"{steps:,} steps of {task.step_size} pairs on {where}")
-            heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
-            start = {"parameters": parameters, "pairs": len(pairs), "majority_accuracy": majority}
-
-        train(model, task, run, identity=identity, start=start)
-        if rank() == 0:
-            if options.calibrate:
-                heading("calibrated", f"logits divided by {task.calibrate():.3f}")
-            save_classifier(run.folder, model, tokenizer, options.max_length, options.hypothesis_only)
-            write_card(run.folder)
-            if options.zip:
-                heading("zipped", str(zip_classifier(run.folder)))
-            run.finish()
-
-
 def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:
     """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer.
 
@@ -277,3 +220,20 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
     heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
     return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer
+
+
+def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:
+    """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
+    heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
+    if repeated := repeated_pairs(train, validation):
+        heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
+    if run.options.hypothesis_only:
+        heading("control", "the premises are emptied: what is reached now is reached without inference")
+    unknown_share(task.train[1], task.tokenizer, run.options.data)
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    majority = float(np.bincount(validation.labels).max() / len(validation))
+    heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
+    steps, where = total_steps(task, run.options), describe(run.device, world_size())
+    heading("training", f"{steps:,} steps of {task.step_size} pairs on {where}")
+    heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
+    return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}

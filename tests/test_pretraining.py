@@ -16,7 +16,7 @@ from minibert.errors import UserError
 from minibert.evaluation import unigram_baseline
 from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
-from minibert.tasks.mlm import MLMTask, load_start, prepare
+from minibert.pretraining import MLMTask, load_start, prepare
 from tests.conftest import TEXTS
 
 

@@ -16,24 +16,22 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.bert import BertForMaskedLM
-from minibert.card import write_card
-from minibert.checkpoint import tensors_hash
-from minibert.config import IGNORED, MLMOptions, ModelConfig
+from minibert.config import IGNORED, MLMOptions
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
-from minibert.device import compile_blocks, describe, keep_freed_memory
-from minibert.distributed import gather, rank, ranks, together, world_size
+from minibert.device import describe
+from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
-from minibert.modern import make_masked_lm, point_at_neighbours
-from minibert.pretrained import load_mlm, load_tokenizer, save_mlm
+from minibert.modern import point_at_neighbours
+from minibert.pretrained import load_mlm, load_tokenizer
 from minibert.progress import heading
-from minibert.run import open_run
-from minibert.training import examples_per_step, total_steps, train
+from minibert.run import Run
+from minibert.training import examples_per_step, total_steps
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 MOST_LOSS = 700.0  # nats; the exponential of more is no float
@@ -62,7 +60,7 @@ class MLMTask:
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
-        self.model, self.options = model, options
+        self.model, self.tokenizer, self.options = model, tokenizer, options
         self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
         self.device = next(model.parameters()).device
@@ -162,71 +160,39 @@ def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
     return Batch(input_ids, attention_mask, labels.flatten()[positions], positions, tokens=int(attention_mask.sum()))
 
 
-@ranks()
-def pretrain(asked: MLMOptions) -> None:
-    """All of train_mlm.py: read, tokenise, train, save.
+def open_articles(options: MLMOptions) -> Articles:
+    """The articles that the options ask for; nothing is read yet."""
+    return Articles(
+        options.data,
+        max_articles=options.max_articles,
+        held_out=options.held_out,
+        min_characters=options.min_characters,
+        seed=options.seed,
+        line_by_line=options.line_by_line,
+        cache=options.cache,
+    )
+
+
+def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
+    """The vocabulary that `--vocab` names, or one learned from the training articles."""
+    if options.vocab == "train":
+        texts = TextColumn(articles.texts.train)
+        return WordPieceTokenizer.train(texts, options.vocab_size, options.lowercase)
+    if not options.lowercase:
+        raise UserError(f"--no-lowercase is for --vocab train: {options.vocab} says itself what becomes of case")
+    return load_tokenizer(options.vocab)
+
+
+def settled(options: MLMOptions) -> MLMOptions:
+    """The options with a vocabulary. The toy world works without a network and has few words: it learns its own.
 
     Raises:
-        UserError: an option, a path or a file is wrong, or the loss diverges.
-        Interrupted: a signal came, and the run's state is saved.
+        UserError: the model's shape makes no sense, which is found out before any work.
     """
-    # The toy world has to work without a network and has few words: it learns its own vocabulary.
-    vocab = asked.start_from or asked.vocab or ("train" if asked.data == "toy" else HUB_VOCABULARY)
-    if not asked.start_from:
-        asked.model_config(asked.vocab_size, pad_token_id=0)  # refuses a shape that makes no sense, before any work
-    keep_freed_memory()
-    with open_run(replace(asked, vocab=vocab)) as run:
-        options = run.options
-        with together():
-            started_from = load_start(options)
-            tokenizer, articles = read_articles(options)
-            train_texts, held_out = articles.train, articles.held_out
-            model = started_from or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
-            identity = {"articles": articles.identity, "vocabulary": tokenizer.fingerprint()}
-            if started_from:
-                identity["start model"] = tensors_hash(model.state_dict())
-            model.to(run.device)
-            if options.compile:
-                compile_blocks(run.device)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            heading("model", f"{_shape(model.bert.config)}: {parameters / 1e6:.1f} M parameters")
-
-            task = MLMTask(model, train_texts, held_out, tokenizer, options)
-            if not task.steps_per_epoch:
-                raise UserError(
-                    f"{options.data} has {train_texts.tokens:,} tokens to train on, fewer than the"
-                    f" {options.max_length:,} of one block: give more text, a smaller --max-length, or --no-blocks"
-                )
-            if not started_from:
-                prepare(task, options)
-            unigram_loss, unigram_accuracy = task.baseline()
-            steps, what = total_steps(task, options), "blocks" if options.blocks else "articles"
-            heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(run.device, world_size())}")
-            heading(
-                "unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency"
-            )
-            start = {
-                "parameters": parameters,
-                "articles": len(train_texts),
-                "tokens": train_texts.tokens,
-                "unigram_loss": unigram_loss,
-                "unigram_accuracy": unigram_accuracy,
-            }
-
-        train(model, task, run, identity=identity, start=start)
-        if rank() == 0:
-            save_mlm(run.folder, model, tokenizer)
-            write_card(run.folder)
-            run.finish()
-
-
-def prepare(task: MLMTask, options: MLMOptions) -> None:
-    """Give a new model the head start that the options ask for."""
-    if options.unigram_bias:
-        bias = task.model.head.bias
-        bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
-    if options.neighbour_heads:
-        point_at_neighbours(task.model.bert)
+    if not options.start_from:
+        options.model_config(options.vocab_size, pad_token_id=0)
+    learned = "train" if options.data == "toy" else HUB_VOCABULARY
+    return replace(options, vocab=options.start_from or options.vocab or learned)
 
 
 def load_start(options: MLMOptions) -> BertForMaskedLM | None:
@@ -247,43 +213,51 @@ def load_start(options: MLMOptions) -> BertForMaskedLM | None:
     return model
 
 
-def _shape(config: ModelConfig) -> str:
-    layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
-    return f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
+def prepare(task: MLMTask, options: MLMOptions) -> None:
+    """Give a new model the head start that the options ask for.
+
+    Raises:
+        UserError: there is less text than one block of it.
+    """
+    if not task.steps_per_epoch:
+        raise UserError(
+            f"{options.data} has fewer tokens to train on than the {options.max_length:,} of one block: give more text,"
+            " a smaller --max-length, or --no-blocks"
+        )
+    if options.unigram_bias and not options.start_from:
+        bias = task.model.head.bias
+        bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
+    if options.neighbour_heads and not options.start_from:
+        point_at_neighbours(task.model.bert)
 
 
-def read_articles(options: MLMOptions) -> tuple[WordPieceTokenizer, TokenisedArticles]:
-    """The vocabulary, and the articles to train on and the ones held out, as token ids."""
-    with Articles(
-        options.data,
-        max_articles=options.max_articles,
-        held_out=options.held_out,
-        min_characters=options.min_characters,
-        seed=options.seed,
-        line_by_line=options.line_by_line,
-        cache=options.cache,
-    ) as articles:
-        tokenizer = make_tokenizer(options, articles)
-        tokenised = articles.tokenised(tokenizer, None if options.blocks else options.max_length)
-    train, held_out = tokenised.train, tokenised.held_out
-    heading("articles", f"{len(train):,} to train on, {len(held_out):,} held out, from {articles.source.name}")
-    if tokenised.repeated:
-        heading("repeated", f"{tokenised.repeated:,} more are held out, too, and left out of training")
-    unknown = max(unknown_share(part, tokenizer, options.data) for part in (train, held_out))
+def introduce(task: MLMTask, articles: TokenisedArticles, run: Run[MLMOptions]) -> dict[str, float]:
+    """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
+    options, config, train = run.options, task.model.bert.config, articles.train
+    heading("articles", f"{len(train):,} to train on, {len(articles.held_out):,} held out, from {articles.source}")
+    if articles.repeated:
+        heading("repeated", f"{articles.repeated:,} more are held out, too, and left out of training")
+    unknown = max(unknown_share(part, task.tokenizer, options.data) for part in (train, articles.held_out))
     kept = "all" if options.blocks else f"the first {options.max_length}"
+    missing = f"; {unknown:.1%} [UNK]" if unknown > 0.01 else ""
+    heading("tokens", f"{train.tokens:,}, {kept} of each article{missing}")
+    heading("cache", f"{'reused from' if articles.reused else 'written to'} {articles.folder}")
+    heading("vocabulary", f"{task.tokenizer.vocab_size:,} pieces")
+    parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
     heading(
-        "tokens", f"{train.tokens:,}, {kept} of each article" + (f"; {unknown:.1%} [UNK]" if unknown > 0.01 else "")
+        "model",
+        f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside:"
+        f" {parameters / 1e6:.1f} M parameters",
     )
-    heading("cache", f"{'reused from' if tokenised.reused else 'written to'} {tokenised.folder}")
-    heading("vocabulary", f"{tokenizer.vocab_size:,} pieces")
-    return tokenizer, tokenised
-
-
-def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
-    """The vocabulary that `--vocab` names, or one learned from the training articles."""
-    if options.vocab == "train":
-        texts = TextColumn(articles.texts.train)
-        return WordPieceTokenizer.train(texts, options.vocab_size, options.lowercase)
-    if not options.lowercase:
-        raise UserError(f"--no-lowercase is for --vocab train: {options.vocab} says itself what becomes of case")
-    return load_tokenizer(options.vocab)
+    unigram_loss, unigram_accuracy = task.baseline()
+    steps, what = total_steps(task, options), "blocks" if options.blocks else "articles"
+    heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(run.device, world_size())}")
+    heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
+    return {
+        "parameters": parameters,
+        "articles": len(train),
+        "tokens": train.tokens,
+        "unigram_loss": unigram_loss,
+        "unigram_accuracy": unigram_accuracy,
+    }

@@ -13,12 +13,12 @@ from minibert.bert import Bert, EncoderBlock, SelfAttention
 from minibert.config import ModelConfig, NLIOptions
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.finetuning import NLITask, make_classifier
 from minibert.inference import TrainedModel
 from minibert.losses import mix
 from minibert.modern import make_masked_lm
 from minibert.pretrained import save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
-from minibert.tasks.nli import NLITask, make_classifier
 
 PAIRS = Pairs(
     premises=["the cat sat", "the dog sat on the mat", "an animal is on the log", "cats", "dogs sleep"],

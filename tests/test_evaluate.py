@@ -41,10 +41,10 @@ def no_room(*_: object) -> None:
 
 BREAKAGES: list[tuple[str, Callable[[Path, pytest.MonkeyPatch], object], list[str]]] = [
     ("card", lambda folder, patch: None, ["options.json"]),  # there is none: the card can't be made
-    ("figure", lambda f, patch: patch.setattr("minibert.tasks.evaluate.plot_confusion", fails), ["ZeroDivisionError"]),
+    ("figure", lambda f, patch: patch.setattr("minibert.plots.plot_confusion", fails), ["ZeroDivisionError"]),
     (
         "room",
-        lambda f, patch: patch.setattr("minibert.tasks.evaluate.plot_confusion", no_room),
+        lambda f, patch: patch.setattr("minibert.plots.plot_confusion", no_room),
         ["picture.png: No"],
     ),
     ("folder", lambda folder, patch: (folder / "nli" / "confusion_matrix.png").mkdir(), ["confusion_matrix.png"]),
