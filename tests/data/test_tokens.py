@@ -49,11 +49,12 @@ def test_texts_come_back_one_by_one(kept: TokenisedTexts, tokenizer: WordPieceTo
             kept[index]
 
 
-def test_a_large_vocabulary_gets_wider_ids() -> None:
-    large = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *(f"w{i}" for i in range(70_000))])
-    texts = tokenise(["w69999 w1"], large, 9)
-    assert texts[0].dtype == np.uint32
-    assert texts[0].tolist() == [2, 70_004, 6, 3]
+@pytest.mark.parametrize(("size", "kind"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
+def test_two_bytes_an_id_as_long_as_they_suffice(size: int, kind: type) -> None:
+    words = [f"w{i}" for i in range(size - len(SPECIAL_TOKENS))]
+    texts = tokenise([f"{words[-1]} w1"], WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *words]), 9)
+    assert texts[0].dtype == kind
+    assert texts[0].tolist() == [2, size - 1, 6, 3]
 
 
 def test_no_texts(tokenizer: WordPieceTokenizer) -> None:
