@@ -51,7 +51,7 @@ def pretrain(asked: MLMOptions) -> None:
 
             # Model: embeddings, encoder blocks, and a head that guesses masked tokens.
             model = start_model or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
-            identity = {"articles": tokenised.identity, "vocabulary": tokenizer.fingerprint()}
+            identity = {"articles": tokenised.identity["content"], "vocabulary": tokenizer.fingerprint()}
             if start_model:
                 identity["start model"] = tensors_hash(model.state_dict())
             model.to(run.device)
