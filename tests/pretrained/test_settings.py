@@ -196,7 +196,7 @@ def test_what_minibert_does_not_do_is_refused_by_name(
         ({"hidden_activation": "silu"}, "asks for hidden_activation 'silu': minibert knows only 'gelu' and"),
         ({"classifier_activation": "relu"}, "asks for classifier_activation 'relu'"),
         ({"decoder_bias": False}, "asks for decoder_bias False"),
-        ({"mlp_bias": False}, "asks for mlp_bias False: minibert knows only that of attention_bias, True"),
+        ({"mlp_bias": True}, "asks for mlp_bias True: minibert knows only that of attention_bias, False"),
         ({"embedding_dropout": 0.3}, "asks for embedding_dropout 0.3: minibert knows only that of mlp_dropout, 0.1"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "asks for rope_scaling"),
         ({"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "knows only the rope_type 'default'"),
