@@ -51,7 +51,7 @@ def pretrain(network: str, asked: MLMOptions) -> None:
         model = make_network(network, options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(run.device)
         task = MLMTask(model, articles.train, articles.held_out, tokenizer, options)
         prepare(task, options)
-        identity = {"articles": articles.identity["content"], "vocabulary": tokenizer.fingerprint()}
+        identity = {"network": network, "articles": articles.identity["content"], "vocabulary": tokenizer.fingerprint()}
         train(model, task, run, identity=identity, start={"network": network, "unigram_loss": task.baseline()[0]})
         run.finish()
 

@@ -65,6 +65,8 @@ class NLITask:
         validation: Pairs,
         options: NLIOptions,
     ) -> None:
+        if type(model).forward is not NLIClassifier.forward:
+            raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
         self.model, self.tokenizer, self.options = model, tokenizer, options
         self.device = next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels

@@ -60,6 +60,8 @@ class MLMTask:
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
+        if type(model).loss is not BertForMaskedLM.loss:
+            raise TypeError("MLMTask has a loss of its own: override MLMTask.loss, not the model's")
         self.model, self.tokenizer, self.options = model, tokenizer, options
         self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()

@@ -215,3 +215,14 @@ def test_tokens_are_hidden_in_training_alone_and_anew_in_each_epoch(
     with torch.no_grad():
         hidden.model.load_state_dict(plain.model.state_dict())
         assert hidden.validate() == plain.validate()
+
+
+def test_a_classifier_with_a_forward_of_its_own_is_not_trained_as_the_usual_one(
+    config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    class Backwards(NLIClassifier):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return super().forward(input_ids.flip(0), attention_mask.flip(0))
+
+    with pytest.raises(TypeError, match="override these, not its forward"):
+        NLITask(Backwards(SentenceEncoder(Bert(config))), tokenizer, PAIRS, PAIRS, NLIOptions())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minibert.bert import BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.errors import UserError
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
+from minibert.modern import make_bert, make_masked_lm
 from minibert.pretrained.kinds import kind_of
 from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
 from minibert.pretrained.sentences import DENSE, POOLING_FLAGS
@@ -25,6 +29,25 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
+def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], config: ModelConfig) -> None:
+    """Refuse a layer of somebody's own: whoever read the folder would get the usual one in its place.
+
+    Args:
+        model: to be saved.
+        make: what a reader makes of the configuration.
+        config: of the model.
+    Raises:
+        UserError: one of its layers is another than that.
+    """
+    kind_of(config)
+    with torch.device("meta"):
+        usual = {name: type(layer) for name, layer in make(config).named_modules()}
+    for name, layer in model.named_modules():
+        if usual.get(name) is not type(layer):
+            what = f"{name or 'the model'} is a {type(layer).__name__}"
+            raise UserError(f"{what}, which has no name in the folder format: it can't be saved")
+
+
 def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
     """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
@@ -32,6 +55,7 @@ def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer
         UserError: the folder can't be written; nothing in it has changed then.
     """
     config = model.bert.config
+    _check_sayable(model, make_masked_lm, config)
     prefix, head = kind_of(config).prefix, head_names(config)
     tensors = {
         name if name in head else prefix + name: tensor
@@ -54,7 +78,15 @@ def save_classifier(
     Raises:
         UserError: the folder can't be written; nothing in it has changed then.
     """
-    config = model.encoder.bert.config
+    encoder, config = model.encoder, model.encoder.bert.config
+
+    def made_anew(config: ModelConfig) -> NLIClassifier:
+        width = 0 if encoder.projection is None else encoder.projection.out_features
+        return NLIClassifier(SentenceEncoder(make_bert(config), encoder.pooling, width), product=model.product)
+
+    _check_sayable(model, made_anew, config)
+    if encoder.pooling not in POOLING_FLAGS:
+        raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
         "labels": list(LABELS),
         "features": model.features,

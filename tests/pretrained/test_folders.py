@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, BertModel
 
 import evaluate
 import minibert
-from minibert.bert import Bert, BertForMaskedLM
+from minibert.bert import Bert, BertForMaskedLM, SelfAttention
 from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
@@ -555,3 +555,40 @@ def test_the_report_does_not_print_what_is_no_number(
     with pytest.raises(UserError, match="the model's numbers overflow float32"):
         evaluate.main(["--model", str(folder), "--premise", "a cat", "--hypothesis", "a dog"])
     assert capsys.readouterr().out == ""
+
+
+class Louder(SelfAttention):
+    """An attention of somebody's own, with the usual configuration."""
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return 2 * super().forward(hidden, attention_mask)
+
+
+class LastToken(SentenceEncoder):
+    """A pooling of somebody's own, under the usual name."""
+
+    def pool(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return hidden[:, -1]
+
+
+def test_a_layer_of_ones_own_is_never_saved_as_the_usual_one(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    louder = make_masked_lm(config)
+    louder.bert.layers[1].attention = Louder(config)
+    with pytest.raises(UserError, match=r"bert\.layers\.1\.attention is a Louder, which has no name"):
+        save_mlm(tmp_path / "mlm", louder, tokenizer)
+    softer = make_masked_lm(config)
+    softer.head.norm = torch.nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"head\.norm is a Identity"):
+        save_mlm(tmp_path / "mlm", softer, tokenizer)
+    unnamed = SentenceEncoder(Bert(config))
+    unnamed.pooling = "weighted"
+    for network, message in (
+        (NLIClassifier(LastToken(Bert(config))), "encoder is a LastToken"),
+        (NLIClassifier(SentenceEncoder(louder.bert)), r"encoder\.bert\.layers\.1\.attention is a Louder"),
+        (NLIClassifier(unnamed), "the pooling 'weighted' has no name"),
+    ):
+        with pytest.raises(UserError, match=message):
+            save_classifier(tmp_path / "nli", network, tokenizer, 10, hypothesis_only=False)
+    assert list(tmp_path.iterdir()) == []
