@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS, EvaluateOptions
+from minibert.config import LABELS
 from minibert.errors import UserError, os_error_text
+from minibert.options import EvaluateOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minibert.cli import parse_options, run
-from minibert.config import MLMOptions
+from minibert.options import MLMOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

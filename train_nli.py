@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minibert.cli import parse_options, run
-from minibert.config import NLIOptions
+from minibert.options import NLIOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

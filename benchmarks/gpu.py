@@ -58,7 +58,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import BertForMaskedLM
-from minibert.config import MLMOptions, ModelConfig, NLIOptions
+from minibert.config import ModelConfig
 from minibert.data.batching import Batch, epoch_batches, pad
 from minibert.data.sources import Pairs, load_articles, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -67,6 +67,7 @@ from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretrained import from_pretrained, save_mlm
 from minibert.pretraining import MLMTask, prepare
 from minibert.sbert import NLIClassifier, SentenceEncoder

@@ -22,9 +22,10 @@ sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 from minibert import cli
 from minibert.bert import BertForMaskedLM, Embeddings, FeedForward, SelfAttention, initialise
 from minibert.cli import parse_options
-from minibert.config import MLMOptions, ModelConfig, ModernBertConfig
+from minibert.config import ModelConfig, ModernBertConfig
 from minibert.device import keep_freed_memory
 from minibert.modern import ModernBert, make_masked_lm
+from minibert.options import MLMOptions
 from minibert.pretraining import MLMTask, make_tokenizer, open_articles, prepare, settled
 from minibert.run import open_run
 from minibert.training import train

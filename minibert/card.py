@@ -15,9 +15,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 import minibert
-from minibert.config import MLMOptions, NLIOptions
 from minibert.errors import UserError
 from minibert.files import read_json, read_records, write_file
+from minibert.options import MLMOptions, NLIOptions
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 

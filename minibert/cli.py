@@ -17,8 +17,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from minibert.config import TrainingOptions
 from minibert.errors import Interrupted, UserError, os_error_text, printable, reason
+from minibert.options import TrainingOptions
 
 Options = TypeVar("Options")
 
@@ -29,7 +29,7 @@ def parse_options(
     """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
 
     Args:
-        options: a dataclass whose fields come from `minibert.config.option`.
+        options: a dataclass whose fields come from `minibert.options.option`.
         arguments: as in `sys.argv[1:]`, which None stands for.
         description: what `--help` says first.
         program: the command as a user writes it; None is the script's name.

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS, option
+from minibert.config import LABELS
 from minibert.drawing import draw_attention, style
 from minibert.errors import UserError, printable, reason
+from minibert.options import option
 from minibert.plots import read
 
 if TYPE_CHECKING:

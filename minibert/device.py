@@ -55,7 +55,7 @@ def pick_precision(name: str, device: torch.device) -> str:
     to TF32, 11 bits.
 
     Args:
-        name: one of `minibert.config.PRECISIONS`: auto is bfloat16 on CUDA where the hardware has it, else float32.
+        name: one of `minibert.options.PRECISIONS`: auto is bfloat16 on CUDA where the hardware has it, else float32.
         device: where it is computed.
     Raises:
         UserError: the device has no bfloat16.

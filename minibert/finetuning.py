@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert import fast
-from minibert.config import LABELS, NLIOptions
+from minibert.config import LABELS
 from minibert.data.batching import (
     Batch,
     batch_generator,
@@ -35,6 +35,7 @@ from minibert.evaluation import mean_cosine, temperature
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.masking import hide_tokens
+from minibert.options import NLIOptions
 from minibert.pretrained import load_encoder
 from minibert.progress import heading
 from minibert.run import Run

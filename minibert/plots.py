@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
-from minibert.config import AnswersOptions, option
 from minibert.drawing import (
     draw_attention,
     draw_confusion,
@@ -38,6 +37,7 @@ from minibert.drawing import (
 )
 from minibert.errors import UserError
 from minibert.files import read_records
+from minibert.options import AnswersOptions, option
 
 if TYPE_CHECKING:
     import numpy as np

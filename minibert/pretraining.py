@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.bert import BertForMaskedLM
-from minibert.config import IGNORED, MLMOptions
+from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -28,6 +28,7 @@ from minibert.evaluation import log_frequencies, unigram_baseline
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.modern import point_at_neighbours
+from minibert.options import MLMOptions
 from minibert.pretrained import load_mlm, load_tokenizer
 from minibert.progress import heading
 from minibert.run import Run

@@ -44,11 +44,11 @@ from minibert.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from minibert.config import TrainingOptions
 from minibert.device import pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import claimed, remove_partial, remove_staged, write_json, zip_path
+from minibert.options import TrainingOptions
 from minibert.plots import plot_training
 from minibert.pretrained.saving import MODEL_FILES
 from minibert.progress import heading

@@ -47,7 +47,7 @@ def cls_pooling(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     return hidden[:, 0]  # (B, D)
 
 
-POOLINGS = {"mean": mean_pooling, "cls": cls_pooling, "max": max_pooling}  # minibert.config.POOLINGS
+POOLINGS = {"mean": mean_pooling, "cls": cls_pooling, "max": max_pooling}  # the names are minibert.options.POOLINGS
 
 
 def _check(hidden: Tensor, attention_mask: Tensor) -> None:

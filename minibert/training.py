@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from minibert.checkpoint import State
-from minibert.config import SCHEDULES, TrainingOptions
 from minibert.distributed import (
     all_reduce_max,
     check_same,
@@ -43,6 +42,7 @@ from minibert.distributed import (
     world_size,
 )
 from minibert.errors import Interrupted, UserError
+from minibert.options import SCHEDULES, TrainingOptions
 from minibert.progress import Progress, duration, heading
 from minibert.run import Run, list_checkpoints
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minibert import fast
 from minibert.bert import Bert
-from minibert.config import LABELS, MLMOptions, ModelConfig, NLIOptions
+from minibert.config import LABELS, ModelConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
@@ -27,6 +27,7 @@ from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
 from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder

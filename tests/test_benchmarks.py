@@ -17,11 +17,12 @@ from benchmarks import ablation, gpu, graphs, half_modern, plateau
 from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
 from minibert.cli import parse_options
-from minibert.config import IGNORED, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
+from minibert.config import IGNORED, ModelConfig, ModernBertConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.modern import ModernBert
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretrained import save_mlm
 from minibert.pretraining import MLMTask
 from minibert.training import Trainer, adamw

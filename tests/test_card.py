@@ -11,8 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from minibert.card import write_card
-from minibert.config import MLMOptions, NLIOptions
 from minibert.errors import UserError
+from minibert.options import MLMOptions, NLIOptions
 
 START = {"kind": "start", "parameters": 1_234_567, "pairs": 4_321, "majority_accuracy": 0.3512}
 VALIDATIONS = [

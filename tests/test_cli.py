@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from minibert.cli import parse_options, run
-from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.demo import DemoOptions
 from minibert.errors import Interrupted, UserError
+from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from minibert.config import EvaluateOptions, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
+from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
+from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 
 
 def test_the_defaults_are_the_notebooks() -> None:

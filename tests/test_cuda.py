@@ -27,7 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.config import LABELS, MLMOptions, ModelConfig, ModernBertConfig, NLIOptions
+from minibert.config import LABELS, ModelConfig, ModernBertConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
@@ -35,6 +35,7 @@ from minibert.device import compile_blocks, pick_precision
 from minibert.finetuning import NLITask
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from tests.conftest import TEXTS

@@ -18,8 +18,9 @@ import train_mlm
 import train_nli
 from minibert.card import write_card
 from minibert.cli import parse_options
-from minibert.config import LABELS, MLMOptions, NLIOptions
+from minibert.config import LABELS
 from minibert.errors import UserError
+from minibert.options import MLMOptions, NLIOptions
 from minibert.progress import Progress
 from tests.metrics import records
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM, Embeddings, EncoderBlock, MLMHead, SelfAttention
-from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
+from minibert.config import IGNORED, ModelConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.finetuning import NLITask
 from minibert.modern import PreNormBlock, RotaryAttention, make_bert, make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from tests.conftest import TEXTS

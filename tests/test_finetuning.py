@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from minibert.bert import Bert, EncoderBlock, SelfAttention
-from minibert.config import ModelConfig, NLIOptions
+from minibert.config import ModelConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.finetuning import NLITask, make_classifier
 from minibert.inference import TrainedModel
 from minibert.losses import mix
 from minibert.modern import make_masked_lm
+from minibert.options import NLIOptions
 from minibert.pretrained import save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
 

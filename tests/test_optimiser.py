@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from minibert.config import DECAYED, MLMOptions, ModelConfig
+from minibert.config import ModelConfig
 from minibert.modern import make_masked_lm
+from minibert.options import DECAYED, MLMOptions
 from minibert.training import adamw, schedule
 
 

@@ -15,8 +15,8 @@ import evaluate
 import train_mlm
 import train_nli
 from minibert.cli import parse_options
-from minibert.config import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.demo import DemoOptions
+from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from minibert.checkpoint import save_weights, tensors_hash
-from minibert.config import MLMOptions
 from minibert.errors import UserError
+from minibert.options import MLMOptions
 from minibert.pretrained import zip_classifier
 from minibert.run import check_output, open_run
 from tests.metrics import records, untimed

@@ -9,8 +9,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from minibert.config import NLIOptions
 from minibert.distributed import rank
+from minibert.options import NLIOptions
 from minibert.run import open_run
 from minibert.training import train as train_in
 

@@ -11,11 +11,11 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.cli import parse_options
-from minibert.config import MLMOptions
 from minibert.data.articles import Articles
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
+from minibert.options import MLMOptions
 from minibert.pretrained import load_tokenizer
 from minibert.pretraining import make_tokenizer
 from tests.conftest import TEXTS

@@ -20,13 +20,14 @@ from transformers import BertTokenizerFast, get_linear_schedule_with_warmup
 
 from benchmarks.notebook import Siamese, mlm_step, nli_step
 from minibert.bert import Bert, SelfAttention
-from minibert.config import IGNORED, MLMOptions, ModelConfig, NLIOptions
+from minibert.config import IGNORED, ModelConfig
 from minibert.data.batching import Batch, epoch_batches
 from minibert.data.sources import load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretrained import save_classifier, save_mlm
 from minibert.pretrained.loading import load_encoder
 from minibert.pretrained.names import encoder_names, export_weights, mlm_names

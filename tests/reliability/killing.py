@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from minibert.config import MLMOptions, NLIOptions
+from minibert.options import MLMOptions, NLIOptions
 from tests.processes import start
 from train_mlm import pretrain
 from train_nli import finetune

@@ -1,0 +1,282 @@
+"""The options of the three scripts: a dataclass each.
+
+A field is a flag: `max_length` is `--max-length`. Its default is the flag's default, its help the line that `--help`
+prints, its bounds are checked when the options are made, so that a wrong flag costs no time. Unless a comment says
+otherwise, a default is the course notebook's own value; `--recipe strong` sets others (docs/recipe.md).
+
+This file imports nothing heavy: `--help` has to answer before torch has loaded.
+
+Source of the defaults: the notebook "Assignment 4: Do you AGREE?".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+from minibert.config import ARCHITECTURES, MOST_WIDTH, ModelConfig
+from minibert.errors import UserError
+
+RECIPES = ("notebook", "strong")
+SCHEDULES = ("constant", "linear")  # minibert.training
+POOLINGS = ("mean", "cls", "max")  # minibert.sbert
+DECAYED = ("all", "matrices")  # minibert.training
+PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
+SPLITS = ("train", "validation", "test")
+
+DATA = "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv, txt ...)"
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    below: float = math.inf,
+    else_say: str = "",
+) -> Any:
+    """A field of options: its default, its line of help, which values make sense, and what is said of others."""
+    bounds = {"at_least": at_least, "above": above, "below": below, "else_say": else_say}
+    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+
+
+def count(default: int, help: str) -> Any:
+    """A whole number of at least 1."""
+    return option(default, help, at_least=1)
+
+
+def limit(default: int, help: str) -> Any:
+    """A whole number of at least 0."""
+    return option(default, help, at_least=0)
+
+
+def rate(default: float | None, help: str) -> Any:
+    """A number in [0, 1)."""
+    return option(default, help, at_least=0, below=1)
+
+
+def sequence_length(default: int, help: str) -> Any:
+    """A whole number of at least 3."""
+    return option(default, help, at_least=3, else_say="[CLS], one token and [SEP] need 3")
+
+
+def seed(help: str) -> Any:
+    """A seed, as torch has them."""
+    return option(
+        42, help, at_least=0, below=2**64, else_say="it has to be below 2 ** 64, which is as far as torch's go"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What all options share: their values are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, str | bool | None) and (complaint := _complaint(value, item.metadata)):
+                raise UserError(f"--{item.name.replace('_', '-')} {value}: {complaint}")
+
+
+def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
+    """What is wrong with a number; NaN and infinity are none."""
+    least, above, below = bounds["at_least"], bounds["above"], bounds["below"]
+    if (least is None and above is None) or (
+        (value >= least if least is not None else value > above) and value < below
+    ):
+        return ""
+    if below == 1:
+        return f"it has to be in [{least}, 1)"
+    if least == 0 and value < 0:
+        return "it can't be negative"
+    if bounds["else_say"]:
+        return bounds["else_say"]
+    return f"it has to be at least {least}" if least else "it has to be a number above 0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options):
+    """What both trainings share. `MLMOptions.of("strong")` has the strong recipe's defaults."""
+
+    STRONG: ClassVar[dict[str, Any]]  # what the strong recipe has instead
+
+    recipe: str = option("notebook", "where the other options' defaults come from", choices=RECIPES)
+    output: str  # each script has defaults of its own for these four
+    learning_rate: float
+    schedule: str
+    warmup_ratio: float
+    data: str = option("hub", DATA)
+    seed: int = seed("seed of every random choice")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    threads: int = limit(0, "CPU threads; 0 leaves torch's own choice")
+    precision: str = option("auto", "auto is bfloat16 on a GPU that has it, float32 elsewhere", choices=PRECISIONS)
+    compile: bool = option(False, "compile the encoder's blocks with torch.compile before training")
+    epochs: int = count(3, "passes over the training data")
+    max_steps: int = limit(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
+    batch_size: int = count(16, "examples in a batch; a step has so many, times --accumulate, times the processes")
+    accumulate: int = count(1, "batches of each rank whose gradients are added up before a step")
+    beta2: float = rate(0.999, "AdamW's decay of the mean of squared gradients")
+    weight_decay: float = option(0.01, "AdamW's decoupled weight decay", at_least=0)
+    decayed: str = option(
+        "all",
+        "which weights are decayed: all, as in the notebook, biases and norms too, or matrices only",
+        choices=DECAYED,
+    )
+    clip: float = option(1.0, "largest gradient norm", above=0)
+    final_rate: float = rate(0.0, "share of the peak learning rate that the linear schedule ends at")
+    average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
+    log_every: int = count(100, "steps between two lines of progress")
+    save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
+    textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
+    resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
+    overwrite: bool = option(False, "replace whatever an earlier run left in --output")
+
+    @classmethod
+    def of(cls, recipe: str = "notebook", **changes: Any) -> Self:
+        """The options of a recipe, with some of them changed."""
+        return cls(recipe=recipe, **{**(cls.STRONG if recipe == "strong" else {}), **changes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLMOptions(TrainingOptions):
+    """Options of train_mlm.py: pretraining with masked language modelling."""
+
+    STRONG: ClassVar[dict[str, Any]] = {
+        "blocks": True, "max_steps": 3_000, "architecture": "modernbert", "intermediate_size": 688,
+        "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0, "mask_rate": 0.3, "learning_rate": 2e-3,
+        "beta2": 0.98, "decayed": "matrices",
+    }  # fmt: skip
+
+    data: str = option("hub", f"hub-pairs (SNLI as text), {DATA}")
+    line_by_line: bool = option(False, "take each line of a .txt for an article (otherwise empty lines part them)")
+    output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
+    vocab: str = option(
+        "",
+        "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
+    )
+    vocab_size: int = count(30_522, "largest vocabulary for --vocab train")
+    lowercase: bool = option(
+        True, "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
+    )
+    start_from: str = option(
+        "", "a pretrained model to train further, a folder or a name on the Hub; its shape and vocabulary are used"
+    )
+    max_articles: int = limit(30_000, "articles to train on; 0: all there are")
+    min_characters: int = limit(200, "leave out articles of no more characters than this")
+    held_out: int = count(500, "further articles, never trained on, for the reported loss")
+    max_length: int = sequence_length(128, "the longest sequence of tokens, [CLS] and [SEP] included")
+    blocks: bool = option(False, "train on whole articles, one after another in full blocks, not on their beginnings")
+    cache: str = option("", "folder for token ids, kept for later runs (default: minibert in the user's cache folder)")
+    hidden_size: int = count(256, "D, the width of every token's vector")
+    num_hidden_layers: int = count(4, "L, encoder blocks")
+    num_attention_heads: int = count(4, "H, heads; they divide the hidden size")
+    intermediate_size: int = count(1_024, "F, the width inside the feed-forward layer")
+    architecture: str = option(
+        "bert", "bert, or modernbert: rotary positions, pre-norm, gated feed-forward layers", choices=(*ARCHITECTURES,)
+    )
+    neighbour_heads: bool = option(False, "start each head attending to a neighbour (needs --architecture modernbert)")
+    unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
+    dropout: float = rate(0.1, "dropout of hidden vectors and of attention weights")
+    mask_rate: float = rate(0.15, "share of tokens to be predicted in training (in validation, always 15 in 100)")
+    learning_rate: float = option(5e-4, "peak learning rate", above=0)
+    schedule: str = option("linear", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = rate(0.06, "share of the steps in which the learning rate rises to its peak")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neighbour_heads and self.architecture != "modernbert":
+            raise UserError("--neighbour-heads needs --architecture modernbert: heads are pointed by rotated biases")
+        if self.start_from and self.vocab not in ("", self.start_from):
+            raise UserError("--vocab and --start-from contradict each other: the model's own vocabulary is used")
+
+    def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
+        """The model these options ask for, over a vocabulary of `vocab_size`."""
+        return ARCHITECTURES[self.architecture](
+            vocab_size=vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_length,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=pad_token_id,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLIOptions(TrainingOptions):
+    """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
+
+    STRONG: ClassVar[dict[str, Any]] = {
+        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
+        "hidden_tokens": 0.15, "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True,
+        "learning_rate": 8e-4, "schedule": "linear", "warmup_ratio": 0.06, "final_rate": 0.25, "average": True,
+        "weight_decay": 0.5, "decayed": "matrices",
+    }  # fmt: skip
+
+    encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
+    output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
+    max_train: int = limit(30_000, "training pairs, sampled as in the notebook; 0: all")
+    max_validation: int = limit(3_000, "validation pairs, sampled likewise; 0: all")
+    validation_share: float = rate(
+        0.0, "share of the training pairs to validate on instead of a validation split; 0: the split"
+    )
+    max_length: int = sequence_length(16, "tokens kept of each sentence, [CLS] and [SEP] included")
+    pooling: str = option("mean", "how a sentence's token vectors become one", choices=POOLINGS)
+    projection: int = option(
+        0,
+        "dimensions that token vectors are projected to before they become one; 0: no projection",
+        at_least=0,
+        below=MOST_WIDTH + 1,
+        else_say=f"more than {MOST_WIDTH:,} make no sense",
+    )
+    product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
+    dropout: float = rate(0.1, "dropout of the features that the classifier sees")
+    encoder_dropout: float | None = rate(None, "dropout within the encoder (default: as it was pretrained)")
+    hidden_tokens: float = rate(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
+    contrast: float = option(
+        0.0, "weight of a second loss: entailed pairs are to find each other in their batch", at_least=0
+    )
+    mixup: float = option(
+        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures", at_least=0
+    )
+    group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
+    calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
+    learning_rate: float = option(2e-5, "peak learning rate", above=0)
+    schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = rate(0.0, "share of the steps in which the learning rate rises to its peak")
+    hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
+    zip: bool = option(False, "also write OUTPUT.zip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersOptions(Options):
+    """A trained classifier, and the labelled pairs that it is to answer."""
+
+    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
+    data: str = option("hub", DATA)
+    split: str = option("test", "which part of the data", choices=SPLITS)
+    max_pairs: int = limit(6_000, "pairs, sampled as in the notebook; 0: all")
+    seed: int = seed("seed of the sample")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(AnswersOptions):
+    """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
+
+    batch_size: int = count(64, "sentences in a pass through the encoder; does not change the results")
+    json: str = option("", "also write every figure to this file")
+    figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
+    premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
+    hypothesis: str | None = option(None, "see --premise")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.premise is None) != (self.hypothesis is None):
+            raise UserError("--premise and --hypothesis go together: give both, or neither")
