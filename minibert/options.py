@@ -95,7 +95,9 @@ def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
         return "it can't be negative"
     if bounds["else_say"]:
         return bounds["else_say"]
-    return f"it has to be at least {least}" if least else "it has to be a number above 0"
+    if least is None:
+        return "it has to be a number above 0"
+    return f"it has to be at least {least}" if least else "it has to be a number"
 
 
 @dataclass(frozen=True, kw_only=True)
