@@ -22,7 +22,6 @@ on toy text and tiny models, to see that it runs. It needs the extra `dev`, and 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -33,7 +32,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice, repeat
@@ -47,11 +46,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 import torch.nn.functional as F
-from minibert.training.averaging import average_of
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw, schedule
-from minibert.training.progress import Progress
-from minibert.training.run import total_steps
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,18 +53,21 @@ from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import ModelConfig
-from minibert.data.batching import Batch, epoch_batches, pad
-from minibert.data.sources import Pairs, load_articles, load_pairs
+from minibert.data.articles import Articles
+from minibert.data.batching import Batch, epoch_batches, epoch_order, pad
+from minibert.data.sources import Pairs, load_pairs
 from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.tokens import Blocks, TokenStore, tokenise
+from minibert.data.tokens import Blocks, Chunk, TokenisedTexts
 from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
-from minibert.pretrained import from_pretrained, save_mlm
+from minibert.pretrained import from_pretrained, load_tokenizer
 from minibert.pretraining import MLMTask, prepare
+from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.training import Metrics, Trainer, adamw, schedule
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.
 
@@ -117,7 +114,7 @@ class World:
         """The vocabulary."""
         if self.options.vocab == "train":
             return WordPieceTokenizer.train(self.texts, 1_000)
-        return WordPieceTokenizer.load(self.options.vocab)
+        return load_tokenizer(self.options.vocab)
 
     @cached_property
     def tokenizer_folder(self) -> Path:
@@ -130,42 +127,41 @@ class World:
     def texts(self) -> list[str]:
         """Some articles as they are."""
         count = 300 if self.options.tiny else 2_048
-        found = load_articles(self.options.wikipedia, max_articles=count, held_out=1, min_characters=200, seed=42)
-        return list(found.texts(found.sample.train))
+        with self.articles(self.options.wikipedia, max_articles=count, held_out=1, min_characters=200) as found:
+            return list(found.texts.train["text"])
+
+    def articles(self, data: str, **sample: Any) -> Articles:
+        """A sample of a source, in a cache that is forgotten at the end."""
+        return Articles(data, **sample, seed=42, cache=str(self.folder / "ids"))
 
     @cached_property
-    def ids(self) -> dict[str, TokenStore]:
+    def ids(self) -> dict[str, TokenisedTexts]:
         """All articles and all captions as token ids, and what of each is held out; from `--ids` if it exists."""
         file = Path(self.options.ids) if self.options.ids else None
         if file and file.exists():
             arrays = np.load(file)
-            return {name: TokenStore(arrays[f"{name}.ids"], arrays[f"{name}.starts"]) for name in IDS}
-        stores = {}
+            return {name: TokenisedTexts([(arrays[f"{name}.starts"], arrays[f"{name}.ids"])]) for name in IDS}
+        stores: dict[str, TokenisedTexts] = {}
+        options = self.mlm_options("notebook")
+        count = 300 if self.options.tiny else options.max_articles
         for name, data, least in (("articles", self.options.wikipedia, 200), ("captions", self.options.snli, 0)):
-            options = self.mlm_options("notebook")
-            found = load_articles(
-                data, max_articles=300 if self.options.tiny else options.max_articles, held_out=options.held_out,
-                min_characters=least, seed=42,
-            )  # fmt: skip
-            for part, places in (("train", found.sample.train), ("held_out", found.sample.held_out)):
-                longest = 10**6  # all of it
-                store = tokenise(list(found.texts(places)), self.tokenizer, longest)
-                # `texts` are in the order of the source; back to the shuffled one
-                stores[f"{name}_{part}"] = store.select(np.argsort(np.argsort(places)))
+            sample = {"max_articles": count, "held_out": options.held_out, "min_characters": least}
+            with self.articles(data, **sample) as found:
+                whole = found.tokenised(self.tokenizer, None)
+            stores |= {f"{name}_train": whole.train, f"{name}_held_out": whole.held_out}
         if file:
-            flat = {name: list(store.take(range(len(store)))) for name, store in stores.items()}
-            arrays = {f"{name}.ids": np.concatenate(texts) for name, texts in flat.items()}
-            arrays |= {f"{name}.starts": np.cumsum([0, *map(len, texts)]) for name, texts in flat.items()}
+            flat = {name: joined(store) for name, store in stores.items()}
+            arrays = {f"{name}.starts": starts for name, (starts, _) in flat.items()}
+            arrays |= {f"{name}.ids": ids for name, (_, ids) in flat.items()}
             np.savez_compressed(file, **arrays)
         return stores
 
     @cached_property
-    def beginnings(self) -> TokenStore:
+    def beginnings(self) -> TokenisedTexts:
         """The first tokens of each article, as many as are read."""
         T = self.length
-        texts = self.ids["articles_train"].take(range(len(self.ids["articles_train"])))
-        cut = [text if len(text) <= T else np.append(text[: T - 1], text[-1:]) for text in texts]
-        return TokenStore(np.concatenate(cut), np.cumsum([0, *map(len, cut)]))
+        cut = (text if len(text) <= T else np.append(text[: T - 1], text[-1:]) for text in self.ids["articles_train"])
+        return TokenisedTexts([joined(cut)])
 
     @cached_property
     def pairs(self) -> dict[str, Pairs]:
@@ -207,33 +203,26 @@ class World:
         """Fine-tuning as the package's loop has it, validated on a split."""
         return NLITask(network, self.tokenizer, self.pairs["train"], self.pairs[split], options)
 
-    def loop(self, task: Any, batches: Iterator[Any], **changes: Any) -> Callable[[int], None]:
+    def loop(self, task: Any, batches: Iterator[Any]) -> Callable[[int], None]:
         """So many steps of the package's own loop."""
-        options = dataclasses.replace(task.options, **changes)
-        total = total_steps(task, options)
-        (self.folder / "loop").mkdir(exist_ok=True)
-        progress = Progress(self.folder / "loop" / "metrics.jsonl", total)
-        average = average_of(task.model) if options.average else None
-        factor = schedule(options.schedule, total, options.warmup_ratio, options.final_rate)
-        optimizer = adamw(task.model, options)
-        checkpoints = self.folder / "loop" / "checkpoints"
-        trainer = Trainer(task.model, task, optimizer, factor, options, checkpoints, progress, Place(), average)
+        trainer = Trainer(task.model, task, Run(task.options))
 
         def run(steps: int) -> None:
-            window = Window()
             for batch in islice(batches, steps):
-                trainer.step(batch, window)
-            window.means()  # as a line of progress does
+                trainer.step(batch)
+            trainer.metrics.means()  # as a line of progress does
+            trainer.metrics = Metrics()
 
         return run
 
-    def save(self, network: BertForMaskedLM, name: str) -> Path:
-        """A folder that everything loads."""
-        save_mlm(self.folder / name, network, self.tokenizer)
-        return self.folder / name
-
 
 IDS = ("articles_train", "articles_held_out", "captions_train", "captions_held_out")
+
+
+def joined(texts: Iterable[np.ndarray]) -> Chunk:
+    """Texts one after another: where each begins, and the ids."""
+    kept = list(texts)
+    return np.cumsum([0, *map(len, kept)]), np.concatenate(kept)
 
 
 def mlm_loss(network: BertForMaskedLM) -> Callable[..., Tensor]:
@@ -721,8 +710,8 @@ def pretrain(world: World, recipe: str, network: BertForMaskedLM | None = None, 
 
     def inputs() -> Iterator[tuple[Tensor, ...]]:
         for epoch in range(options.epochs):
-            order = np.concatenate([rows for _, rows in epoch_batches(len(task.train), 16, options.seed, epoch, 0)])
-            yield from masked_rows(world, task.train, options, order[: steps_per_epoch * 16], generator)
+            order = epoch_order(len(task.train), options.seed, epoch)
+            yield from masked_rows(world, task.train, options, order, generator)
 
     wait(world.device)
     started = time.perf_counter()

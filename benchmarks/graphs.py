@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from minibert.training.averaging import RECENT
 from torch import Tensor, nn
 
 from minibert.config import IGNORED
 from minibert.masking import MASK_SHARE, RANDOM_SHARE
+from minibert.training import RECENT
 
 WARM_UP = 3  # calls before the first recording: kernels are chosen, and compiled; one is enough for further shapes
 

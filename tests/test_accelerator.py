@@ -94,18 +94,17 @@ class NoWaitingCopy(TorchDispatchMode):
 def test_a_step_copies_nothing_that_the_host_waits_for(
     config: ModelConfig,
     tokenizer: WordPieceTokenizer,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[..., Any],
     changes: dict[str, Any],
 ) -> None:
     monkeypatch.setattr(torch, "_sample_dirichlet", torch.empty_like)  # which torch can't do on "meta"
     task = make(config, tokenizer, META, **changes)
-    training, batches = trainer(task, tmp_path), list(task.batches(0, 0))
+    training, batches = trainer(task), list(task.batches(0, 0))
     assert len(batches) > 1
     with NoWaitingCopy():
         for batch in batches:
-            training.step(batch, Window())
+            training.step(batch)
         with pytest.raises(AssertionError, match="host waits"):
             torch.ones(1).to(META)
 

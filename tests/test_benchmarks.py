@@ -21,10 +21,10 @@ from minibert.config import IGNORED, ModelConfig, ModernBertConfig
 from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.modern import ModernBert
-from minibert.options import MLMOptions, NLIOptions
+from minibert.modern import ModernBert, make_masked_lm
 from minibert.pretrained import save_mlm
 from minibert.pretraining import MLMTask
+from minibert.run import Run
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
 
@@ -241,7 +241,7 @@ def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
 def test_a_graphed_step_is_the_step_of_the_loop(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, average: bool
+    config: ModelConfig, tokenizer: WordPieceTokenizer, average: bool
 ) -> None:
     """Its function, without a graph: losses, weights and their average after four steps, masked places filled up."""
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -249,32 +249,27 @@ def test_a_graphed_step_is_the_step_of_the_loop(
         batch_size=4, max_length=19, decayed="matrices", average=average, clip=0.5, learning_rate=0.05
     )  # fmt: skip
     store = tokenise(TEXTS, tokenizer, options.max_length)
-    network = MaskedLanguageModel(replace(config, **changes))
+    network = make_masked_lm(replace(config, **changes))
     own = deepcopy(network)
     task = MLMTask(network, store, store, tokenizer, options)
-    kept = average_of(network) if average else None
-    progress = Progress(tmp_path / "metrics.jsonl", 4)
-    trainer = Trainer(
-        network, task, adamw(network, options), lambda step: 0.5**step, options, tmp_path, progress, Place(), kept
-    )
+    trainer = Trainer(network, task, Run(options))
+    trainer.schedule = lambda step: 0.5**step
     graphed = GraphedStep(
-        own, lambda ids, places, labels, mask: F.cross_entropy(own(ids, mask, positions=places), labels),
-        adamw(own, options).param_groups, options.beta2, options.clip, average=average,
-    )  # fmt: skip
+        own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip, average=average
+    )
     for number, batch in enumerate(task.batches(0, 0)):
-        window = Window()
-        trainer.step(batch, window)  # type: ignore[arg-type]
-        trainer.place.step += 1
+        trainer.step(batch)  # type: ignore[arg-type]
+        trainer.state.step += 1
         missing = 64 - batch.count
         assert batch.positions is not None
         places, labels = F.pad(batch.positions, (0, missing)), F.pad(batch.labels, (0, missing), value=IGNORED)
         loss = graphed(options.learning_rate * 0.5**number, batch.input_ids, places, labels, batch.attention_mask)
-        torch.testing.assert_close(loss, window.losses[0] / batch.count)
+        torch.testing.assert_close(loss, trainer.metrics.losses[-1] / batch.count)
     for theirs, ours in zip(network.parameters(), own.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    if kept is not None:
+    if trainer.average is not None:
         graphed.use_average()
-        for mean, ours in zip(kept.module.parameters(), own.parameters(), strict=True):
+        for mean, ours in zip(trainer.average.module.parameters(), own.parameters(), strict=True):
             torch.testing.assert_close(ours, mean)
     graphed.reset(dict(deepcopy(network).named_parameters()))
     assert all(not tensor.any() for tensor in graphed.optimizer_state())

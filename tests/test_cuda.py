@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,17 +16,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from minibert.training.averaging import average_of
-from minibert.training.checkpoint import load_checkpoint, save_checkpoint
-from minibert.training.loop import Place, Trainer, Window
-from minibert.training.optim import adamw
-from minibert.training.progress import Progress
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
+from minibert.checkpoint import load_checkpoint, random_state, save_checkpoint
 from minibert.config import LABELS, ModelConfig, ModernBertConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokenizer import WordPieceTokenizer
@@ -37,7 +33,9 @@ from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
+from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -180,11 +178,8 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> N
     return NLITask(network.to(CUDA).train(), tokenizer, pairs, pairs, options)
 
 
-def trainer(task: MLMTask | NLITask, folder: Path) -> Trainer:
-    progress = Progress(folder / "metrics.jsonl", 100)
-    average = average_of(task.model) if task.options.average else None
-    optimizer = adamw(task.model, task.options)
-    return Trainer(task.model, task, optimizer, lambda _: 1.0, task.options, folder, progress, Place(), average)
+def trainer(task: MLMTask | NLITask) -> Trainer:
+    return Trainer(task.model, task, Run(task.options))
 
 
 STRONG_NLI = {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8, "projection": 30, "calibrate": False}
@@ -204,26 +199,25 @@ STEPS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 def test_a_step_waits_for_nothing(
     config: ModelConfig,
     tokenizer: WordPieceTokenizer,
-    tmp_path: Path,
     make: Callable[..., Any],
     changes: dict[str, Any],
     precision: str,
 ) -> None:
     task = make(config, tokenizer, precision=precision, **changes)
-    training, window = trainer(task, tmp_path), Window()
+    training = trainer(task)
     first, *rest = task.batches(0, 0)
-    training.step(first, window)  # what is made once may wait
+    training.step(first)  # what is made once may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in rest:
-            training.step(batch, window)
+            training.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert np.isfinite(window.means()["loss"])
+    assert np.isfinite(training.metrics.means()["loss"])
     torch.cuda.set_sync_debug_mode("error")
     try:
         with pytest.raises(RuntimeError, match="synchroniz"):  # so a step that waited would have failed
-            window.means()
+            training.metrics.means()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -237,25 +231,23 @@ def test_a_resumed_run_goes_on_as_it_would_have(
     changes: dict[str, Any],
 ) -> None:
     """With dropout, whose random numbers go on, too. Sums over an embedding's rows have no fixed order, hence 1e-4."""
-    options = {**changes, "learning_rate": 1e-3}
+    options = {**changes, "learning_rate": 1e-3, "schedule": "constant", "warmup_ratio": 0}
+    file = tmp_path / "checkpoint.safetensors"
     weights = []
     for stops in (False, True):
         torch.manual_seed(5)
         task = make(config, tokenizer, **options)
-        training, window = trainer(task, tmp_path), Window()
+        training = trainer(task)
         for batch in islice(task.batches(0, 0), 2):
-            training.step(batch, window)
+            training.step(batch)
         if stops:
-            training.place.step = 2
-            place = {**asdict(training.place), "options": {}, "ranks": 1}
-            save_checkpoint(tmp_path / "checkpoints", task.model, training.optimizer, place, training.average)
+            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, training.average)
             torch.manual_seed(99)
             task = make(config, tokenizer, **options)
-            training = trainer(task, tmp_path)
-            saved = next((tmp_path / "checkpoints").glob("*.safetensors"))
-            load_checkpoint(saved, task.model, training.optimizer, training.average)
+            training = trainer(task)
+            load_checkpoint(file, task.model, training.optimizer, training.average)
         for batch in task.batches(0, 2):
-            training.step(batch, window)
+            training.step(batch)
         weights.append({name: weight.detach().clone() for name, weight in task.model.named_parameters()})
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-4)
