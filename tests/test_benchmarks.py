@@ -22,6 +22,7 @@ from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.modern import ModernBert, make_masked_lm
+from minibert.options import MLMOptions, NLIOptions
 from minibert.pretrained import save_mlm
 from minibert.pretraining import MLMTask
 from minibert.run import Run
