@@ -32,10 +32,10 @@ def evaluate(options: EvaluateOptions) -> None:
     from minibert.data.sources import load_pairs
     from minibert.device import pick_device
     from minibert.drawing import need_matplotlib
-    from minibert.evaluation import figures, report_text
     from minibert.files import write_json
+    from minibert.hub import load_classifier
+    from minibert.metrics import figures, report_text
     from minibert.plots import plot_confusion
-    from minibert.pretrained import load_classifier
 
     if options.figure:
         need_matplotlib()

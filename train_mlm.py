@@ -33,8 +33,8 @@ def pretrain(asked: MLMOptions) -> None:
     from minibert.checkpoint import tensors_hash
     from minibert.device import compile_blocks, keep_freed_memory
     from minibert.distributed import rank, ranks, together
+    from minibert.hub import save_mlm
     from minibert.modern import make_masked_lm
-    from minibert.pretrained import save_mlm
     from minibert.run import open_run
     from minibert.training import train
 

@@ -36,7 +36,7 @@ def finetune(asked: NLIOptions) -> None:
     from minibert.data.sources import load_training_pairs
     from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
-    from minibert.pretrained import save_classifier, zip_classifier
+    from minibert.hub import save_classifier, zip_classifier
     from minibert.progress import heading
     from minibert.run import open_run
     from minibert.training import train

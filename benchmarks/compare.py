@@ -48,9 +48,9 @@ from minibert.data.tokens import tokenise
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
 from minibert.finetuning import NLITask, make_classifier
+from minibert.hub import load_tokenizer, save_mlm
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
-from minibert.pretrained import load_tokenizer, save_mlm
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.training import Metrics, Trainer

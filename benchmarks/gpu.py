@@ -56,17 +56,17 @@ from minibert.config import ModelConfig
 from minibert.data.articles import Articles
 from minibert.data.batching import Batch, epoch_batches, epoch_order, pad
 from minibert.data.sources import Pairs, load_pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, Chunk, TokenisedTexts
 from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask
+from minibert.hub import from_pretrained, load_tokenizer
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
-from minibert.pretrained import from_pretrained, load_tokenizer
 from minibert.pretraining import MLMTask, prepare
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import Metrics, Trainer, adamw, schedule
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.

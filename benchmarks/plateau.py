@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
 from minibert import drawing
+from minibert.hub import from_pretrained
 from minibert.inference import TrainedModel
-from minibert.pretrained import from_pretrained
 
 SENTENCE = "The king of the small island lived in a castle near the sea ."
 

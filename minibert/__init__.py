@@ -17,7 +17,7 @@ __all__ = ["from_pretrained"]
 
 
 def from_pretrained(name: str | Path) -> TrainedModel:
-    """Load a BERT from a folder or the Hugging Face Hub; see `minibert.pretrained.loading.from_pretrained`."""
-    from minibert.pretrained import from_pretrained as load  # torch loads only now: `--help` does not need it
+    """Load a BERT from a folder or the Hugging Face Hub; see `minibert.hub.loading.from_pretrained`."""
+    from minibert.hub import from_pretrained as load  # torch loads only now: `--help` does not need it
 
     return load(name)

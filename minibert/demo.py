@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if find_spec(needed) is None:
             raise UserError(f'the page needs {needed}: pip install -e ".[demo]"')
     with listening(options.port) as opened:
-        from minibert.pretrained import from_pretrained, load_classifier
+        from minibert.hub import from_pretrained, load_classifier
 
         model = load_classifier(options.model)
         filler = from_pretrained(options.mlm) if Path(options.mlm).exists() else None

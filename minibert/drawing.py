@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minibert.evaluation import Reliability
+    from minibert.metrics import Reliability
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
 # keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.

@@ -198,22 +198,6 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def content_hash(path: Path) -> str:
-    """What a file, or all the files of a folder, hold; where they are and when they were written does not count.
-
-    Raises:
-        UserError: there is nothing of that name, or it can't be read.
-    """
-    try:
-        if not path.is_dir():
-            return _sha256(path)
-        files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-        listing = "".join(f"{_sha256(file)}  {name}\n" for name, file in files)
-    except OSError as error:
-        raise UserError(f"can't read {path}: {reason(error)}") from error
-    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 @contextmanager
 def claimed(folder: Path) -> Iterator[Callable[[], Path]]:
     """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.

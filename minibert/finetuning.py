@@ -26,20 +26,20 @@ from minibert.data.batching import (
     pad,
 )
 from minibert.data.sources import Pairs, repeated_pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
 from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
-from minibert.evaluation import mean_cosine, temperature
+from minibert.hub import load_encoder
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.masking import hide_tokens
+from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
-from minibert.pretrained import load_encoder
 from minibert.progress import heading
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import examples_per_step, total_steps
 
 COLLAPSED = 0.99  # mean cosine between sentences

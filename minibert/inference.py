@@ -25,10 +25,10 @@ from tqdm import tqdm
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.data.batching import batches_of_like_length, pad
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.tokenizer import WordPieceTokenizer
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
 TOKENS_IN_PASS = 2_048

@@ -91,7 +91,7 @@ class ConfusionPicture(AnswersOptions):
 
     def draw(self) -> None:
         """Errors as in evaluate.py."""
-        from minibert.evaluation import figures
+        from minibert.metrics import figures
 
         save(draw_confusion(figures(*_answers(self))["confusion_matrix"]), Path(self.output))
 
@@ -104,7 +104,7 @@ class ReliabilityPicture(AnswersOptions):
 
     def draw(self) -> None:
         """Errors as in evaluate.py."""
-        from minibert.evaluation import reliability
+        from minibert.metrics import reliability
 
         labels, predictions = _answers(self)
         save(draw_reliability(reliability(labels, predictions.probabilities)), Path(self.output))
@@ -125,7 +125,7 @@ class AttentionPicture:
 
     def draw(self) -> None:
         """Raises UserError: the model can't be read or does not have this layer, or the text is empty."""
-        from minibert.pretrained import from_pretrained
+        from minibert.hub import from_pretrained
 
         model = from_pretrained(self.model)
         for note in read(model, self.text, "--text")[1]:
@@ -153,7 +153,7 @@ class EmbeddingsPicture:
     def draw(self) -> None:
         """Raises UserError: the device, the model or the sentences can't be had, or have all the same vector."""
         from minibert.device import pick_device
-        from minibert.pretrained import from_pretrained
+        from minibert.hub import from_pretrained
 
         topics, sentences = load_topics(self.data, self.max_sentences)
         vectors = from_pretrained(self.model).to(pick_device(self.device)).encode(sentences)
@@ -175,7 +175,7 @@ def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
     """The true labels of some pairs, and what the classifier says of them."""
     from minibert.data.sources import load_pairs
     from minibert.device import pick_device
-    from minibert.pretrained import load_classifier
+    from minibert.hub import load_classifier
 
     model = load_classifier(options.model).to(pick_device(options.device))
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
@@ -192,7 +192,7 @@ def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str
     Raises:
         UserError: the text has nothing in it that could be read.
     """
-    from minibert.data.tokenizer import UNK
+    from minibert.tokenizer import UNK
 
     ids = model.tokenizer.encode([text], max_length=model.max_length + 1)[0]  # one more than is read: is there more?
     if len(ids) == 2:  # [CLS] and [SEP]
@@ -215,7 +215,7 @@ def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
     Raises:
         UserError: the file can't be read, or a line has no tab, or nothing on one side of it.
     """
-    from minibert.data.toy import toy_sentences
+    from minibert.toy import toy_sentences
 
     topical = toy_sentences(max_sentences) if data == "toy" else _topics_file(Path(data))[:max_sentences]
     return [topic for topic, _ in topical], [sentence for _, sentence in topical]

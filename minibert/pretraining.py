@@ -19,19 +19,19 @@ from minibert.bert import BertForMaskedLM
 from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
 from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
-from minibert.evaluation import log_frequencies, unigram_baseline
+from minibert.hub import load_mlm, load_tokenizer
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
+from minibert.metrics import log_frequencies, unigram_baseline
 from minibert.modern import point_at_neighbours
 from minibert.options import MLMOptions
-from minibert.pretrained import load_mlm, load_tokenizer
 from minibert.progress import heading
 from minibert.run import Run
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import examples_per_step, total_steps
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"

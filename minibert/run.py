@@ -1,7 +1,7 @@
 """A run and its folder: what is in it before the first step, where an interrupted one goes on, what is left at the end.
 
 models/bert_mlm_small/
-    config.json, model.safetensors, tokenizer.json ...   the model, written at the end (minibert.pretrained)
+    config.json, model.safetensors, tokenizer.json ...   the model, written at the end (minibert.hub)
     options.json      every option, as resolved
     metrics.jsonl     every measurement, a line each
     training.png      the same as a picture
@@ -48,9 +48,9 @@ from minibert.device import pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import claimed, remove_partial, remove_staged, write_json, zip_path
+from minibert.hub.saving import MODEL_FILES
 from minibert.options import TrainingOptions
 from minibert.plots import plot_training
-from minibert.pretrained.saving import MODEL_FILES
 from minibert.progress import heading
 
 Options = TypeVar("Options", bound=TrainingOptions)

@@ -25,8 +25,8 @@ import torch
 from minibert.config import ModelConfig
 
 if TYPE_CHECKING:
-    from minibert.data.tokenizer import WordPieceTokenizer
     from minibert.inference import TrainedModel
+    from minibert.tokenizer import WordPieceTokenizer
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",
@@ -91,7 +91,7 @@ def config() -> ModelConfig:
 @pytest.fixture
 def tokenizer() -> WordPieceTokenizer:
     """61 tokens: the special ones, letters, and a few words and pieces."""
-    from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+    from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["the", "cat", "dog", "mat", "sat", "on", "is", "an", "animal", "and", "log", "##s", "##ing", "sleep", "."]

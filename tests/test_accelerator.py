@@ -21,7 +21,6 @@ from minibert import fast
 from minibert.bert import Bert
 from minibert.config import LABELS, ModelConfig
 from minibert.data.sources import Pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
@@ -31,6 +30,7 @@ from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import Trainer
 from tests.conftest import TEXTS
 

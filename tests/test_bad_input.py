@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.files import CHECKSUMS
+from minibert.hub import save_classifier, save_mlm
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 ROOT = Path(__file__).parent.parent
 Fails = Callable[..., str]

@@ -18,14 +18,14 @@ from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
 from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
+from minibert.hub import save_mlm
 from minibert.modern import ModernBert, make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
-from minibert.pretrained import save_mlm
 from minibert.pretraining import MLMTask
 from minibert.run import Run
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
 

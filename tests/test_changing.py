@@ -18,10 +18,10 @@ from docs.make_notebook import Cell, cells
 from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import IGNORED
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
-from minibert.pretrained import save_classifier, save_mlm
+from minibert.hub import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, mean_pooling
+from minibert.tokenizer import WordPieceTokenizer
 from tests.test_tour import compare
 
 pytestmark = pytest.mark.slow

@@ -21,11 +21,11 @@ import minibert
 import train_mlm
 import train_nli
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.hub import load_tokenizer, save_mlm
 from minibert.modern import make_masked_lm
-from minibert.pretrained import load_tokenizer, save_mlm
 from minibert.progress import Progress
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.metrics import untimed
 
 SMALL = ["--batch-size", "4", "--epochs", "2", "--save-every", "3", "--log-every", "2", "--max-length", "10"]

@@ -25,7 +25,6 @@ from minibert.bert import Bert, BertForMaskedLM
 from minibert.checkpoint import load_checkpoint, random_state, save_checkpoint
 from minibert.config import LABELS, ModelConfig, ModernBertConfig
 from minibert.data.sources import Pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.device import compile_blocks, pick_precision
 from minibert.finetuning import NLITask
@@ -35,6 +34,7 @@ from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
 

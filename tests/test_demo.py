@@ -18,14 +18,14 @@ from minibert import demo
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.demo import VERDICTS, Guard, attention_html, bars, kindly, main, pair_html, words_html
 from minibert.drawing import draw_attention, new_figure
 from minibert.errors import UserError, printable
+from minibert.hub import save_classifier, save_mlm
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.processes import start
 
 PREMISE, HYPOTHESIS = "the cat sat on the mat.", "an animal sat."

@@ -30,11 +30,11 @@ import train_mlm
 import train_nli
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.distributed import rank, ranks
 from minibert.errors import UserError
+from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_mlm
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.metrics import records
 from tests.processes import start
 from tests.toy_task import Line, LineTask, Points, options, train

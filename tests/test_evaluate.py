@@ -13,10 +13,10 @@ import evaluate
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
-from minibert.pretrained import save_classifier
+from minibert.hub import save_classifier
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 
 
 @pytest.fixture

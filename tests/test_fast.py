@@ -18,13 +18,13 @@ from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM, Embeddings, EncoderBlock, MLMHead, SelfAttention
 from minibert.config import IGNORED, ModelConfig
 from minibert.data.sources import Pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.finetuning import NLITask
 from minibert.modern import PreNormBlock, RotaryAttention, make_bert, make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.conftest import TEXTS
 from tests.layers import oracles
 from tests.layers.oracles import CONFIG, MODERN, noise, same, same_gradients, scatter, some_ids

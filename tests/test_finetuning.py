@@ -12,14 +12,14 @@ from torch import nn
 from minibert.bert import Bert, EncoderBlock, SelfAttention
 from minibert.config import ModelConfig
 from minibert.data.sources import Pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.finetuning import NLITask, make_classifier
+from minibert.hub import save_mlm
 from minibert.inference import TrainedModel
 from minibert.losses import mix
 from minibert.modern import make_masked_lm
 from minibert.options import NLIOptions
-from minibert.pretrained import save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 
 PAIRS = Pairs(
     premises=["the cat sat", "the dog sat on the mat", "an animal is on the log", "cats", "dogs sleep"],

@@ -25,12 +25,12 @@ import minibert
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.demo import HOST, main
+from minibert.hub import save_classifier, save_mlm
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.browser import chromium, opened, screenshot
 from tests.conftest import CONNECT
 from tests.processes import start

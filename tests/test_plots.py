@@ -26,14 +26,14 @@ from minibert import drawing, plots
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.data.toy import SLOTS, SYNONYMS, TAXONOMY
 from minibert.errors import UserError
-from minibert.evaluation import Reliability, reliability
+from minibert.hub import save_classifier, save_mlm
+from minibert.metrics import Reliability, reliability
 from minibert.modern import make_masked_lm
 from minibert.plots import load_topics, main
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
+from minibert.toy import SLOTS, SYNONYMS, TAXONOMY
 
 RECORDS: list[dict[str, Any]] = [
     {"kind": "start", "unigram_loss": 7.0, "unigram_accuracy": 0.04},

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.evaluation import unigram_baseline
+from minibert.hub import save_mlm
+from minibert.metrics import unigram_baseline
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions
-from minibert.pretrained import save_mlm
 from minibert.pretraining import MLMTask, load_start, prepare
+from minibert.tokenizer import WordPieceTokenizer
 from tests.conftest import TEXTS
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from minibert.checkpoint import save_weights, tensors_hash
 from minibert.errors import UserError
+from minibert.hub import zip_classifier
 from minibert.options import MLMOptions
-from minibert.pretrained import zip_classifier
 from minibert.run import check_output, open_run
 from tests.metrics import records, untimed
 from tests.toy_task import Line, LineTask, options, train

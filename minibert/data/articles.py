@@ -38,9 +38,9 @@ from tqdm import tqdm
 from minibert.data.files import digest
 from minibert.data.formats import BATCH
 from minibert.data.sources import NOTEBOOK_ROWS, open_articles, same_text
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import CHUNK, TokenisedTexts, id_type
 from minibert.errors import UserError, reason
+from minibert.tokenizer import WordPieceTokenizer
 
 FORMAT = 2  # part of the key: to be raised when the ids of the same text, or the files, come to be others
 TRAIN, HELD_OUT, ABOUT, LOCK, WORK = "train.arrow", "held_out.arrow", "about.json", ".lock", ".work-"

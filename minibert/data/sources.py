@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from minibert.config import LABELS
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
-from minibert.data.toy import toy_articles, toy_pairs
 from minibert.errors import UserError, reason
+from minibert.toy import toy_articles, toy_pairs
 
 HUB_WIKIPEDIA, WIKIPEDIA_DATE = "wikimedia/wikipedia", "20231101.en"
 HUB_SNLI = "stanfordnlp/snli"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.tokenizer import WordPieceTokenizer
 
 CHUNK = 1_000  # texts handled at once: enough to keep the tokenizer's threads busy, little to hold in memory
 

@@ -31,9 +31,9 @@ from minibert.data.articles import (
     TokenisedArticles,
     cache_folder,
 )
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
-from minibert.pretrained import load_tokenizer
+from minibert.hub import load_tokenizer
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.data.rows import write
 from tests.processes import SERVER, start
 

@@ -13,10 +13,10 @@ import train_mlm
 import train_nli
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_mlm
+from minibert.tokenizer import WordPieceTokenizer
 from tests.data.rows import write
 from tests.metrics import records
 from tests.processes import start

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from minibert.data import tokens
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.data.tokens import Blocks, TokenisedTexts, tokenise, unknown_share
 from minibert.errors import UserError
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import TEXTS
 
 

@@ -47,7 +47,7 @@ def test_it_trains_by_itself() -> None:
 def pair() -> tuple[BertForMaskedLM, Any]:
     """A reference with random weights, biases and norms included, and ours with its weights."""
     transformers = pytest.importorskip("transformers")
-    from minibert.pretrained.names import import_weights, mlm_names
+    from minibert.hub.names import import_weights, mlm_names
 
     reference = oracles.scatter(transformers.BertForMaskedLM(transformers.BertConfig(**vars(CONFIG))))
     ours = make(CONFIG).eval()
@@ -65,7 +65,7 @@ def test_logits_are_the_references(pair: tuple[BertForMaskedLM, Any]) -> None:
 
 
 def test_gradients_are_the_references(pair: tuple[BertForMaskedLM, Any]) -> None:
-    from minibert.pretrained.names import mlm_names
+    from minibert.hub.names import mlm_names
 
     ours, reference = pair
     ids = oracles.some_ids()

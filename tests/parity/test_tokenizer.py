@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.tokenizer import WordPieceTokenizer
 from tests.parity.text import ARTICLES, LINES, PARAGRAPHS, UNICODE, WORLD
 
 

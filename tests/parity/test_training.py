@@ -23,17 +23,17 @@ from minibert.bert import Bert, SelfAttention
 from minibert.config import IGNORED, ModelConfig
 from minibert.data.batching import Batch, epoch_batches
 from minibert.data.sources import load_pairs
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.data.tokens import tokenise
 from minibert.finetuning import NLITask
+from minibert.hub import save_classifier, save_mlm
+from minibert.hub.loading import load_encoder
+from minibert.hub.names import encoder_names, export_weights, mlm_names
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
-from minibert.pretrained import save_classifier, save_mlm
-from minibert.pretrained.loading import load_encoder
-from minibert.pretrained.names import encoder_names, export_weights, mlm_names
 from minibert.pretraining import MLMTask
 from minibert.run import open_run
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import train
 from tests.metrics import records
 from tests.parity.conftest import near

@@ -21,11 +21,11 @@ from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.articles import Articles
 from minibert.data.sources import Pairs, load_pairs
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
+from minibert.hub import save_classifier, save_mlm
 from minibert.inference import Guess, TrainedModel
-from minibert.pretrained import save_classifier, save_mlm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 Test = TypeVar("Test", bound=Callable[..., None])
 

@@ -18,12 +18,12 @@ import torch
 import minibert
 from minibert.bert import Bert, EncoderBlock
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.pretrained import load_encoder, save_classifier, zip_classifier
-from minibert.pretrained.saving import MODEL_FILES
+from minibert.hub import load_encoder, save_classifier, zip_classifier
+from minibert.hub.saving import MODEL_FILES
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.toy_task import Line, LineTask, options, train
 
 # Of a model with a projection; without one, the pooling's place is another.

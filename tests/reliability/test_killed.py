@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
+from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
-from minibert.pretrained import save_mlm
+from minibert.tokenizer import WordPieceTokenizer
 from tests.metrics import untimed
 from tests.reliability.killing import kill_at_every_write, kill_at_random, train
 

@@ -18,10 +18,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from minibert.data.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, check_folder, is_file, read_json
-from minibert.pretrained.added_tokens import (
+from minibert.hub.added_tokens import (
     ADDED,
     BUILT,
     SETTINGS,
@@ -30,8 +29,9 @@ from minibert.pretrained.added_tokens import (
     WHOLE,
     read_added_tokens,
 )
-from minibert.pretrained.remote import fetched
-from minibert.pretrained.tables import Table, blaming, read_optional
+from minibert.hub.remote import fetched
+from minibert.hub.tables import Table, blaming, read_optional
+from minibert.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
 
 VOCABULARY = "vocab.txt"
 FILES = (WHOLE, VOCABULARY, SETTINGS, SPECIAL_MAP, ADDED)

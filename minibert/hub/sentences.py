@@ -17,9 +17,9 @@ from typing import Any
 from minibert.config import MOST_WIDTH
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
-from minibert.pretrained.added_tokens import SETTINGS
-from minibert.pretrained.tables import Table, check_inside, read_optional
-from minibert.pretrained.tokenization import TOKENIZER_CONFIG
+from minibert.hub.added_tokens import SETTINGS
+from minibert.hub.tables import Table, check_inside, read_optional
+from minibert.hub.tokenization import TOKENIZER_CONFIG
 from minibert.sbert import POOLINGS
 
 MODULES, CONFIG = "modules.json", "config.json"

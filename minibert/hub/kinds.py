@@ -1,6 +1,6 @@
 """The kinds of network that a config.json may describe, and what its settings are called in each.
 
-A setting is used, or has to have a value that is fine, or changes no answer (minibert.pretrained.tables).
+A setting is used, or has to have a value that is fine, or changes no answer (minibert.hub.tables).
 
     bert          BERT itself
     modernbert    the same with rotary positions, pre-norm and gated feed-forward layers (Warner et al. 2024)
@@ -14,7 +14,7 @@ from typing import Any
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
-from minibert.pretrained.tables import Table
+from minibert.hub.tables import Table
 
 
 def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:

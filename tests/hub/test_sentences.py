@@ -16,11 +16,11 @@ from sentence_transformers import SentenceTransformer
 import minibert
 from minibert.bert import Bert
 from minibert.config import ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.pretrained import load_encoder, save_classifier
+from minibert.hub import load_encoder, save_classifier
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 from tests.conftest import TEXTS
 
 SENTENCES = [*TEXTS[:4], "Cats", "", "the mat " * 9]

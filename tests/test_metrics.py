@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.evaluation import calibration_error, figures, mean_cosine, reliability, report_text, temperature
 from minibert.inference import Predictions
+from minibert.metrics import calibration_error, figures, mean_cosine, reliability, report_text, temperature
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = [0, 0, 1, 1, 2, 2]

@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from minibert.data.toy import SIZES, toy_articles, toy_pairs
+from minibert.toy import SIZES, toy_articles, toy_pairs
 
 Row = dict[str, Any]
 Pairs = dict[str, list[Row]]
@@ -387,7 +387,7 @@ def test_fewer_articles_are_the_first_of_more(articles: list[dict[str, str]]) ->
 
 def test_every_process_makes_the_same_data(pairs: Pairs, articles: list[dict[str, str]]) -> None:
     script = (
-        "import hashlib, json; from minibert.data.toy import toy_articles, toy_pairs;"
+        "import hashlib, json; from minibert.toy import toy_articles, toy_pairs;"
         "data = json.dumps([toy_pairs(), toy_articles()]).encode();"
         "print(hashlib.sha256(data).hexdigest())"
     )

@@ -18,10 +18,10 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from minibert.data.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
-from minibert.pretrained.tables import Table, read_optional
+from minibert.hub.tables import Table, read_optional
+from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"

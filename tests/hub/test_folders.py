@@ -21,12 +21,9 @@ import minibert
 from minibert.bert import Bert, BertForMaskedLM, SelfAttention
 from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.inference import TrainedModel
-from minibert.modern import make_masked_lm
-from minibert.pretrained import (
+from minibert.hub import (
     from_pretrained,
     load_encoder,
     load_tokenizer,
@@ -34,7 +31,10 @@ from minibert.pretrained import (
     save_mlm,
     zip_classifier,
 )
+from minibert.inference import TrainedModel
+from minibert.modern import make_masked_lm
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import TEXTS
 
 

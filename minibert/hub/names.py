@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.pretrained.kinds import BERT, MODERNBERT, kind_of
+from minibert.hub.kinds import BERT, MODERNBERT, kind_of
 
 # Each of their weights is one of ours, or several that lie in theirs on top of one another.
 Names = dict[str, tuple[str, ...]]

@@ -12,12 +12,12 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.cli import parse_options
 from minibert.data.articles import Articles
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import write_folder
+from minibert.hub import load_tokenizer
 from minibert.options import MLMOptions
-from minibert.pretrained import load_tokenizer
 from minibert.pretraining import make_tokenizer
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import TEXTS
 
 ODD = [

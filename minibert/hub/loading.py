@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
+from minibert.hub.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.hub.remote import fetched
+from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
+from minibert.hub.settings import read_config
+from minibert.hub.tables import Table, blaming, check_inside
+from minibert.hub.tokenization import load_tokenizer
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
-from minibert.pretrained.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
-from minibert.pretrained.remote import fetched
-from minibert.pretrained.sentences import SentenceSettings, encoder_folder, read_sentence_settings
-from minibert.pretrained.settings import read_config
-from minibert.pretrained.tables import Table, blaming, check_inside
-from minibert.pretrained.tokenization import load_tokenizer
 from minibert.sbert import FEATURES, PRODUCT, NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
 

@@ -11,9 +11,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from minibert.data.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.errors import UserError
-from minibert.pretrained import load_tokenizer
+from minibert.hub import load_tokenizer
+from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [

@@ -11,9 +11,9 @@ from transformers import BertConfig, BertForPreTraining
 from minibert.bert import Bert
 from minibert.config import ModelConfig
 from minibert.errors import UserError
+from minibert.hub.names import encoder_names, export_weights, has_mlm_head, import_weights, mlm_names
+from minibert.hub.settings import config_values
 from minibert.modern import make_masked_lm
-from minibert.pretrained.names import encoder_names, export_weights, has_mlm_head, import_weights, mlm_names
-from minibert.pretrained.settings import config_values
 
 Weights = dict[str, Tensor]
 

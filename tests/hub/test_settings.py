@@ -14,16 +14,16 @@ from transformers import BertConfig, BertForPreTraining, ModernBertForMaskedLM
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
+from minibert.hub.added_tokens import SPECIAL_TOKENS_MAP
+from minibert.hub.kinds import BERT, KINDS, MODERNBERT, Kind, kind_of
+from minibert.hub.loading import CLASSIFIER_SETTINGS
+from minibert.hub.names import TIED, UNUSED, export_weights, mlm_names
+from minibert.hub.sentences import ENCODER, MODULE, NORMALIZE, POOLING, WHOLE, read_sentence_settings
+from minibert.hub.sentences import PROJECTION as DENSE_LAYER
+from minibert.hub.settings import config_values, read_config
+from minibert.hub.tables import Table
+from minibert.hub.tokenization import MODEL, TOKENIZER, TOKENIZER_CONFIG, TYPES
 from minibert.modern import make_masked_lm
-from minibert.pretrained.added_tokens import SPECIAL_TOKENS_MAP
-from minibert.pretrained.kinds import BERT, KINDS, MODERNBERT, Kind, kind_of
-from minibert.pretrained.loading import CLASSIFIER_SETTINGS
-from minibert.pretrained.names import TIED, UNUSED, export_weights, mlm_names
-from minibert.pretrained.sentences import ENCODER, MODULE, NORMALIZE, POOLING, WHOLE, read_sentence_settings
-from minibert.pretrained.sentences import PROJECTION as DENSE_LAYER
-from minibert.pretrained.settings import config_values, read_config
-from minibert.pretrained.tables import Table
-from minibert.pretrained.tokenization import MODEL, TOKENIZER, TOKENIZER_CONFIG, TYPES
 
 TINY: dict[str, Any] = {
     "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 5,

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from minibert.bert import BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
-from minibert.data.tokenizer import WordPieceTokenizer
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
+from minibert.hub.kinds import kind_of
+from minibert.hub.names import encoder_names, export_weights, head_names, mlm_names
+from minibert.hub.sentences import DENSE, POOLING_FLAGS
+from minibert.hub.settings import config_values
 from minibert.modern import make_bert, make_masked_lm
-from minibert.pretrained.kinds import kind_of
-from minibert.pretrained.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.pretrained.sentences import DENSE, POOLING_FLAGS
-from minibert.pretrained.settings import config_values
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.tokenizer import WordPieceTokenizer
 
 MODEL_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",

@@ -10,8 +10,8 @@ from typing import Any
 from minibert.config import ModelConfig
 from minibert.errors import UserError
 from minibert.files import read_json
-from minibert.pretrained.kinds import KINDS, Kind, kind_of
-from minibert.pretrained.tables import blaming
+from minibert.hub.kinds import KINDS, Kind, kind_of
+from minibert.hub.tables import blaming
 
 CONFIG = "config.json"
 
