@@ -4,6 +4,7 @@ The commands of docs/recipe.md are checked, too.
 """
 
 import doctest
+import inspect
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import evaluate
 import train_mlm
 import train_nli
+from minibert.bert import EncoderBlock
 from minibert.cli import parse_options
 from minibert.demo import DemoOptions
 from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
@@ -21,10 +23,11 @@ from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+USING = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 OPTIONS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
 RECIPE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + RECIPE, re.DOTALL)
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + USING + RECIPE, re.DOTALL)
 SHELL = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
 # Each from the script's name on, whatever starts it.
@@ -37,8 +40,8 @@ MODULES = [words[2:] for words in COMMANDS if words[:2] == ["python", "-m"] and 
 
 
 def test_the_code_prints_what_it_shows() -> None:
-    assert TEXT.count(">>>") > 15
-    failures, attempted = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert USING.count(">>>") > 15
+    failures, attempted = doctest.testfile(str(ROOT / "docs" / "using.md"), module_relative=False)
     assert attempted > 15
     assert failures == 0
 
@@ -75,11 +78,21 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / target).exists(), target
 
 
-def test_the_tour_passes_every_file() -> None:
-    folder = ROOT / "minibert"
-    for file in folder.rglob("*.py"):
-        if file.name != "__init__.py":
-            assert f"(minibert/{file.relative_to(folder)})" in TEXT, file
+def test_the_block_shown_is_the_packages_own() -> None:
+    """Line by line, but for docstrings."""
+    (shown,) = re.findall(r"```python\n(class EncoderBlock.*?)```", TEXT, re.DOTALL)
+    source = inspect.getsource(EncoderBlock)
+    own = re.sub(r'\n +""".*?"""\n*(?=\n)', "", source, flags=re.DOTALL)
+    assert own.startswith(shown)
+
+
+def test_the_tree_names_what_is_there() -> None:
+    (tree,) = re.findall(r"## The code\n\n```text\n(.*?)```", TEXT, re.DOTALL)
+    named = set(re.findall(r"[a-z_]+\.py|[a-z]+/", tree))
+    package = {file.name for file in (ROOT / "minibert").glob("*.py")} - {"__init__.py"}
+    folders = {f"{folder.name}/" for folder in (ROOT / "minibert").iterdir() if (folder / "__init__.py").exists()}
+    assert package | folders <= named
+    assert all(any((place / name).exists() for place in (ROOT, ROOT / "minibert", ROOT / "tests")) for name in named)
 
 
 @pytest.mark.parametrize(
