@@ -128,5 +128,5 @@ def test_ranks_that_read_other_files_end_before_the_first_step(
         process.join(60)
     assert [process.exitcode for process in ranks] == [2, 2]
     err = [(folder / f"rank{number}.err").read_text() for number in (0, 1)]
-    assert err == ["error: rank 1 has read other articles than rank 0: give all ranks the same files\n", ""]
+    assert err == ["error: rank 1 has other articles than rank 0: all ranks have to read the same\n", ""]
     assert not (folder / "out").exists()
