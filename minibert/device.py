@@ -1,6 +1,6 @@
 """Where the arithmetic is done, in which numbers, and by whose kernels.
 
-Nothing here that is for CUDA has been run on it: what it gains is unmeasured.
+On CUDA it has been run with one GPU (docs/speed.md); what `--compile` gains there is unmeasured. On MPS it has not.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -217,6 +218,21 @@ def test_gpu(tmp_path: Path) -> None:
     assert 0.2 < report["graphs"]["strong fine-tuning"]["test_accuracy"] < 1
     assert report["encode"]["minibert float32, 32"]["least_cosine"] > 1 - 1e-5
     assert "aten::" in (tmp_path / "x.profile.txt").read_text()
+
+
+def test_gpu_trains_on_the_beginnings_of_articles(tmp_path: Path) -> None:
+    """What the tokenizer gives of each at that length; and the same from the ids that an earlier run has written."""
+    options = Namespace(tiny=True, wikipedia="toy", snli="toy", vocab="train", ids=str(tmp_path / "ids.npz"))
+    world = gpu.World(options, tmp_path / "first", torch.device("cpu"))
+    with world.articles("toy", max_articles=300, held_out=20, min_characters=200) as found:
+        texts = {"train": found.texts.train["text"], "held_out": found.texts.held_out["text"]}
+    expected = world.tokenizer.encode(texts["train"], world.length)
+    again = gpu.World(Namespace(**{**vars(options), "wikipedia": "nowhere"}), tmp_path / "again", torch.device("cpu"))
+    for each in (world, again):
+        assert [ids.tolist() for ids in each.beginnings] == expected
+        for part, whole in texts.items():
+            assert [ids.tolist() for ids in each.ids[f"articles_{part}"]] == world.tokenizer.encode(whole, None)
+        assert len(each.ids["captions_held_out"]) == 20
 
 
 def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
