@@ -54,7 +54,8 @@ class Embeddings(nn.Module):
             raise ValueError(f"a sequence of {T} tokens, but the model has {longest} positions")
         words = self.word_embeddings(input_ids)  # (B, T, D)
         positions = self.position_embeddings.weight[:T]  # (T, D), the same in every row
-        segments = self.token_type_embeddings(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        types = self.token_type_embeddings
+        segments = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (D,) or (B, T, D)
         return words + positions + segments
 
 
