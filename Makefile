@@ -1,6 +1,7 @@
 # Everything a fresh machine needs is python3 (3.11 or newer) and make.
 #   make demo   pretrain, fine-tune and evaluate on the built-in toy world
 #   make strong the strong recipe on real text: WIKIPEDIA, VOCAB and SNLI may be paths; without them, the Hub's
+#   make check  after a change: the layers' oracles, and the fast path against the textbook
 #   make test   the whole test suite
 #   make lint   formatting, lint rules, types
 #   make docs   the reference site, in build/site; open index.html
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo strong test lint docs clean
+.PHONY: demo strong check test lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python train_mlm.py --data toy --output models/toy_mlm --overwrite --epochs 1 --batch-size 32 \
@@ -29,6 +30,9 @@ strong: .venv/installed
 	$(BIN)/python train_nli.py --recipe strong --data $(SNLI) --encoder models/bert_mlm_captions \
 	    --output models/sbert_nli_strong
 	$(BIN)/python evaluate.py --data $(SNLI) --model models/sbert_nli_strong
+
+check: .venv/installed-dev
+	$(BIN)/python -m pytest tests/layers tests/test_fast.py tests/test_imports.py
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -55,8 +55,7 @@ class Embeddings(nn.Module):
         words = self.word_embeddings(input_ids)  # (B, T, D)
         positions = self.position_embeddings.weight[:T]  # (T, D), the same in every row
         types = self.token_type_embeddings
-        segments = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (D,) or (B, T, D)
-        return words + positions + segments
+        return words + positions + (types.weight[0] if token_type_ids is None else types(token_type_ids))
 
 
 class SelfAttention(nn.Module):
