@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from minibert.errors import printable
+
 
 class Progress:
     """Shows a run's metrics.
@@ -70,7 +72,7 @@ class Progress:
 
 def heading(name: str, text: str) -> None:
     """Print a line of the summary that a run begins with."""
-    print(f"{name:<11} {text}", flush=True)
+    print(f"{name:<11} {printable(text)}", flush=True)
 
 
 def duration(seconds: float) -> str:

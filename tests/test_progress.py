@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from minibert.progress import Progress, duration
+from minibert.progress import Progress, duration, heading
 
 VALUES = {"step": 1, "epoch": 1, "loss": 2.5, "learning_rate": 1e-4, "tokens_per_second": 1234.0}
 
@@ -37,3 +37,9 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_strangers_words_in_the_summary_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    heading("encoder", "folder; not used of it: \x1b[2J\x07weight, \u202eevil")
+    said = capsys.readouterr().out
+    assert said == "encoder     folder; not used of it: \\x1b[2J\\x07weight, \\u202eevil\n"
