@@ -106,7 +106,7 @@ def fonts() -> tuple[list[str], set[int]]:
 def legible(text: str) -> str:
     """Somebody's text as matplotlib is to be given it: to be drawn letter for letter, and never as mathematics.
 
-    What no font has, and what can't be seen, stands there as an escape, so that names can be told apart.
+    Characters that no font has, or that can not be seen, are drawn as escapes, so that names can be told apart.
     """
     characters = fonts()[1]
     spaced = (" " if unicodedata.category(letter) == "Zs" else letter for letter in text)

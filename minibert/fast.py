@@ -1,7 +1,7 @@
 """The same numbers with less work: what training and `encode` run instead of the textbook's forwards.
 
 The modules and parameters are those of `minibert.bert` and `minibert.modern`; values and gradients are the same
-(tests/test_fast.py holds it). What is left out is what nobody looks at:
+(tests/test_fast.py holds it). What is left out is what no one uses:
 
     padding         linear layers, norms and feed-forward act on one token at a time, so they take the N real tokens
                     (N, D) as well as the rectangle (B, T, D); only attention needs the rectangle (`Packing`)

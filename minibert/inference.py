@@ -218,7 +218,7 @@ class TrainedModel:
         return answers[0] if len(places) == 1 else answers
 
     def attention(self, text: str) -> tuple[list[str], NDArray[np.float32]]:
-        """What every head of every layer looks at in a text.
+        """How much every head of every layer attends to each token of a text.
 
         Args:
             text: cut to `max_length` tokens.

@@ -54,7 +54,7 @@ def mask_tokens(
 def hide_tokens(input_ids: Tensor, special: Tensor, mask_id: int, generator: torch.Generator, rate: float) -> Tensor:
     """Replace some tokens by [MASK], for a task that does not ask what they were: dropout of whole words.
 
-    A classifier trained on few sentences learns them by heart, word by word. It can't if it never sees them whole; and
+    A classifier trained on few sentences memorises them word by word. It can't if it never sees them whole; and
     an encoder from masked language modelling knows how to read a sentence with holes.
 
     Args:

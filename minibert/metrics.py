@@ -144,7 +144,7 @@ def log_frequencies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """The loss and accuracy of a guesser that knows how often each token occurs and looks at nothing else.
+    """The loss and accuracy of a guesser that knows how often each token occurs, and nothing else.
 
     A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
 

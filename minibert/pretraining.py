@@ -158,7 +158,7 @@ class MLMTask:
 
 
 def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
-    """A batch that names the M positions to be predicted, so that the head need not look at the others."""
+    """A batch that names the M positions to be predicted, so that the head need not compute the others."""
     positions = (labels.flatten() != IGNORED).nonzero().flatten()  # (M,)
     return Batch(input_ids, attention_mask, labels.flatten()[positions], positions, tokens=int(attention_mask.sum()))
 

@@ -47,7 +47,7 @@ from minibert.progress import Progress, duration, heading
 from minibert.run import Run, list_checkpoints
 
 VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
-RECENT = 8  # how much more the average of the weights looks at the last steps
+RECENT = 8  # how much more the last steps count in the average of the weights
 
 Schedule = Callable[[int], float]
 

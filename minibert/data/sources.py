@@ -223,7 +223,7 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int) -> Pairs:
     """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
 
     (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
-    which examples are visited is the training's own affair.)
+    which examples are visited is decided by training.)
 
     Args:
         data, split: see `open_pairs`; the columns are premise, hypothesis, label or sentence1, sentence2, gold_label.

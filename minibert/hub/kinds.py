@@ -199,8 +199,8 @@ MODERNBERT = Kind(
     },
     harmless={
         **_HARMLESS,
-        "cls_token_id": "the tokenizer's affair",
-        "sep_token_id": "the tokenizer's affair",
+        "cls_token_id": "for the tokenizer, which has its own",
+        "sep_token_id": "for the tokenizer, which has its own",
         "classifier_pooling": "of a classification head, which is not loaded",
         "initializer_cutoff_factor": "of weights that are not loaded",
         "layer_norm_eps": "a leftover in released folders; norm_eps counts",
