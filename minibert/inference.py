@@ -223,8 +223,8 @@ class TrainedModel:
         Args:
             text: cut to `max_length` tokens.
         Returns:
-            its T tokens, [CLS] and [SEP] among them, and (L, H, T, T) probabilities: a row is a token that looks, a
-            column one that is looked at, and each row sums to 1.
+            its T tokens, [CLS] and [SEP] among them, and (L, H, T, T) weights: row t says how much token t
+            attends to each token, and sums to 1.
         Raises:
             TypeError: `text` is not a string.
         """
