@@ -51,7 +51,8 @@ QUESTION = "Given the premise: does the hypothesis follow, is it left open, or d
 ATTENDING = "A row is a token that attends to all the tokens of its sentence; the darker, the more."
 SIDES = ("premise", "hypothesis")
 WORDS = 5  # for each [MASK]
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}  # what happens at an event
+# How each event is answered: a question that is asked while another is being answered is answered next, and not lost.
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
 DOTS, PIXELS = 200, 1_600  # an inch, in a small picture; across a large one
 
 PAIRS = [

@@ -224,8 +224,8 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
     """
     if not task.steps_per_epoch:
         raise UserError(
-            f"{options.data} has fewer tokens to train on than the {options.max_length:,} of one block: give more text,"
-            " a smaller --max-length, or --no-blocks"
+            f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block: give"
+            " more text, a smaller --max-length, or --no-blocks"
         )
     if options.unigram_bias and not options.start_from:
         bias = task.model.head.bias

@@ -138,7 +138,7 @@ def test_the_classifier_without_minibert(models: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), ours.probabilities[0], atol=1e-6)
 
 
-def test_the_library_as_readme_shows_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_as_the_document_shows_it(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(models.parent)
-    names = run_block("README.md")
+    names = run_block("docs/using.md")
     assert names["hidden"].shape == (2, 6, 256)
