@@ -1,17 +1,19 @@
 """What the reference has to know of this package's docstrings: an extension of griffe, which mkdocs.yml names.
 
 A section follows upon the last one without a blank line, and sources are a section of their own. A script's option has
-its help where others have a docstring, `option(default, help)`, and a field of the model's shape the comment behind it.
+its help where others have a docstring, and a field of the model's shape the comment behind it.
 """
 
 from __future__ import annotations
 
-import ast
+import dataclasses
+import importlib
 import re
 from typing import Any
 
 import griffe
 
+OPTIONS = ("option", "count", "limit", "rate", "sequence_length", "seed")  # of minibert.options
 SECTION = re.compile(r"\n+(?=(Args|Returns|Raises|Attributes|Examples?|Source):)")
 
 
@@ -26,10 +28,11 @@ class House(griffe.Extension):
             obj.docstring.value = re.sub(r"^Source:", "**Source:**", text, flags=re.MULTILINE)
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
-        """Take a script's option apart; let a comment behind a field speak for it."""
-        call = attr.value
-        if isinstance(call, griffe.ExprCall) and str(call.function) == "option" and len(call.arguments) > 1:
-            default, text, *_rest = call.arguments
-            attr.value, attr.docstring = default, griffe.Docstring(ast.literal_eval(str(text)), parent=attr)
+        """Give a script's option its default and its help; let a comment behind a field speak for it."""
+        call, owner = attr.value, attr.parent
+        if isinstance(call, griffe.ExprCall) and str(call.function) in OPTIONS and owner is not None:
+            kind = getattr(importlib.import_module(owner.module.path), owner.name)
+            field = next(field for field in dataclasses.fields(kind) if field.name == attr.name)
+            attr.value, attr.docstring = repr(field.default), griffe.Docstring(field.metadata["help"], parent=attr)
         elif not attr.docstring and attr.lines and "  # " in attr.lines[-1]:
             attr.docstring = griffe.Docstring(attr.lines[-1].split("  # ", 1)[1], parent=attr)
