@@ -53,7 +53,7 @@ def pretrain(asked: MLMOptions) -> None:
             model = start_model or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
             identity = {"articles": tokenised.identity["content"], "vocabulary": tokenizer.fingerprint()}
             if start_model:
-                identity["start model"] = tensors_hash(model.state_dict())
+                identity["start model"] = tensors_hash(model.state_dict(), str(model.bert.config))
             model.to(run.device)
             if options.compile:
                 compile_blocks(run.device)

@@ -49,7 +49,7 @@ def write_card(folder: Path) -> None:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder}: the run's records are damaged, or another version's ({error!r})") from error
-    write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def _card(folder: Path) -> str:

@@ -48,7 +48,7 @@ from minibert.device import pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import claimed, remove_partial, remove_staged, write_json, zip_path
-from minibert.hub.saving import MODEL_FILES
+from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
 from minibert.options import TrainingOptions
 from minibert.plots import plot_training
 from minibert.progress import heading
@@ -246,6 +246,7 @@ def check_output(options: TrainingOptions) -> Path | None:
             raise UserError(f"{folder} has no checkpoint to resume from{finished}")
         _check_resumable(unfinished[-1], options)
         return unfinished[-1]
+    _check_place(folder)
     left = left_by_a_run(folder)
     if not options.overwrite:
         if unfinished:
@@ -266,6 +267,23 @@ def check_output(options: TrainingOptions) -> Path | None:
             odd = file if file.is_dir() else file.parent
             raise UserError(f"{odd} is in the way of what the run writes: move it, or choose another --output")
     return None
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder in which a model would not be what it was trained as, or could not be written.
+
+    Raises:
+        UserError: see above.
+    """
+    for name in FOREIGN_FILES:
+        if (folder / name).exists():
+            raise UserError(
+                f"{folder / name} would be read as a part of the new model: choose another --output, or remove it"
+            )
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--output {folder}: its name is not UTF-8, which a model's file needs") from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,10 @@ def test_damaged_records_are_one_line_and_the_old_card_stays(folder: Path, name:
     with pytest.raises(UserError, match=r"the run's records are damaged, or another version's|is not valid JSON"):
         write_card(folder)
     assert (folder / "README.md").read_text() == before
+
+
+def test_a_path_that_is_not_utf_8_is_spelled_out(folder: Path) -> None:
+    options = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**options, "data": os.fsdecode(b"caf\xe9/")}))
+    write_card(folder)
+    assert "caf\\udce9/" in (folder / "README.md").read_text(encoding="utf-8")

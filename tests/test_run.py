@@ -1,6 +1,7 @@
 """Proves that a continued run is the uninterrupted one bit for bit, and that no folder is spoilt by mistake."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -563,3 +564,19 @@ def test_runs_in_each_others_folders_leave_each_other_alone(tmp_path: Path, inne
         assert untimed(tmp_path / mine) == untimed(tmp_path / other) == untimed(tmp_path / "whole")
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "config_sentence_transformers.json"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_would_become_part_of_the_model_is_refused_and_kept(
+    tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=rf"{name} would be read as a part of the new model"):
+        check_output(options(tmp_path, overwrite=overwrite))
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_an_output_that_no_file_of_weights_can_be_written_to_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its name is not UTF-8"):
+        check_output(options(tmp_path / os.fsdecode(b"caf\xe9")))

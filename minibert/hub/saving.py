@@ -29,6 +29,14 @@ MODEL_FILES = (
 )  # fmt: skip
 
 
+# Files that loading reads and nothing here writes: whoever put them there, they change the model that they lie beside.
+FOREIGN_FILES = (
+    "special_tokens_map.json", "added_tokens.json", "config_sentence_transformers.json",
+    "sentence_roberta_config.json", "sentence_distilbert_config.json", "sentence_camembert_config.json",
+    "sentence_albert_config.json", "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json",
+)  # fmt: skip
+
+
 def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], config: ModelConfig) -> None:
     """Refuse a layer of somebody's own: whoever read the folder would get the usual one in its place.
 
