@@ -132,6 +132,13 @@ def another_model() -> None:
     save_mlm(Path("in/mlm"), make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
 
 
+def another_epsilon() -> None:
+    """The same weights, and another network all the same."""
+    file = Path("in/mlm/config.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "layer_norm_eps": 1e-3}))
+    Path("in/mlm/SHA256SUMS").unlink()
+
+
 def another_vocabulary() -> None:
     """Two words have changed places; the weights are the same."""
     model = minibert.from_pretrained("in/mlm").masked_lm
@@ -164,6 +171,8 @@ def fewer_articles() -> None:
         (MLM, fewer_articles, "articles are not those"),
         (MLM, another_vocabulary, "vocabulary is not that"),
         (ON, another_model, "start model is not that"),
+        (ON, another_epsilon, "start model is not that"),
+        (NLI, another_epsilon, "encoder is not that"),
         (ON, another_vocabulary, "vocabulary is not that"),
         (ON, another_article, "articles are not those"),
     ],
