@@ -1,7 +1,7 @@
 """minibert: a BERT small enough to read in an evening.
 
-Read the package in this order: config, model/ (embeddings, attention, encoder, mlm, pooling, siamese), data/,
-training, run, checkpoint, tasks/, pretrained/, inference, evaluation.
+Read the scripts first, then bert, masking and sbert, then pretraining, finetuning and training; the rest when you need
+it. README has the whole tree.
 """
 
 from __future__ import annotations

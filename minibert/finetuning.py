@@ -159,7 +159,10 @@ class NLITask:
                 " usually helps"
             )
         if metrics["most_answered"] == 1:
-            found.append("every validation pair is given the same label; a lower --learning-rate usually helps")
+            found.append(
+                "every validation pair is given the same label: on few pairs more --epochs and a higher --learning-rate"
+                " help, after many steps a lower one"
+            )
         return found
 
     def calibrate(self) -> float:

@@ -163,7 +163,7 @@ def batches_of_like_length(
 ) -> Iterator[NDArray[np.int64]]:
     """Put sequences of like length together, so that there is little padding; the longest come first.
 
-    (If memory is too short for a batch, it is so at once.)
+    (So if memory is too short, that shows at the first batch.)
 
     Args:
         lengths: (N,) of each sequence.
