@@ -69,12 +69,25 @@ def evaluate(options: EvaluateOptions) -> None:
             write_json(path / EVALUATION, record)
             write_card(path)
 
+    if was_trained_on(path, Path(options.data)):
+        print(f"warning: {path} was trained on {options.data} itself, so this is no test of it\n")
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report_text(result)}", flush=True)
     all_of(
         write_record,
         lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),
         add_to_card,
     )
+
+
+def was_trained_on(model: Path, data: Path) -> bool:
+    """Whether the run that left a folder read this very file, which says no split."""
+    from minibert.files import read_json
+    from minibert.run import OPTIONS
+
+    if not data.is_file() or not (model / OPTIONS).is_file():
+        return False
+    trained = Path(str(read_json(model / OPTIONS, "").get("data", "")))
+    return trained.is_file() and trained.samefile(data)
 
 
 def all_of(*actions: Callable[[], object]) -> None:

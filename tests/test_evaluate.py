@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,16 @@ def test_report_and_picture_do_not_depend_on_the_record(folder: Path, capsys: py
         evaluate.main(arguments)
     assert "majority baseline 0.3333" in capsys.readouterr().out
     assert (folder / "nli" / "confusion_matrix.png").is_file()
+
+
+@pytest.mark.parametrize("spelling", ["{}", "./{}", "../{folder}/{}"])
+def test_a_report_on_the_file_that_was_trained_on_says_that_it_is_no_test(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spelling: str
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "pairs.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
+    (folder / "nli" / "options.json").write_text(json.dumps({"data": str(folder / "pairs.jsonl")}))
+    for file, warned in (("pairs.jsonl", True), ("test.jsonl", False)):
+        with suppress(UserError):  # there are no records to make a card of
+            evaluate.main(["--model", "nli", "--data", spelling.format(file, folder=folder.name), "--batch-size", "8"])
+        assert ("this is no test of it" in capsys.readouterr().out) is warned
