@@ -145,8 +145,8 @@ def _read(file: Path) -> WordPieceTokenizer:
     values = read_json(file, "") if file.suffix == ".json" else {}
     is_file(file, MOST_TEXT)
     with blaming(file):
-        backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
         tokens = read_added_tokens(file, values.get("added_tokens") or [], settings)
+        backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
         tokens.add_to(backend)
         tokens.compare_with(backend)
         return WordPieceTokenizer(backend)
