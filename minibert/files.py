@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -108,7 +109,7 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
     if not is_file(path, MOST_TEXT):
         raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before it
         values = json.loads(text, object_pairs_hook=_named_once, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
@@ -181,6 +182,8 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
         lines = sums.read_text(encoding="ascii").splitlines()
         for line in lines:
             digest, _, name = line.partition("  ")
+            if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
+                raise ValueError(line)
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
             if (names is None or name in names) and _sha256(folder / name) != digest:
