@@ -26,8 +26,8 @@ from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 
-# The `tokenizer_class` of a BERT's own tokenizer, which has the special tokens below whether a file names them or not.
-BUILT = ("BertTokenizer", "BertTokenizerFast", None)
+# The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below whether a file names them or not.
+BUILT = ("BertTokenizer", "BertTokenizerFast")
 
 # The names of special tokens, in the order in which transformers adds them, and what BERT's are; then those of lists.
 NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
@@ -128,7 +128,7 @@ def read_added_tokens(file: Path, own: Any, settings: Mapping[str, Any]) -> Adde
         raise UserError(f"{SETTINGS} and {SPECIAL_MAP} have other special tokens")
     old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
     said = {name: value for name, value in settings.items() if not _is_no_token(name, value)}
-    settings = {**(BERTS if said.get("tokenizer_class") in BUILT else {}), **said}
+    settings = {**(BERTS if said.get("tokenizer_class") in (*BUILT, None) else {}), **said}
     decoder = settings.get("added_tokens_decoder")
     return AddedTokens(
         whole=[

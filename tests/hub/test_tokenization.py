@@ -318,6 +318,29 @@ SAME: dict[str, dict[str, Any]] = {
         "tokenizer": whole(added_tokens=[*FIVE, token("  ", NEXT)]),
         "tokenizer_config": {},
     },
+    **{
+        f"a ModernBERT's, {'cased' if cased else 'lower case'}, {settings}": {
+            "config": {"model_type": "modernbert", **said},
+            "tokenizer": whole(cased=cased),
+            "tokenizer_config": settings,
+        }
+        for cased in (True, False)
+        for said in ({}, {"tokenizer_class": "PreTrainedTokenizerFast"})
+        for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
+    },
+    **{
+        f"the class {name} in config.json": {
+            "config": {"model_type": "bert", "tokenizer_class": name},
+            "tokenizer": whole(cased=True),
+            "tokenizer_config": settings,
+        }
+        for name, settings in (
+            ("PreTrainedTokenizerFast", {}),
+            ("TokenizersBackend", None),
+            ("BertTokenizer", CASED),
+            ("PreTrainedTokenizerFast", CASED | {"tokenizer_class": "BertTokenizer"}),
+        )
+    },
     "all that is known of settings": {
         "vocab": vocabulary(),
         "tokenizer_config": CASED
@@ -411,6 +434,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "its normalizer",
     ),
     "case that nothing else says": ({"tokenizer": whole(cased=True), "tokenizer_config": {}}, "its normalizer"),
+    **{
+        f"a ModernBERT's mask that nothing adds {settings}": (
+            {
+                "config": {"model_type": "modernbert"},
+                "tokenizer": whole(added_tokens=FIVE[:4]),
+                "tokenizer_config": settings,
+            },
+            "[MASK] is not among the added tokens",
+        )
+        for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
+    },
+    "a class of others in config.json": (
+        {"config": {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer": whole()},
+        "config.json asks for tokenizer_class 'BertJapaneseTokenizer'",
+    ),
+    "case, though config.json has another class": (
+        {
+            "config": {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"},
+            "tokenizer": whole(cased=True),
+            "tokenizer_config": {"tokenizer_class": "BertTokenizer"},
+        },
+        "its normalizer",
+    ),
     "case, and no settings": ({"tokenizer": whole(cased=True)}, "its normalizer"),
     "accents that contradict": ({"tokenizer": whole(), "tokenizer_config": {"strip_accents": False}}, "its normalizer"),
     "Chinese that contradicts": (
