@@ -180,10 +180,10 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
         lines = sums.read_text(encoding="ascii").splitlines()
+        if not all(re.fullmatch("[0-9a-f]{64}  .+", line) for line in lines):
+            raise UserError(f"{sums} can't be checked (it is not a list of checksums): {advice}")
         for line in lines:
             digest, _, name = line.partition("  ")
-            if not re.fullmatch("[0-9a-f]{64}", digest) or not name:
-                raise ValueError(line)
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
             if (names is None or name in names) and _sha256(folder / name) != digest:

@@ -26,7 +26,8 @@ from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 
-# The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below whether a file names them or not.
+# The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below
+# whether a file names them or not.
 BUILT = ("BertTokenizer", "BertTokenizerFast")
 
 # The names of special tokens, in the order in which transformers adds them, and what BERT's are; then those of lists.
@@ -87,8 +88,8 @@ class AddedTokens:
         """Hold every place to what has become of its tokens.
 
         Raises:
-            UserError: a place contradicts another one, or lacks a token; or one of BERT's is not among them; or what they
-            find in a text is not settled.
+            UserError: a place contradicts another one, or lacks a token; one of BERT's is not among them; or what they
+                find in a text is not settled.
         """
         tokens = backend.get_added_tokens_decoder()
         _check_settled(backend)

@@ -75,8 +75,8 @@ HEADS = {
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
 }  # fmt: skip
 
-# What a weight's name may begin with: the encoder within a model with heads, or in a sentence-transformer (`0.`), or what
-# training has put around a model. What is BERT's own begins with `encoder.layer.`.
+# What a weight's name may begin with: the encoder within a model with heads or within a sentence-transformer (`0.`), or
+# what training has put around a model. BERT's own blocks begin with `encoder.layer.`.
 PREFIX = re.compile(r"^(bert\.|model\.|module\.|0\.|auto_model\.|encoder\.(?!layer\.))+")
 WRAPPERS = (
     "_orig_mod.",
