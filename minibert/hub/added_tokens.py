@@ -219,7 +219,8 @@ def _few(place: str, tokens: Any) -> list[Any]:
 
 def _is_no_token(name: str, value: Any) -> bool:
     """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
-    return name.endswith("_token") and name not in NAMES and isinstance(value, dict) and "__type" not in value
+    is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
+    return is_object and value.get("__type") != "AddedToken"
 
 
 def _known_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:

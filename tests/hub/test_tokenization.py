@@ -300,6 +300,15 @@ SAME: dict[str, dict[str, Any]] = {
         "vocab": vocabulary(),
         "tokenizer_config": CASED | {"image_token": token("<x>"), "x_token": {"y": 1}},
     },
+    "an object of another type": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"image_token": {"__type": "Token", **token("<x>")}},
+    },
+    "an object of its own name in the old place": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "special_tokens_map": {"image_token": token("<x>")},
+    },
     "an object of its own name that is a token": {
         "vocab": vocabulary(),
         "tokenizer_config": CASED | {"image_token": {"__type": "AddedToken", **token("<x>")}},
