@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -108,7 +109,7 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
     if not is_file(path, MOST_TEXT):
         raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before it
         values = json.loads(text, object_pairs_hook=_named_once, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
@@ -179,6 +180,8 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
         lines = sums.read_text(encoding="ascii").splitlines()
+        if not all(re.fullmatch("[0-9a-f]{64}  .+", line) for line in lines):
+            raise UserError(f"{sums} can't be checked (it is not a list of checksums): {advice}")
         for line in lines:
             digest, _, name = line.partition("  ")
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

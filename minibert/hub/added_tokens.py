@@ -11,7 +11,7 @@ other are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 
-# The `tokenizer_class` of a BERT's own tokenizer, which has the special tokens below whether a file names them or not.
-BUILT = ("BertTokenizer", "BertTokenizerFast", None)
+# The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below
+# whether a file names them or not.
+BUILT = ("BertTokenizer", "BertTokenizerFast")
 
 # The names of special tokens, in the order in which transformers adds them, and what BERT's are; then those of lists.
 NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
@@ -41,6 +42,9 @@ SPECIAL_TOKENS_MAP = Table(
         **dict.fromkeys(LISTS, "added tokens"),
     }
 )
+
+MOST_ID = 2**31
+MOST_ADDED = 10_000  # in one place: with more, the library takes seconds; BERT's own folders have up to 1,000
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special", changes no ids
 
@@ -84,9 +88,11 @@ class AddedTokens:
         """Hold every place to what has become of its tokens.
 
         Raises:
-            UserError: a place contradicts another one, or lacks a token; or one of BERT's is not among them.
+            UserError: a place contradicts another one, or lacks a token; one of BERT's is not among them; or what they
+                find in a text is not settled.
         """
         tokens = backend.get_added_tokens_decoder()
+        _check_settled(backend)
         for token in (*self.whole, *(self.listed or []), *self.old, *self.mapped, *self.named):
             index = backend.token_to_id(token.content)
             if index not in tokens or token.index not in (None, index):
@@ -106,7 +112,7 @@ class AddedTokens:
                 raise UserError(f"{content} is not among the added tokens: it would be split in texts")
 
 
-def read_added_tokens(file: Path, own: list[Any], settings: Mapping[str, Any]) -> AddedTokens:
+def read_added_tokens(file: Path, own: Any, settings: Mapping[str, Any]) -> AddedTokens:
     """The added tokens of a folder.
 
     Args:
@@ -122,18 +128,21 @@ def read_added_tokens(file: Path, own: list[Any], settings: Mapping[str, Any]) -
     if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
         raise UserError(f"{SETTINGS} and {SPECIAL_MAP} have other special tokens")
     old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
-    settings = {**(BERTS if settings.get("tokenizer_class") in BUILT else {}), **settings}
+    said = {name: value for name, value in settings.items() if not _is_no_token(name, value)}
+    settings = {**(BERTS if said.get("tokenizer_class") in (*BUILT, None) else {}), **said}
     decoder = settings.get("added_tokens_decoder")
     return AddedTokens(
-        whole=[_token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in own],
+        whole=[
+            _token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in _few(WHOLE, own)
+        ],
         listed=None if decoder is None else _by_id(decoder),
         old=sorted(
-            (_token(ADDED, content, index) for content, index in old.items()), key=lambda token: token.index or 0
+            (_token(ADDED, content, old[content]) for content in _few(ADDED, old)), key=lambda token: token.index or 0
         ),
         named=_by_name(SETTINGS, settings),
         mapped=_by_name(SPECIAL_MAP, names),
         special=_by_name(SPECIAL_MAP, {**settings, **names}),
-        known_to_old=_known_to_old(settings, names),
+        known_to_old=_known_to_old(said, names),
     )
 
 
@@ -154,16 +163,36 @@ def _token(place: str, value: Any, index: Any = None) -> _Token:
     if not isinstance(content, str) or not content:
         raise UserError(f"{place} has {value!r:.60} among its added tokens, which is no token")
     flags: dict[str, Any] = {flag: values[flag] for flag in FLAGS if flag in values}
-    if not all(isinstance(flag, bool) for flag in flags.values()) or type(index) not in (int, type(None)):
+    is_id = index is None or (type(index) is int and 0 <= index < MOST_ID)
+    if not is_id or not all(isinstance(flag, bool) for flag in flags.values()):
         raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense")
     return _Token(place, content, index, flags)
 
 
+def _check_settled(backend: Tokenizer) -> None:
+    """Refuse tokens between which the library chooses by chance, and those that it fails at.
+
+    It looks for the normalised forms of tokens in the normalised text, and takes any of several equal ones. It panics
+    where one token claims the white space that another one begins with.
+    """
+    normal = backend.normalizer.normalize_str if backend.normalizer else str
+    tokens = backend.get_added_tokens_decoder().values()
+    forms: dict[str, str] = {}
+    for token in tokens:
+        form = normal(token.content) if token.normalized else token.content
+        if not form or (form[0].isspace() and any(other.rstrip for other in tokens)):
+            what = "with white space that another one, which has rstrip, would take" if form else "with nothing"
+            raise UserError(f"the added token {token.content!r:.40} begins {what}: texts with both can't be read")
+        other = forms.setdefault(form, token.content) if token.normalized else token.content
+        if other != token.content:
+            raise UserError(f"the added tokens {other!r:.40} and {token.content!r:.40} are both {form!r:.40} in texts")
+
+
 def _by_id(values: Any) -> list[_Token]:
     """`added_tokens_decoder`: an object of ids and tokens."""
-    if not isinstance(values, dict) or not all(name.isdecimal() for name in values):
+    if not isinstance(values, dict) or not all(name.isdecimal() and len(name) <= len(str(MOST_ID)) for name in values):
         raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
-    return [_token(SETTINGS, values[index], int(index)) for index in sorted(values, key=int)]
+    return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, values), key=int)]
 
 
 def _by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
@@ -171,12 +200,27 @@ def _by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
     for name, known in NAMES.items():
         if known and name in values and _token(place, values[name] or "null").content != known:
             raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
-    further = [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)]
+    further = _few(place, [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)])
     tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
     for name in LISTS:
         listed = values.get(name) or []
-        tokens += listed.values() if isinstance(listed, dict) else listed
+        tokens += _few(place, listed.values() if isinstance(listed, dict) else listed)
     return [_token(place, token) for token in tokens]
+
+
+def _few(place: str, tokens: Any) -> list[Any]:
+    """A place's tokens, of which there may not be more than anybody needs."""
+    if isinstance(tokens, str) or not isinstance(tokens, Collection):
+        raise UserError(f"{place} has {tokens!r:.60}, which is not a list of tokens")
+    if len(tokens) > MOST_ADDED:
+        raise UserError(f"{place} has {len(tokens):,} added tokens: more than {MOST_ADDED:,} make no sense there")
+    return list(tokens)
+
+
+def _is_no_token(name: str, value: Any) -> bool:
+    """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
+    is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
+    return is_object and value.get("__type") != "AddedToken"
 
 
 def _known_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:

@@ -75,9 +75,14 @@ HEADS = {
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
 }  # fmt: skip
 
-# What a weight's name may begin with: the encoder within a model with heads, or what training has put around a model.
-PREFIX = re.compile(r"^(bert\.|model\.|module\.)+")
-WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.")  # these are around parts of a model, too
+# What a weight's name may begin with: the encoder within a model with heads or within a sentence-transformer (`0.`), or
+# what training has put around a model. BERT's own blocks begin with `encoder.layer.`.
+PREFIX = re.compile(r"^(bert\.|model\.|module\.|0\.|auto_model\.|encoder\.(?!layer\.))+")
+WRAPPERS = (
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+)  # these are around parts of a model, too
 
 # What TensorFlow called the scale and the shift of a norm, and old files still do.
 OLD_SPELLING = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -176,7 +181,9 @@ def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
     present = canonical(tensors).keys()
     missing = [name for name in names if name not in present]
     if missing:
-        raise UserError(f"{len(missing)} of {len(names)} weights are missing, {missing[0]} the first")
+        alike = next((name for name in tensors if name.endswith(f".{missing[0]}")), "")
+        hint = f": the file has {alike!r:.80}, under a prefix that minibert does not know" if alike else ""
+        raise UserError(f"{len(missing)} of {len(names)} weights are missing, {missing[0]} the first{hint}")
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """How a folder makes one vector of a sentence: what sentence-transformers writes beside an encoder.
 
     modules.json                         the steps from a text to its vector, in their order
-    sentence_bert_config.json            settings of the first step, the encoder, in its folder
+    sentence_bert_config.json            settings of the first step, the encoder, in its folder; older folders call it
+                                         by the architecture (`ENCODER_FILES`)
     1_Pooling/config.json, 1_Dense/, 2_Normalize/config.json    settings of the others
     config_sentence_transformers.json    settings of the whole
 
@@ -23,6 +24,12 @@ from minibert.hub.tokenization import TOKENIZER_CONFIG
 from minibert.sbert import POOLINGS
 
 MODULES, CONFIG = "modules.json", "config.json"
+
+# The settings of the encoder: sentence-transformers reads the first of these that says anything.
+ENCODER_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 
 # The last names of the types that each step may have; the encoder's first ones were called by its architecture.
 STEPS = {"Transformer": "Transformer", "BERT": "Transformer", "Dense": "Dense", "Pooling": "Pooling",
@@ -165,7 +172,7 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
         return SentenceSettings(_length(folder, length, positions), ignored=tuple(ignored))
     modules = _modules(folder)
     ignored += _check_whole(folder)
-    values, unknown = read_optional(encoder / "sentence_bert_config.json", ENCODER)
+    values, unknown = _encoder_settings(encoder)
     ignored += unknown
     if values.get("max_seq_length") is not None:
         length = values["max_seq_length"]
@@ -179,6 +186,15 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
         _length(encoder, length, positions), pooling, "Normalize" in modules, dense, width,
         lowercase=bool(values.get("do_lower_case")), ignored=tuple(ignored),
     )  # fmt: skip
+
+
+def _encoder_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """What the first of `ENCODER_FILES` says that is not empty, and the names in it that mean nothing to minibert."""
+    for name in ENCODER_FILES:
+        values, unknown = read_optional(folder / name, ENCODER)
+        if values:
+            return values, unknown
+    return {}, []
 
 
 def _length(folder: Path, asked: Any, positions: int) -> int:

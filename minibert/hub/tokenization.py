@@ -29,12 +29,14 @@ from minibert.hub.added_tokens import (
     WHOLE,
     read_added_tokens,
 )
+from minibert.hub.kinds import MODERNBERT
 from minibert.hub.remote import fetched
+from minibert.hub.settings import CONFIG
 from minibert.hub.tables import Table, blaming, read_optional
 from minibert.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
 
 VOCABULARY = "vocab.txt"
-FILES = (WHOLE, VOCABULARY, SETTINGS, SPECIAL_MAP, ADDED)
+FILES = (WHOLE, VOCABULARY, SETTINGS, SPECIAL_MAP, ADDED, CONFIG)
 
 # The classes that transformers takes as tokenizer.json has them; others it builds of the vocabulary and the settings.
 TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -50,7 +52,7 @@ TOKENIZER_CONFIG = Table(
         **SPECIAL_TOKENS_MAP.used,
     },
     only={
-        "tokenizer_class": (*BUILT, *TAKEN),
+        "tokenizer_class": (*BUILT, None, *TAKEN),
         "auto_map": (None,),
         "truncation_side": ("right",),
         "padding_side": ("right",),
@@ -144,12 +146,26 @@ def _read(file: Path) -> WordPieceTokenizer:
     settings, _ = read_optional(file.with_name(SETTINGS), TOKENIZER_CONFIG)
     values = read_json(file, "") if file.suffix == ".json" else {}
     is_file(file, MOST_TEXT)
+    if file.suffix == ".json":
+        settings["tokenizer_class"] = _class(file, settings)
     with blaming(file):
-        backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
         tokens = read_added_tokens(file, values.get("added_tokens") or [], settings)
+        backend = _whole(file, values, settings) if file.suffix == ".json" else _of_vocabulary(file, settings)
         tokens.add_to(backend)
         tokens.compare_with(backend)
         return WordPieceTokenizer(backend)
+
+
+def _class(file: Path, settings: Mapping[str, Any]) -> str:
+    """The class that transformers makes of a tokenizer.json; a ModernBERT's is the same whatever a file says."""
+    config = file.with_name(CONFIG)
+    values = read_json(config, "") if is_file(config) else {}
+    name = settings.get("tokenizer_class") or values.get("tokenizer_class") or BUILT[0]
+    if name not in (*BUILT, *TAKEN):
+        raise UserError(
+            f"{config} asks for tokenizer_class {name!r:.60}: minibert knows only {', '.join(BUILT + TAKEN)}"
+        )
+    return TAKEN[-1] if values.get("model_type") == MODERNBERT.model_type else str(name)
 
 
 # --- a vocabulary ---
@@ -196,8 +212,8 @@ def _whole(file: Path, values: dict[str, Any], settings: Mapping[str, Any]) -> T
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
     MODEL.check_all(file, values["model"])
     # A folder without settings is BERT's to transformers, a file by itself is what it says.
-    is_a_models = is_file(file.with_name(SETTINGS)) or is_file(file.with_name("config.json"))
-    if is_a_models and settings.get("tokenizer_class") in BUILT:
+    is_a_models = is_file(file.with_name(SETTINGS)) or is_file(file.with_name(CONFIG))
+    if is_a_models and settings["tokenizer_class"] in BUILT:
         _check_built(values, settings)
     try:
         backend = Tokenizer.from_str(json.dumps({"added_tokens": [], **values, "truncation": None, "padding": None}))

@@ -417,6 +417,21 @@ def test_json_that_can_be_read_in_two_ways_or_in_none(
         from_pretrained(mlm[1])
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"])
+def test_json_may_begin_with_a_byte_order_mark(nli: tuple[TrainedModel, Path], name: str) -> None:
+    model, folder = nli
+    (folder / CHECKSUMS).unlink()
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    assert (from_pretrained(folder).encode(["The cat."]) == model.encode(["The cat."])).all()
+
+
+@pytest.mark.parametrize("text", ["zz\n", "\n", "0" * 64 + "\n", "0" * 63 + "  config.json\n", "x" * 64 + "  a\n"])
+def test_a_list_of_checksums_that_is_none(nli: tuple[TrainedModel, Path], text: str) -> None:
+    (nli[1] / CHECKSUMS).write_text(text)
+    with pytest.raises(UserError, match=r"SHA256SUMS can't be checked \(it is not a list of checksums\)"):
+        from_pretrained(nli[1])
+
+
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\r\n" + "x" * 10_000
 
 

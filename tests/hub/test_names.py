@@ -75,6 +75,15 @@ def half_under(prefix: str) -> Callable[[Weights], Weights]:
         under("_orig_mod.module."),
         under("model.module."),
         under("_fsdp_wrapped_module."),
+        under("_checkpoint_wrapped_module."),
+        under("0.auto_model."),
+        under("auto_model."),
+        lambda weights: under("0.auto_model.")(bare(weights)),
+        lambda weights: under("encoder.")(bare(weights)),
+        lambda weights: under("module.encoder.")(bare(without_heads(weights))),
+        lambda weights: {
+            name.replace("layer.1.", "layer.1._checkpoint_wrapped_module."): tensor for name, tensor in weights.items()
+        },
         lambda weights: under("module.")(bare(weights)),
         with_blocks_compiled,
         half_under("module."),
@@ -95,6 +104,13 @@ def half_under(prefix: str) -> Callable[[Weights], Weights]:
         "module in compiled",
         "module in model",
         "fsdp",
+        "checkpointed",
+        "sentence-transformer",
+        "auto_model",
+        "sentence-transformer, bare",
+        "encoder, bare",
+        "encoder in module, headless",
+        "one block checkpointed",
         "module, bare",
         "blocks compiled",
         "half in module",
@@ -111,6 +127,12 @@ def test_every_spelling_fills_the_encoder_with_the_same_weights(
     for name, tensor in export_weights(encoder, encoder_names(config)).items():
         assert torch.equal(tensor, theirs[f"bert.{name}"]), name
     assert len(unused) == len(weights) - len(without_heads(theirs))
+
+
+@pytest.mark.parametrize("prefix", ["tower.", "student.bert.", "x.encoder."])
+def test_a_prefix_that_nobody_knows_is_named(config: ModelConfig, theirs: Weights, prefix: str) -> None:
+    with pytest.raises(UserError, match=rf"37 of 37 weights are missing, .* the file has '{prefix}bert\.embeddings"):
+        import_weights(Bert(config), under(prefix)(theirs), encoder_names(config))
 
 
 def test_either_of_two_tied_weights_is_enough(config: ModelConfig, theirs: Weights) -> None:

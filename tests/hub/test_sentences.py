@@ -69,6 +69,8 @@ MODERN_STEPS = modules(
     ("sentence_transformers.base.modules.normalize.Normalize", "2_Normalize"),
 )  # fmt: skip
 
+SHORT = {"max_seq_length": 6, "do_lower_case": False}
+
 SAME: dict[str, dict[str, Any]] = {
     "an encoder alone": {},
     "an encoder alone, with settings of a step": {OLD: {"max_seq_length": 5, "do_lower_case": False}},
@@ -91,6 +93,23 @@ SAME: dict[str, dict[str, Any]] = {
     },
     "no pooling is a mean": {"modules.json": PLAIN, POOL: {"word_embedding_dimension": 24}},
     "short": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": 6, "do_lower_case": False}},
+    **{
+        f"short, by the name of {name}": {"modules.json": PLAIN, POOL: MEAN, f"sentence_{name}_config.json": SHORT}
+        for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    },
+    "the first of two names": {
+        "modules.json": PLAIN,
+        POOL: MEAN,
+        "sentence_xlnet_config.json": {"max_seq_length": 4},
+        "sentence_albert_config.json": SHORT,
+    },
+    "an empty file before the old name": {
+        "modules.json": PLAIN,
+        POOL: MEAN,
+        OLD: {},
+        "sentence_distilbert_config.json": SHORT,
+    },
+    "a name that nobody reads": {"modules.json": PLAIN, POOL: MEAN, "sentence_electra_config.json": SHORT},
     "no length": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": None}},
     "lower case, twice": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": 8, "do_lower_case": True}},
     "today's settings": {

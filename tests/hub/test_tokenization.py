@@ -283,6 +283,73 @@ SAME: dict[str, dict[str, Any]] = {
         "tokenizer": whole(added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
         "tokenizer_config": {},
     },
+    **{
+        f"{content} by its id, in lower case": {
+            "vocab": vocabulary(),
+            "tokenizer_config": {"do_lower_case": True},
+            "added_tokens": {content: SPECIAL_TOKENS.index(content)},
+        }
+        for content in ("[MASK]", "[CLS]")
+    },
+    "a mask by its id and by its name": {
+        "vocab": vocabulary(),
+        "tokenizer_config": {"do_lower_case": True, "mask_token": "[MASK]"},
+        "added_tokens": {"[MASK]": 4},
+    },
+    "an object that is no token": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"image_token": token("<x>"), "x_token": {"y": 1}},
+    },
+    "an object of another type": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"image_token": {"__type": "Token", **token("<x>")}},
+    },
+    "an object of its own name in the old place": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED,
+        "special_tokens_map": {"image_token": token("<x>")},
+    },
+    "an object of its own name that is a token": {
+        "vocab": vocabulary(),
+        "tokenizer_config": CASED | {"image_token": {"__type": "AddedToken", **token("<x>")}},
+    },
+    "tokens that differ in case alone, cased": {
+        "tokenizer": whole(cased=True, added_tokens=[*FIVE, token("New York", NEXT), token("new york", NEXT + 1)]),
+        "tokenizer_config": CASED,
+    },
+    "tokens that differ in case alone, as they are written": {
+        "tokenizer": whole(
+            added_tokens=[*FIVE, token("<x>", NEXT, normalized=False), token("<X>", NEXT + 1, normalized=False)]
+        ),
+        "tokenizer_config": {},
+    },
+    "white space that nothing else takes": {
+        "tokenizer": whole(added_tokens=[*FIVE, token("  ", NEXT)]),
+        "tokenizer_config": {},
+    },
+    **{
+        f"a ModernBERT's, {'cased' if cased else 'lower case'}, {settings}": {
+            "config": {"model_type": "modernbert", **said},
+            "tokenizer": whole(cased=cased),
+            "tokenizer_config": settings,
+        }
+        for cased in (True, False)
+        for said in ({}, {"tokenizer_class": "PreTrainedTokenizerFast"})
+        for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
+    },
+    **{
+        f"the class {name} in config.json": {
+            "config": {"model_type": "bert", "tokenizer_class": name},
+            "tokenizer": whole(cased=True),
+            "tokenizer_config": settings,
+        }
+        for name, settings in (
+            ("PreTrainedTokenizerFast", {}),
+            ("TokenizersBackend", None),
+            ("BertTokenizer", CASED),
+            ("PreTrainedTokenizerFast", CASED | {"tokenizer_class": "BertTokenizer"}),
+        )
+    },
     "all that is known of settings": {
         "vocab": vocabulary(),
         "tokenizer_config": CASED
@@ -376,6 +443,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "its normalizer",
     ),
     "case that nothing else says": ({"tokenizer": whole(cased=True), "tokenizer_config": {}}, "its normalizer"),
+    **{
+        f"a ModernBERT's mask that nothing adds {settings}": (
+            {
+                "config": {"model_type": "modernbert"},
+                "tokenizer": whole(added_tokens=FIVE[:4]),
+                "tokenizer_config": settings,
+            },
+            "[MASK] is not among the added tokens",
+        )
+        for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
+    },
+    "a class of others in config.json": (
+        {"config": {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer": whole()},
+        "config.json asks for tokenizer_class 'BertJapaneseTokenizer'",
+    ),
+    "case, though config.json has another class": (
+        {
+            "config": {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"},
+            "tokenizer": whole(cased=True),
+            "tokenizer_config": {"tokenizer_class": "BertTokenizer"},
+        },
+        "its normalizer",
+    ),
     "case, and no settings": ({"tokenizer": whole(cased=True)}, "its normalizer"),
     "accents that contradict": ({"tokenizer": whole(), "tokenizer_config": {"strip_accents": False}}, "its normalizer"),
     "Chinese that contradicts": (
@@ -575,11 +665,59 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": [7]}},
         "which is no token",
     ),
+    **{
+        f"{one!r} and {other!r}": (
+            {
+                "tokenizer": whole(added_tokens=[*FIVE, token(one, NEXT), token(other, NEXT + 1)]),
+                "tokenizer_config": {},
+            },
+            f"the added tokens {one!r} and {other!r} are both",
+        )
+        for one, other in (("New York", "new york"), ("<x>", "<X>"), ("café", "Cafe"))
+    },
+    **{
+        f"the token {content!r} after one that takes its space": (
+            {
+                "tokenizer": whole(
+                    cased=True,
+                    added_tokens=[*FIVE, token(content, NEXT, lstrip=True), token("<x>", NEXT + 1, rstrip=True)],
+                ),
+                "tokenizer_config": CASED,
+            },
+            f"the added token {content!r} begins with white space",
+        )
+        for content in ("  ", " a")
+    },
+    "a token that is nothing in texts": (
+        {"tokenizer": whole(added_tokens=[*FIVE, token("\u200b", NEXT)]), "tokenizer_config": {}},
+        "begins with nothing",
+    ),
+    "an id of 5,000 digits": (
+        {"vocab": vocabulary(), "tokenizer_config": {"added_tokens_decoder": {"9" * 5_000: token("<x>")}}},
+        "is not an object of ids",
+    ),
+    "an id of 50 digits": ({"vocab": vocabulary(), "added_tokens": {"<x>": 10**50}}, "an id or a flag of '<x>'"),
+    "more tokens than anybody adds": (
+        {"vocab": vocabulary(), "added_tokens": {f"<{i}>": NEXT + i for i in range(10_001)}},
+        "added_tokens.json has 10,001 added tokens",
+    ),
+    "more special tokens than anybody adds": (
+        {"vocab": vocabulary(), "tokenizer_config": {"extra_special_tokens": ["<x>"] * 10_001}},
+        "tokenizer_config.json has 10,001 added tokens",
+    ),
+    "more tokens than anybody adds, in tokenizer.json": (
+        {"tokenizer": whole(added_tokens=[E1] * 10_001), "tokenizer_config": {}},
+        "tokenizer.json has 10,001 added tokens",
+    ),
+    "a list that is none": (
+        {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": 7}},
+        "which is not a list of tokens",
+    ),
     "an empty token": ({"vocab": vocabulary(), "added_tokens": {"": NEXT}}, "which is no token"),
     "an id that is none": ({"vocab": vocabulary(), "added_tokens": {"[E1]": "1"}}, "an id or a flag of '[E1]'"),
     "a flag that is none": (
         {"tokenizer": whole(added_tokens=[E1 | {"lstrip": "yes"}]), "tokenizer_config": {}},
-        "a WordPiece",
+        "an id or a flag of '[E1]'",
     ),
     "a decoder that is none": (
         {"vocab": vocabulary(), "tokenizer_config": {"added_tokens_decoder": {"x": E1}}},
