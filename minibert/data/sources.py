@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,15 @@ class Source:
     digest: Callable[[], str]
 
     def texts(self) -> Iterator[str]:
-        """The column `text` of all rows that have one; a row of a pair is a text of two sentences."""
-        for rows in self.parts.values():
-            for row in rows(TEXT_COLUMNS):
-                if all(isinstance(cell, str) and cell for cell in row):
+        """The column `text` of all rows, but for empty ones; a row of a pair is a text of two sentences.
+
+        Raises:
+            UserError: a row has something else than text there.
+        """
+        for part, rows in self.parts.items():
+            for number, row in enumerate(rows(TEXT_COLUMNS), start=1):
+                said = [_is_text(cell, part, number) for cell in row]
+                if all(said):
                     yield " ".join(row)
 
     def check_unchanged(self, before: str) -> None:
@@ -273,7 +279,7 @@ def load_training_pairs(
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
-    """How many validation pairs stand in training, too, but for case and white space."""
+    """How many validation pairs stand in training, too, as `same_text` compares."""
     known, asked = (
         list(zip(map(same_text, pairs.premises), map(same_text, pairs.hypotheses), strict=True))
         for pairs in (train, validation)
@@ -282,8 +288,20 @@ def repeated_pairs(train: Pairs, validation: Pairs) -> int:
 
 
 def same_text(text: str) -> int:
-    """A number that is equal for texts that are equal but for case and white space."""
-    return xxhash.xxh3_64_intdigest(" ".join(text.split()).casefold().encode())
+    """A number that is equal for texts that a reader takes for the same one.
+
+    They may differ in case, in white space, in accents and how these are encoded, and in what is not seen (zero-width
+    spaces, soft hyphens, control characters).
+    """
+    plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
+    return xxhash.xxh3_64_intdigest(plain.translate(_unseen()).encode())
+
+
+@cache
+def _unseen() -> dict[int, None]:
+    """Marks, control and format characters, for `str.translate` to drop."""
+    kinds = ("Mn", "Mc", "Me", "Cc", "Cf")
+    return {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in kinds}
 
 
 def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, Any]]:
@@ -294,7 +312,8 @@ def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, A
         for number, (premise, hypothesis, label) in enumerate(rows(PAIR_COLUMNS), start=1):
             place = f"{part}, row {number}"
             label_number = _label_number(label, place)
-            if _is_sentence(premise, place) and _is_sentence(hypothesis, place) and label_number is not None:
+            sentences = [_is_text(cell, part, number) and bool(cell.strip()) for cell in (premise, hypothesis)]
+            if all(sentences) and label_number is not None:
                 for values, value in zip(columns.values(), (premise, hypothesis, label_number), strict=True):
                     values.append(value)
     source.check_unchanged(content)
@@ -319,11 +338,11 @@ def _label_number(label: Any, place: str) -> int | None:
     )
 
 
-def _is_sentence(value: Any, place: str) -> bool:
-    """Whether there is a sentence; a missing one is left out, anything but text is an error."""
+def _is_text(value: Any, part: str, row: int) -> bool:
+    """Whether there is text; null and "" are left out, anything else is an error."""
     if value is None or isinstance(value, str):
-        return bool(value and value.strip())
-    raise UserError(f"{place}: a sentence has to be text, not {type(value).__name__}")
+        return bool(value)
+    raise UserError(f"{part}, row {row}: a text has to be text, not {type(value).__name__}")
 
 
 def _by_premise(

@@ -13,7 +13,7 @@ import pytest
 
 from minibert.config import LABELS
 from minibert.data import sources
-from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs
+from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs, same_text
 from minibert.errors import UserError
 from tests.data.rows import write
 
@@ -166,7 +166,7 @@ def test_sentences_that_are_missing_or_no_text(tmp_path: Path) -> None:
     rows[0]["premise"], rows[1]["hypothesis"], rows[2]["premise"] = None, "", " \t"
     assert listed(pairs(write(tmp_path / "a.jsonl", rows))) == [("p3", "h", 0)]
     rows[3]["premise"] = 7
-    with pytest.raises(UserError, match=r"a\.jsonl, row 4: a sentence has to be text, not int"):
+    with pytest.raises(UserError, match=r"a\.jsonl, row 4: a text has to be text, not int"):
         pairs(write(tmp_path / "a.jsonl", rows))
     with pytest.raises(
         UserError, match=r"has the columns first, second, label, but pairs need premise, hypothesis, label or"
@@ -398,6 +398,33 @@ def test_repeated_pairs_are_counted() -> None:
     asked = Pairs(["a  cat. ", "A cat.", "A dog.", "A dog."], ["yes.", "No.", "NO.", "No."], np.zeros(4, int))
     assert repeated_pairs(train, asked) == 3
     assert repeated_pairs(asked, train) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("Ångström", "ANGSTROM"),
+        ("Großstadt", "grossstadt"),
+        ("won\u200bder", "wonder"),
+        ("co\u00adoperate", "cooperate"),
+        ("a\x00 b\x7f", "a b"),
+        ("Hello , world !", "Hello, world!"),
+        ("ﬁne ½", "fine 1\u20442"),
+        ("\ufeffa\u3000b\u2060", "a b"),
+    ],
+)
+def test_the_same_text_in_another_form(one: str, other: str) -> None:
+    assert same_text(one) == same_text(other)
+    train, asked = (Pairs([text], ["Yes."], np.zeros(1, int)) for text in (one, other))
+    assert repeated_pairs(train, asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a cat.", "a cat?"), ("7", "8"), ("ein", "eins"), ("猫", "犬"), ("+", "-")]
+)
+def test_other_text(one: str, other: str) -> None:
+    assert same_text(one) != same_text(other)
 
 
 def test_identity_is_of_content_and_options(tmp_path: Path) -> None:
