@@ -83,7 +83,8 @@ NONE = [-1, -1.0, "-1", "-1.0", "-", " - ", "", " ", "None", "null", "NaN", "N/A
 def test_labels_in_every_spelling_and_format(tmp_path: Path, ending: str) -> None:
     """One file for each spelling, all of one set; and of the ways to say that there is none."""
     for number, spelling in enumerate(SPELLINGS):
-        write(tmp_path / f"train-{number}{ending}", labelled(*spelling))
+        rows = [{**row, "spelling": number} for row in labelled(*spelling)]
+        write(tmp_path / f"train-{number}{ending}", rows)
     assert listed(pairs(tmp_path)) == sorted([("p0", "h", 0), ("p1", "h", 1), ("p2", "h", 2)] * len(SPELLINGS))
     more = [None, float("nan")] if ending not in (".csv", ".tsv") else []
     for number, none in enumerate([*NONE, *more]):
