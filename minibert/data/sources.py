@@ -26,6 +26,7 @@ from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 
 from minibert.config import LABELS
+from minibert.data.cards import check_cards
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.errors import UserError, reason
@@ -162,6 +163,8 @@ def _named(data: str, split: str, line_by_line: bool = False) -> Source:
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
         files = files_of_split(path, split)
+        if path.is_dir():
+            check_cards(path, files)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
     name = _HUB_NAME.fullmatch(data)
