@@ -1,4 +1,4 @@
-"""Proves that a card which contradicts the names of files, or their labels, is refused, and any other is passed over."""
+"""Proves that a card which contradicts files or their names is refused, and any other is passed over."""
 
 from __future__ import annotations
 
