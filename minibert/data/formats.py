@@ -126,7 +126,7 @@ def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
 def _class_name(value: Any, names: dict[int, str]) -> Any:
     """The name of a class's number, whichever type the column has; other values as they are."""
     number = re.fullmatch(r"\s*([0-9]+)([.]0*)?\s*", str(value))
-    if number is None or value in names.values():
+    if number is None:
         return value
     return names.get(int(number[1]), f"{value} of {len(names)} names")
 

@@ -107,7 +107,7 @@ def test_tsv_has_no_quotes(tmp_path: Path) -> None:
 
 
 def test_quotes_after_spaces_within_quotes_are_text(tmp_path: Path) -> None:
-    rows = [' "x"', 'a, "b" ""', '"', '\n "c', ',"d, "']
+    rows = [' "x"', '"x", "y"', 'a, "b" ""', '"', '\n "c', ',"d, "']
     path = put(tmp_path / "a.csv", "".join('1,"' + row.replace('"', '""') + '"\n' for row in ["text", *rows]))
     path.write_text(path.read_text().replace('1,"text"', "id,text", 1))
     assert texts(path) == rows
