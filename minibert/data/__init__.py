@@ -1,4 +1,4 @@
-"""From text to tensors: files, formats, sources, articles; toy; tokenizer, tokens; masking, batching.
+"""From text to tensors: files, formats, cards, sources, articles; toy; tokenizer, tokens; masking, batching.
 
 Knows nothing of the model.
 """

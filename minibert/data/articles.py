@@ -40,9 +40,10 @@ from minibert.data.formats import BATCH
 from minibert.data.sources import NOTEBOOK_ROWS, open_articles, same_text
 from minibert.data.tokens import CHUNK, TokenisedTexts, id_type
 from minibert.errors import UserError, reason
+from minibert.files import read_json
 from minibert.tokenizer import WordPieceTokenizer
 
-FORMAT = 2  # part of the key: to be raised when the ids of the same text, or the files, come to be others
+FORMAT = 3  # part of the key: to be raised when the ids of the same text, or the files, come to be others
 TRAIN, HELD_OUT, ABOUT, LOCK, WORK = "train.arrow", "held_out.arrow", "about.json", ".lock", ".work-"
 
 
@@ -268,10 +269,10 @@ def _hash(folder: Path, about: Mapping[str, Any]) -> str:
 def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, TokenisedTexts, int] | None:
     """The ids in a folder, and how many articles were repeated; None if they are not whole, or others."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = read_json(folder / ABOUT, "it is made anew")
         if about["recipe"] != recipe or about["hash"] != _hash(folder, about):
             return None
-    except (OSError, ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
+    except (ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
         return None
     return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
 

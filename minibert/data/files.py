@@ -5,15 +5,16 @@ A path is taken as it stands and never as a pattern, and what a folder above the
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
 
 import xxhash
 
 from minibert.errors import UserError, reason
+from minibert.files import is_file, read_json
 
 # Where a name stands with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of
 # these is read. A .txt beside any other of them is a note and not data.
@@ -26,7 +27,14 @@ SPLIT_WORDS = {
     "test": "test|testing|eval|evaluation|holdout|heldout",
 }
 _SPLIT_WORD = {split: re.compile(rf"({words})(s|set|data|split|file)?") for split, words in SPLIT_WORDS.items()}
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_ANY_SPLIT = "|".join(f"(?:{pattern.pattern})" for pattern in _SPLIT_WORD.values())
+_CAMEL = re.compile(
+    r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+    rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=(?:{_ANY_SPLIT})(?![a-z]))"  # SNLItrain, but not SNLIE-val
+)
+# What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
+_SPLIT_END = {split: re.compile(rf".+({words})(s|set|data|split|file)?") for split, words in SPLIT_WORDS.items()}
+_SPLIT_SHORT = {"train": re.compile("tr|trn"), "validation": re.compile("va|vld"), "test": re.compile("te|tst")}
 
 # Names, of files and of folders, that belong to the system, an editor or an unfinished download.
 _PRIVATE = re.compile(
@@ -35,19 +43,32 @@ _PRIVATE = re.compile(
     r"|.*[.](tmp|temp|part|partial|crdownload|download|aria2|incomplete|lock|swp|swo|bak|backup|orig|old)(\d*|~)"
     r"|.*[.](tmp|temp|bak|backup|orig|old)[.]\w+([.]gz)?"  # train.bak.jsonl
     r"|cache-.*[.]arrow|tmp.{8}"  # what `datasets` leaves beside a data set on disk
-    r"|lost\+found|@eadir|system volume information|[$]recycle[.]bin|thumbs[.]db|desktop[.]ini",
+    r"|lost\+found|@eadir|system volume information|[$]?recycle(r|d|[.]bin)|thumbs[.]db|desktop[.]ini",
     re.IGNORECASE | re.DOTALL,
 )
 # Files about the data, which end like data.
 _ABOUT = re.compile(
     r"(.*readme.*|licen[cs]e|notice|citation|changelog|requirements)[.]\w+"
+    r"|(licen[cs]es?|copying|copyright|notice|authors|contributors|requirements|constraints)([-_.]\w+)?[.]txt"
+    r"|(vocab(ulary)?|merges|(md5|sha\d*)_?(sums?)?|checksums?)[.]txt"
     r"|(state|dataset_infos?|dataset_dict|dataset-metadata)[.]json",
     re.IGNORECASE,
 )
-# What a browser or a desktop calls a second copy: name (1), name copy 2, name - Copy (2), Copy of name.
+# Data in formats that are not read.
+_UNREAD = re.compile(
+    r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)[.](zst|bz2|xz|lz4|zip|br|lzma|7z)"
+    r"|(ndjson|jsonlines)([.]\w+)?|jl|feather|orc|avro)",
+    re.IGNORECASE | re.DOTALL,
+)
+# What a browser, a desktop, an editor or a person calls a second copy: name (1), name - Copy (2), name_old, name.~1~,
+# name (conflicted copy), Copy of name, old/name.
+_COPIED = "copy|kopie|copie|copia|c\u00f3pia|kopia"
 _COPY = re.compile(
-    r"(?P<folder>.*/)?((?P<name>[^/]+?)( \(\d+\)|( -)? copy( \(?\d+\)?)?| \((another |\w+ )?copy\))"
-    r"|copy (\(\d+\) )?of (?P<original>[^/]+))",
+    r"(?P<folder>.*/)?(?:(?P<name>[^/]+?)(?: ?\(\d+\)"
+    rf"|[ ._-]+(?:{_COPIED}|backup|bak|old|orig|checkpoint)[ _-]*\(?\d*\)?"
+    rf"| ?\([^()/]*\b(?:{_COPIED})\b[^()/]*\)|[.]sync-conflict-[\w-]+|[.]~\d+~)"
+    rf"|(?:{_COPIED}) (?:\(\d+\) )?(?:of|von|de|di|van) (?P<original>[^/]+)"
+    rf"|(?:old|backups?|bak|{_COPIED}|copies)/(?P<below>[^/]+))",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -84,7 +105,11 @@ def files_of_split(path: Path, split: str) -> list[Path]:
             f"{path}: {some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
             " of all files, or of their folders"
         )
-    return [files[name] for name in names_of_split(files, split, f"file below {path}")]
+    if unnamed:
+        _check_unnamed(path, unnamed)
+    chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
+    _check_different(chosen)
+    return chosen
 
 
 def names_of_split(names: Iterable[str], split: str, what: str) -> list[str]:
@@ -112,14 +137,38 @@ def split_of(name: str) -> str | None:
         UserError: one part of it says two.
     """
     for part in reversed(PurePosixPath(name).parts):
-        words = [word.lower() for word in re.split(r"[\W\d_]+", _CAMEL.sub(" ", part)) if word]
-        words += [first + second for first, second in pairwise(words)]  # held-out
-        said = {split for split, known in _SPLIT_WORD.items() if any(map(known.fullmatch, words))}
+        words = _words(part)
+        said = _said([*words, *(first + second for first, second in pairwise(words))], _SPLIT_WORD)  # held-out
         if len(said) > 1:
             raise UserError(f"{name} says {' and '.join(sorted(said))}: rename it, so that it says one of them")
         if said:
             return said.pop()
     return None
+
+
+def _check_unnamed(path: Path, names: list[str]) -> None:
+    """Names of which none says a split, but which look as if they were to.
+
+    Raises:
+        UserError: they seem to say two.
+    """
+    for known, least in ((_SPLIT_END, 1), (_SPLIT_SHORT, len(names))):
+        like = {name: said for name in names if (said := _said(_words(*PurePosixPath(name).parts), known))}
+        if len(like) >= least and len(set().union(*like.values())) > 1:
+            raise UserError(
+                f"{path}: {some(list(like))} look like files of several splits, but name none: put train, validation"
+                " or test into their names as a word of its own, as in snli-train.jsonl"
+            )
+
+
+def _words(*parts: str) -> list[str]:
+    return [word.lower() for part in parts for word in re.split(r"[\W\d_]+", _CAMEL.sub(" ", part)) if word]
+
+
+def _said(words: Iterable[str], known: Mapping[str, re.Pattern[str]]) -> set[str]:
+    """The splits that words say."""
+    words = list(words)
+    return {split for split, pattern in known.items() if any(map(pattern.fullmatch, words))}
 
 
 def ending(file: Path) -> str:
@@ -134,13 +183,30 @@ def find_files(folder: Path) -> list[Path]:
     Raises:
         UserError: a folder can't be read, a link leads nowhere, or files are missing of a data set saved by `datasets`.
     """
-    found = [file for file in _walk(folder, set()) if ending(file) in ENDINGS and not _ABOUT.fullmatch(file.name)]
-    found = [file for file in found if ending(file) != ".txt"] or found
+    files = [file for file in _walk(folder, set()) if not _ABOUT.fullmatch(file.name)]
+    found = [file for file in files if ending(file) in ENDINGS]
     found.sort(key=lambda file: (ENDINGS.index(ending(file)), file.suffix.lower() == ".gz"))
     kept: dict[str, Path] = {}
     for file in found:
         kept.setdefault(_stem(file), file)
-    return sorted(file for stem, file in kept.items() if _copied(stem) not in kept)
+    kept = {stem: file for stem, file in kept.items() if _copied(stem) not in kept}
+    for file in files:
+        if (match := _UNREAD.fullmatch(file.name)) and str(file.with_name(match["stem"])) not in kept:
+            raise UserError(
+                f"{file} is of a format that is not read: make it one of {', '.join(ENDINGS)}, or move it away"
+            )
+    others = [file for file in kept.values() if ending(file) != ".txt"]
+    texts = [
+        str(file)
+        for file in kept.values()
+        if file not in others and split_of(file.relative_to(folder).as_posix()) is None
+    ]
+    if texts and others:
+        raise UserError(
+            f"{some(texts)} stands beside {others[0].name}, and may be data or a note: give the path of the one that is"
+            " meant, or move the other away"
+        )
+    return sorted(kept.values())
 
 
 def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
@@ -167,10 +233,12 @@ def _saved_shards(folder: Path) -> set[str] | None:
     """The files of a data set that `Dataset.save_to_disk` has written to a folder, which an older one may have left."""
     state = folder / "state.json"
     try:
-        names = {item["filename"] for item in json.loads(state.read_text(encoding="utf-8"))["_data_files"]}
-    except (OSError, ValueError, KeyError, TypeError):  # it is another program's, or there is none
+        names = {item["filename"] for item in read_json(state, "")["_data_files"]}
+    except (ValueError, KeyError, TypeError):  # it is another program's, or there is none
         return None
-    if missing := sorted(name for name in names if not (folder / name).is_file()):
+    if not all(isinstance(name, str) for name in names):
+        return None
+    if missing := sorted(name for name in names if not is_file(folder / name)):
         raise UserError(f"{state} names {some(missing)}, which is missing: copy the folder again")
     return names
 
@@ -183,12 +251,32 @@ def _stem(file: Path) -> str:
 def _copied(stem: str) -> str | None:
     """The path that a path is a copy of, by its name."""
     match = _COPY.fullmatch(stem)
-    return match and (match["folder"] or "") + (match["name"] or match["original"])
+    return match and (match["folder"] or "") + (match["name"] or match["original"] or match["below"])
 
 
 def some(names: list[str]) -> str:
     """A list of names, for a message."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_different(files: list[Path]) -> None:
+    """No content is there twice, but for files of no row or one (many programs write files with a header alone).
+
+    Raises:
+        UserError: two files are copies of each other, whatever they are called.
+    """
+    sizes = Counter(file.stat().st_size for file in files)
+    known: dict[str, Path] = {}
+    for file in files:
+        if sizes[file.stat().st_size] > 1:
+            first = known.setdefault(digest([file]), file)
+            if first is not file and _has_rows(file):
+                raise UserError(f"{first} and {file} have the same content: move one of them away")
+
+
+def _has_rows(file: Path) -> bool:
+    with file.open("rb") as handle:
+        return sum(1 for _ in islice(handle, 2)) > 1
 
 
 def digest(files: Iterable[Path]) -> str:

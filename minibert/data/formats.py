@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -26,6 +27,9 @@ Row = tuple[Any, ...]
 Columns = tuple[str, ...]
 
 BATCH = 1_000  # rows of a table that are held in memory
+
+_QUOTED = re.compile(r'(?:(?<=,)|\A)"[^"]*(?:""[^"]*)*"')  # a cell of a CSV record
+_SPACED = re.compile(r'(?:,|\A)\s+"')
 
 
 def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
@@ -106,19 +110,25 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
     """The names of a column's classes, where `datasets` keeps them; it drops them for a narrower column."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return features[column]["names"] if features[column].get("_type") == "ClassLabel" else None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
+        if feature["_type"] != "ClassLabel":
+            return None
+        names = feature["names"]
+        numbered = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): name for number, name in numbered}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 
-def _class_name(value: Any, names: list[str]) -> Any:
-    if not isinstance(value, int | float) or not value >= 0 or value != int(value):  # none, or NaN
+def _class_name(value: Any, names: dict[int, str]) -> Any:
+    """The name of a class's number, whichever type the column has; other values as they are."""
+    number = re.fullmatch(r"\s*([0-9]+)([.]0*)?\s*", str(value))
+    if number is None:
         return value
-    return names[int(value)] if value < len(names) else f"{value} of {len(names)} names"
+    return names.get(int(number[1]), f"{value} of {len(names)} names")
 
 
 def _parquet(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
@@ -152,26 +162,25 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
             for number, line in chain([first], lines)
             if line.strip()
         )
-    others: dict[str, None] = {}
-    found = False
     for place, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
-        names = next((names for names in choices if set(names) <= set(row)), None)
-        if names is None:
-            others |= dict.fromkeys(row)
-        else:
-            found = True
-            yield tuple(_valid(row[name]) for name in names)
-    if others and not found:
-        choose(str(file), list(others), choices)
+        yield tuple(_valid(row[name]) for name in choose(place, list(row), choices))
 
 
 def _parsed(place: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_named_once)
     except ValueError as error:
         raise UserError(f"{place}: it is not JSON ({error}); a file has an object a line, or is one list") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which others would take the last of two values of one name."""
+    if len(values := dict(pairs)) < len(pairs):
+        twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        raise ValueError(f"it names {_short(twice)} twice")
+    return values
 
 
 def _valid(value: Any) -> Any:
@@ -204,7 +213,9 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
             text = "".join(record)
             if '\\"' in text:
                 problem = r'\" can be read in two ways: write "" for a quote'
-            elif cells and '""' not in text and any(cell.lstrip().startswith('"') for cell in cells):
+            elif (
+                cells and any(cell.lstrip().startswith('"') for cell in cells) and _SPACED.search(_QUOTED.sub("", text))
+            ):
                 problem = "a space before a quote: take it away"
             if problem:
                 raise UserError(f"{file}, line {first}: {problem}")
@@ -220,10 +231,24 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
     records = ((number, line.rstrip("\r\n").split("\t")) for number, line in _lines(file, handle))
-    return _table(file, records, choices)
+    return _table(file, records, choices, check=_check_unquoted)
 
 
-def _table(file: Path, records: Iterator[tuple[int, list[str]]], choices: Sequence[Columns]) -> Iterator[Row]:
+def _check_unquoted(place: str, cell: str) -> None:
+    inner = cell[1:-1]
+    if cell == f'"{inner}"' and '""' in inner and '"' not in inner.replace('""', ""):
+        raise UserError(
+            f"{place}: a cell in quotes with doubled quotes inside can be read in two ways: a .tsv has no quoting, so"
+            " write the cell without them, or save the table as .csv"
+        )
+
+
+def _table(
+    file: Path,
+    records: Iterator[tuple[int, list[str]]],
+    choices: Sequence[Columns],
+    check: Callable[[str, str], object] = lambda *_: None,
+) -> Iterator[Row]:
     """Cells below a header; empty lines are passed over."""
     filled = ((number, cells) for number, cells in records if any(map(str.strip, cells)))
     header = [cell.strip() for cell in next(filled, (1, []))[1]]
@@ -233,7 +258,10 @@ def _table(file: Path, records: Iterator[tuple[int, list[str]]], choices: Sequen
     for number, cells in filled:
         if len(cells) != len(header):
             raise UserError(f"{file}, line {number}: {len(cells)} cells below a header of {len(header)}")
-        yield tuple(cells[place] for place in places)
+        row = tuple(cells[place] for place in places)
+        for cell in row:
+            check(f"{file}, line {number}", cell)
+        yield row
 
 
 def _articles(file: Path, handle: BinaryIO, _: Sequence[Columns]) -> Iterator[Row]:
@@ -253,12 +281,22 @@ def _lines_as_articles(file: Path, handle: BinaryIO) -> Iterator[Row]:
             yield (line.rstrip("\r\n"),)
 
 
+# UTF-32 first: its mark begins as the one of UTF-16 does.
+_OTHER_MARKS = {32: (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), 16: (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
+
+
 def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
     """Numbered lines of UTF-8, without a byte order mark. A line ends at a line feed, and at nothing else."""
     for number, line in enumerate(handle, start=1):
         if number == 1:
-            if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                raise UserError(f"{file} is in UTF-16: save it as UTF-8")
+            for bits, marks in _OTHER_MARKS.items():
+                if line.startswith(marks):
+                    raise UserError(f"{file} is in UTF-{bits}: save it as UTF-8")
+            if b"\r" in line.rstrip(b"\r\n"):
+                raise UserError(
+                    f"{file}, line 1: a carriage return (\\r) within a line, which ends with a line feed (\\n): save"
+                    " the file with line feeds at the ends of its lines"
+                )
             line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
         try:
             yield number, line.decode("utf-8")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from huggingface_hub import hf_hub_download
 from numpy.typing import NDArray
 
 from minibert.config import LABELS
+from minibert.data.cards import check_cards
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.errors import UserError, reason
@@ -67,10 +69,15 @@ class Source:
     digest: Callable[[], str]
 
     def texts(self) -> Iterator[str]:
-        """The column `text` of all rows that have one; a row of a pair is a text of two sentences."""
-        for rows in self.parts.values():
-            for row in rows(TEXT_COLUMNS):
-                if all(isinstance(cell, str) and cell for cell in row):
+        """The column `text` of all rows, but for empty ones; a row of a pair is a text of two sentences.
+
+        Raises:
+            UserError: a row has something else than text there.
+        """
+        for part, rows in self.parts.items():
+            for number, row in enumerate(rows(TEXT_COLUMNS), start=1):
+                said = [_is_text(cell, part, number) for cell in row]
+                if all(said):
                     yield " ".join(row)
 
     def check_unchanged(self, before: str) -> None:
@@ -156,6 +163,8 @@ def _named(data: str, split: str, line_by_line: bool = False) -> Source:
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
         files = files_of_split(path, split)
+        if path.is_dir():
+            check_cards(path, files)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
     name = _HUB_NAME.fullmatch(data)
@@ -273,7 +282,7 @@ def load_training_pairs(
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
-    """How many validation pairs stand in training, too, but for case and white space."""
+    """How many validation pairs stand in training, too, as `same_text` compares."""
     known, asked = (
         list(zip(map(same_text, pairs.premises), map(same_text, pairs.hypotheses), strict=True))
         for pairs in (train, validation)
@@ -282,8 +291,20 @@ def repeated_pairs(train: Pairs, validation: Pairs) -> int:
 
 
 def same_text(text: str) -> int:
-    """A number that is equal for texts that are equal but for case and white space."""
-    return xxhash.xxh3_64_intdigest(" ".join(text.split()).casefold().encode())
+    """A number that is equal for texts that a reader takes for the same one.
+
+    They may differ in case, in white space, in accents and how these are encoded, and in what is not seen (zero-width
+    spaces, soft hyphens, control characters).
+    """
+    plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
+    return xxhash.xxh3_64_intdigest(plain.translate(_unseen()).encode())
+
+
+@cache
+def _unseen() -> dict[int, None]:
+    """Marks, control and format characters, for `str.translate` to drop."""
+    kinds = ("Mn", "Mc", "Me", "Cc", "Cf")
+    return {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in kinds}
 
 
 def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, Any]]:
@@ -294,7 +315,8 @@ def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, A
         for number, (premise, hypothesis, label) in enumerate(rows(PAIR_COLUMNS), start=1):
             place = f"{part}, row {number}"
             label_number = _label_number(label, place)
-            if _is_sentence(premise, place) and _is_sentence(hypothesis, place) and label_number is not None:
+            sentences = [_is_text(cell, part, number) and bool(cell.strip()) for cell in (premise, hypothesis)]
+            if all(sentences) and label_number is not None:
                 for values, value in zip(columns.values(), (premise, hypothesis, label_number), strict=True):
                     values.append(value)
     source.check_unchanged(content)
@@ -319,11 +341,11 @@ def _label_number(label: Any, place: str) -> int | None:
     )
 
 
-def _is_sentence(value: Any, place: str) -> bool:
-    """Whether there is a sentence; a missing one is left out, anything but text is an error."""
+def _is_text(value: Any, part: str, row: int) -> bool:
+    """Whether there is text; null and "" are left out, anything else is an error."""
     if value is None or isinstance(value, str):
-        return bool(value and value.strip())
-    raise UserError(f"{place}: a sentence has to be text, not {type(value).__name__}")
+        return bool(value)
+    raise UserError(f"{part}, row {row}: a text has to be text, not {type(value).__name__}")
 
 
 def _by_premise(

@@ -95,12 +95,19 @@ def test_the_sample_is_the_notebooks(tmp_path: Path, names: list[str], maximum: 
     assert found == (raw.select(range(train))["text"][:], raw.select(range(train, train + held_out))["text"][:], 0)
 
 
-def test_short_missing_and_other_texts_are_left_out(tmp_path: Path) -> None:
-    texts: list[Any] = [None, "x" * 30, 7, ["a list"] * 40, "", *("y" * (31 + i) for i in range(6))]
+def test_short_and_missing_texts_are_left_out(tmp_path: Path) -> None:
+    texts: list[Any] = [None, "x" * 30, "", *("y" * (31 + i) for i in range(6))]
     train, held_out, _ = sample(
         write(tmp_path / "a.jsonl", [{"text": text} for text in texts]), min_characters=30, held_out=2
     )
     assert sorted(map(len, [*train, *held_out])) == [31, 32, 33, 34, 35, 36]
+
+
+@pytest.mark.parametrize("text", [7, ["a list"], {"a": "b"}, True, 0, []])
+def test_what_is_no_text_is_refused(tmp_path: Path, text: Any) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": "good"}, {"text": text}, {"text": "good"}])
+    with pytest.raises(UserError, match=r"a\.jsonl, row 2: a text has to be text, not "):
+        sample(path)
 
 
 @pytest.mark.parametrize("names", [("premise", "hypothesis"), ("sentence1", "sentence2")])
@@ -228,7 +235,7 @@ def test_memory_does_not_grow_with_the_text(
         {"file": lambda path: put(path.with_name("other.jsonl"), TEXTS)},
         {"file": lambda path: exchange(path, b"cat", b"dog")},
         {"file": lambda path: put(path, [*TEXTS[1:], TEXTS[0]])},
-        {"format": 3},
+        {"format": 4},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -307,6 +314,8 @@ def _flip(position: float) -> Callable[[Path], None]:
         Path.unlink,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"[1, 2]" * 9),
+        lambda path: path.write_bytes(b"[" * 100_000),
+        lambda path: path.write_bytes(b'{"recipe": 1, "recipe": 2}'),
     ],
 )
 def test_damaged_ids_are_made_anew(
@@ -330,6 +339,9 @@ def test_something_else_under_its_name(source: Path, tokenizer: WordPieceTokeniz
     shutil.rmtree(folder)
     folder.write_text("a file")
     assert ids(make(source, tokenizer)) == expected(TEXTS, tokenizer)
+    (folder / ABOUT).unlink()
+    os.mkfifo(folder / ABOUT)  # nobody will ever write to it
+    assert not make(source, tokenizer).reused
 
 
 def test_leftovers_go_and_work_in_progress_stays(source: Path, tokenizer: WordPieceTokenizer) -> None:

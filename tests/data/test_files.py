@@ -29,8 +29,8 @@ def chosen(folder: Path, split: str) -> list[str]:
     {
         "train": [
             "train.jsonl", "snli_1.0_train.txt", "train-00000-of-00041.parquet", "TRAIN.CSV", "xnliTrainEn.tsv",
-            "my training set.csv", "trainset.csv", "train (2).json", "train/0000.parquet", "data/Training/a/b.txt",
-            "train3.jsonl", "en.train.tsv", "[train].csv", "trainData1.csv",
+            "my training set.csv", "trainset.csv", "SNLItrain.jsonl", "train (2).json", "train/0000.parquet",
+            "data/Training/a/b.txt", "train3.jsonl", "en.train.tsv", "[train].csv", "trainData1.csv",
         ],
         "validation": [
             "dev.jsonl", "dev_matched.tsv", "valid.csv", "val-1.csv", "validation_mismatched-00000.parquet",
@@ -40,6 +40,7 @@ def chosen(folder: Path, split: str) -> list[str]:
             "test (1).jsonl", "testing.jsonl", "training/testing.jsonl", "snliTest.jsonl", "eval.jsonl",
             "held-out.csv", "hold_out/a.csv", "holdout.tsv", "evaluation/part-1.json", "test/x/0000.parquet",
             "tests.csv",
+            "SNLIEval.csv", "MNLItest.tsv", "SNLItestset2.csv",
         ],
         None: [
             "contest.txt", "latest.csv", "trainer.json", "protest/interval.csv", "developer.txt", "pretrain.txt",
@@ -80,6 +81,64 @@ def test_unnamed_files_beside_named_ones_are_refused(tmp_path: Path, names: tupl
         chosen(lay(tmp_path, *names), "train")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("snlitrain.csv", "snlidev.csv"),
+        ("Xtrain.csv", "Xtest.csv", "b.csv"),
+        ("mytrain1/0.csv", "mytest1/0.csv"),
+        ("x_tr.csv", "x_va.csv", "x_te.csv"),
+        ("trn.txt", "tst.txt"),
+        ("tr/0.parquet", "va/0.parquet"),
+    ],
+)
+def test_names_that_only_seem_to_say_splits_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="look like files of several splits, but name none: put train"):
+        chosen(lay(tmp_path, *names), "train")
+
+
+@pytest.mark.parametrize("names", [("contest.csv", "latest.csv"), ("de.csv", "te.csv", "tr.csv"), ("a.csv", "xtr.csv")])
+def test_names_that_seem_to_say_one_split_are_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert chosen(lay(tmp_path, *names), "validation") == [*names]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("train.csv", "train 2.csv"), ("a.jsonl", "b.jsonl"), ("a.tsv", "mine/z.tsv")]
+)
+def test_the_same_content_twice_is_refused(tmp_path: Path, first: str, second: str) -> None:
+    for name in (first, second):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text\nrow\n")
+    with pytest.raises(UserError, match="have the same content: move one of them away"):
+        chosen(tmp_path, "train")
+    (tmp_path / second).write_text("text\nwor\n")
+    assert len(chosen(tmp_path, "train")) == 2
+    for name in (first, second):
+        (tmp_path / name).write_text("text\n")  # a header alone
+    assert len(chosen(tmp_path, "train")) == 2
+
+
+@pytest.mark.parametrize("table", ["index.csv", "list.json", "more/a.parquet"])
+def test_texts_beside_other_formats_are_data_or_notes(tmp_path: Path, table: str) -> None:
+    lay(tmp_path, "a.txt", "b.txt", table)
+    with pytest.raises(UserError, match=r"a\.txt, .*b\.txt stands beside .*, and may be data or a note"):
+        chosen(tmp_path, "train")
+    assert chosen(lay(tmp_path / "named", "train.txt", "dev.csv"), "train") == ["train.txt"]
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.zst", "b.ndjson", "b.csv.xz", "x/b.parquet.zip", "B.NDJSON.gz"])
+def test_formats_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is of a format that is not read"):
+        chosen(lay(tmp_path, "a.csv", name), "train")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"_data_files": [{"filename": 7}]}', "[7]", '{"a": 1', None])
+def test_the_state_of_another_program(tmp_path: Path, content: str | None) -> None:
+    state = lay(tmp_path, "0.arrow") / "state.json"
+    os.mkfifo(state) if content is None else state.write_text(content)
+    assert chosen(tmp_path, "train") == ["0.arrow"]
+
+
 def test_unnamed_files_alone_are_what_they_are_asked_for(tmp_path: Path) -> None:
     lay(tmp_path, "b.csv", "a/contest.csv")
     for split in SPLIT_WORDS:
@@ -100,8 +159,14 @@ NOBODYS = [
     "train.csv.tmp", "train.csv.part", "train.csv.crdownload", "train.csv.bak", "train.csv.swp", "train.bak.csv",
     "train copy.csv", "train - Copy.csv", "train - Copy (2).csv", "Copy of train.csv", "train (1).csv", "train.old.csv",
     "train.tmp/0.csv", "lost+found/train.csv", "$RECYCLE.BIN/train.csv", ".cache/huggingface/train.csv",
-    "cache-0123abc.arrow", "tmp0a1b2c3d/x.csv", "train.tsv", "train.csv.gz", "train.txt", "README.csv", "notes.txt",
+    "cache-0123abc.arrow", "tmp0a1b2c3d/x.csv", "train.tsv", "train.csv.gz", "train.txt", "README.csv",
     "LICENSE.txt", "dataset_infos.json", "train.csv.download/train.csv", "__pycache__/x.csv", "a.docx",
+    "train(1).csv", "train - Kopie.csv", "train - Kopie (2).csv", "Kopie von train.csv", "train_copy.csv",
+    "train.copy.csv", "train (copy 2).csv", "train (Ann's conflicted copy 2024-05-01).csv", "train-copie.csv",
+    "train.sync-conflict-20240501-101010-ABCDEF7.csv", "train_backup.csv", "train_old.csv", "train-checkpoint.csv",
+    "train.~1~.csv", "train.csv.~1~", "old/train.csv", "backup/train.csv", "RECYCLER/S-1/train.csv", "vocab.txt",
+    "COPYING.txt", "LICENSE-MIT.txt", "SHA256SUMS.txt", "requirements.txt", "requirements-dev.txt", "AUTHORS.txt",
+    "train.csv.zst", "train.ndjson", "snli.zip",
 ]  # fmt: skip
 
 
@@ -115,6 +180,10 @@ def test_what_is_nobodys_data_is_left_alone(tmp_path: Path) -> None:
     [
         "hard copy.csv",
         "part (1).csv",
+        "train_old.csv",
+        "old/1.csv",
+        "kopie.csv",
+        "copying-1.csv",
         "copycat.csv",
         "old.csv",
         "a.part.01.txt",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_tsv_has_no_quotes(tmp_path: Path) -> None:
         assert pairs(put(tmp_path / name, "\n".join(lines))) == expected
 
 
+def test_quotes_after_spaces_within_quotes_are_text(tmp_path: Path) -> None:
+    rows = [' "x"', '"x", "y"', 'a, "b" ""', '"', '\n "c', ',"d, "']
+    path = put(tmp_path / "a.csv", "".join('1,"' + row.replace('"', '""') + '"\n' for row in ["text", *rows]))
+    path.write_text(path.read_text().replace('1,"text"', "id,text", 1))
+    assert texts(path) == rows
+    cells = ['"a" and ""b""', '"a', '""', '"one"', 'a""b', '"a"b"']
+    assert texts(put(tmp_path / "a.tsv", "\n".join(["text", *cells]))) == cells
+
+
 def test_csv_is_rfc_4180(tmp_path: Path) -> None:
     text = 'id,text\n1,"two\nlines, ""quoted"""\n2,""""\n3,\'single\'\n4,5" pipe\n5,back\\slash\n'
     assert texts(put(tmp_path / "a.csv", text)) == ['two\nlines, "quoted"', '"', "'single'", '5" pipe', "back\\slash"]
@@ -120,6 +130,22 @@ def test_csv_is_rfc_4180(tmp_path: Path) -> None:
         ("a.csv", 'text,id\n"a "b",1\n', r"a\.csv, line 2: it is not CSV"),
         ("a.csv", 'text,id\n1,2\na, b,1\n', r"a\.csv, line 3: 3 cells below a header of 2"),
         ("a.csv", 'id,text\n1, "a b"\n', r"a\.csv, line 2: a space before a quote"),
+        ("a.csv", 'id,text,x\n1, "he ""said"" hi",0\n', r"a\.csv, line 2: a space before a quote"),
+        ("a.csv", 'id,text\n"1 ""x""",a\n"2, ""y""",\t "b"\n', r"a\.csv, line 3: a space before a quote"),
+        ("a.csv", ' "text",id\na,1\n', r"a\.csv, line 1: a space before a quote"),
+        ("a.tsv", 'id\ttext\n1\ta\n2\t"he ""said"" so"\n', r"a\.tsv, line 3: a cell in quotes with doubled quotes"),
+        ("a.tsv", 'id\ttext\n1\t"""Yes"""\n', r"a\.tsv, line 2: a cell in quotes with doubled quotes"),
+        ("a.jsonl", '{"text": "a"}\n{"body": "b", "id": 1}', r"a\.jsonl, line 2 has the columns body, id, but"),
+        ("a.json", '[{"text": "a"}, {"Text": "b"}]', r"a\.json, row 2 has the columns Text, but articles"),
+        ("a.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}', r"a\.jsonl, line 2: .*it names text twice"),
+        ("a.json", '[{"text": "b", "x": 1, "x": 1}]', r"a\.json: .*it names x twice"),
+        ("a.txt", "one\rtwo\r\rthree\r", r"a\.txt, line 1: a carriage return"),
+        ("a.csv", "text,id\ra,1\r", r"a\.csv, line 1: a carriage return"),
+        ("a.tsv", "text\tid\ra\t1\n", r"a\.tsv, line 1: a carriage return"),
+        ("a.jsonl", '{"text": "a"}\r{"text": "b"}', r"a\.jsonl, line 1: a carriage return"),
+        ("a.txt", "text".encode("utf-32"), r"a\.txt is in UTF-32: save it as UTF-8"),
+        ("a.csv", codecs.BOM_UTF32_BE + "text".encode("utf-32-be"), r"a\.csv is in UTF-32: save it as UTF-8"),
+        ("a.csv", codecs.BOM_UTF16_BE + "text".encode("utf-16-be"), r"a\.csv is in UTF-16: save it as UTF-8"),
         ("a.csv", "id;text\n1;a\n", r"a\.csv has the columns id;text, but articles need a column named text"),
         ("a.csv", "text,text\na,b\n", r"a\.csv has two columns named text"),
         ("a.tsv", "text\tid\na\n", r"a\.tsv, line 2: 1 cells below a header of 2"),
@@ -128,7 +154,7 @@ def test_csv_is_rfc_4180(tmp_path: Path) -> None:
         ("a.json", '[{"text": "a"}, 7]', r"a\.json, row 2: a row has to be"),
         ("a.json", '[{"text": "a"}, ', r"a\.json: it is not JSON"),
         ("a.json", '{\n"text": "a"\n}', r"a\.json, line 1: it is not JSON .*; a file has an object a line"),
-        ("a.jsonl", '{"body": "a"}\n{"id": 1}', r"a\.jsonl has the columns body, id, but articles need"),
+        ("a.jsonl", '{"body": "a"}\n{"id": 1}', r"a\.jsonl, line 1 has the columns body, but articles need"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl"),
         ("a.txt", b"good\nbad \xe9 here\n", r"a\.txt, line 2: byte 5 of it, 0xe9, is not UTF-8"),
         ("a.csv", b"text\nok\n\xff\n", r"a\.csv, line 3: byte 1 of it, 0xff, is not UTF-8"),
@@ -208,6 +234,26 @@ def test_numbers_of_named_classes_become_their_names(tmp_path: Path, kind: str) 
     saved.save_to_disk(str(tmp_path / "saved"))
     for path in (tmp_path / "a.parquet", tmp_path / "saved" / "data-00000-of-00001.arrow"):
         assert [row[2] for row in pairs(path)] == ["contradiction", "neutral", "entailment", -1, None]
+
+
+@pytest.mark.parametrize("named", [["neutral", "entailment"], {"0": "neutral", "1": "entailment"}])
+@pytest.mark.parametrize(
+    ("kind", "column", "expected"),
+    [
+        (pa.string(), ["1", "0", " 1.0", "-1", "neutral"], ["entailment", "neutral", "entailment", "-1", "neutral"]),
+        (pa.decimal128(3, 1), [Decimal(1), Decimal(0), None], ["entailment", "neutral", None]),
+        (pa.float64(), [1.0, float("inf"), 0.5], ["entailment", float("inf"), 0.5]),
+        (pa.int8(), [1, 2, -1], ["entailment", "2 of 2 names", -1]),
+    ],
+)
+def test_names_of_classes_in_every_form(
+    tmp_path: Path, named: Any, kind: pa.DataType, column: list[Any], expected: list[Any]
+) -> None:
+    text = pa.array(["a"] * len(column))
+    table = pa.table({"premise": text, "hypothesis": text, "label": pa.array(column, kind)})
+    features = {"info": {"features": {"label": {"names": named, "_type": "ClassLabel"}}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / "a.parquet")
+    assert [row[2] for row in pairs(tmp_path / "a.parquet")] == expected
 
 
 def test_columns_are_found_in_any_order_and_under_either_name(tmp_path: Path) -> None:

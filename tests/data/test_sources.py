@@ -13,7 +13,7 @@ import pytest
 
 from minibert.config import LABELS
 from minibert.data import sources
-from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs
+from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs, same_text
 from minibert.errors import UserError
 from tests.data.rows import write
 
@@ -83,7 +83,8 @@ NONE = [-1, -1.0, "-1", "-1.0", "-", " - ", "", " ", "None", "null", "NaN", "N/A
 def test_labels_in_every_spelling_and_format(tmp_path: Path, ending: str) -> None:
     """One file for each spelling, all of one set; and of the ways to say that there is none."""
     for number, spelling in enumerate(SPELLINGS):
-        write(tmp_path / f"train-{number}{ending}", labelled(*spelling))
+        rows = [{**row, "spelling": number} for row in labelled(*spelling)]
+        write(tmp_path / f"train-{number}{ending}", rows)
     assert listed(pairs(tmp_path)) == sorted([("p0", "h", 0), ("p1", "h", 1), ("p2", "h", 2)] * len(SPELLINGS))
     more = [None, float("nan")] if ending not in (".csv", ".tsv") else []
     for number, none in enumerate([*NONE, *more]):
@@ -166,7 +167,7 @@ def test_sentences_that_are_missing_or_no_text(tmp_path: Path) -> None:
     rows[0]["premise"], rows[1]["hypothesis"], rows[2]["premise"] = None, "", " \t"
     assert listed(pairs(write(tmp_path / "a.jsonl", rows))) == [("p3", "h", 0)]
     rows[3]["premise"] = 7
-    with pytest.raises(UserError, match=r"a\.jsonl, row 4: a sentence has to be text, not int"):
+    with pytest.raises(UserError, match=r"a\.jsonl, row 4: a text has to be text, not int"):
         pairs(write(tmp_path / "a.jsonl", rows))
     with pytest.raises(
         UserError, match=r"has the columns first, second, label, but pairs need premise, hypothesis, label or"
@@ -398,6 +399,33 @@ def test_repeated_pairs_are_counted() -> None:
     asked = Pairs(["a  cat. ", "A cat.", "A dog.", "A dog."], ["yes.", "No.", "NO.", "No."], np.zeros(4, int))
     assert repeated_pairs(train, asked) == 3
     assert repeated_pairs(asked, train) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("Ångström", "ANGSTROM"),
+        ("Großstadt", "grossstadt"),
+        ("won\u200bder", "wonder"),
+        ("co\u00adoperate", "cooperate"),
+        ("a\x00 b\x7f", "a b"),
+        ("Hello , world !", "Hello, world!"),
+        ("ﬁne ½", "fine 1\u20442"),
+        ("\ufeffa\u3000b\u2060", "a b"),
+    ],
+)
+def test_the_same_text_in_another_form(one: str, other: str) -> None:
+    assert same_text(one) == same_text(other)
+    train, asked = (Pairs([text], ["Yes."], np.zeros(1, int)) for text in (one, other))
+    assert repeated_pairs(train, asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a cat.", "a cat?"), ("7", "8"), ("ein", "eins"), ("猫", "犬"), ("+", "-")]
+)
+def test_other_text(one: str, other: str) -> None:
+    assert same_text(one) != same_text(other)
 
 
 def test_identity_is_of_content_and_options(tmp_path: Path) -> None:
