@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
 
+import pyarrow.parquet as pq
 import xxhash
 
 from minibert.errors import UserError, reason
@@ -275,6 +276,11 @@ def _check_different(files: list[Path]) -> None:
 
 
 def _has_rows(file: Path) -> bool:
+    if ending(file) == ".parquet":
+        try:
+            return bool(pq.read_metadata(file).num_rows)
+        except (OSError, ValueError):  # damaged: its reader says so
+            return False
     with file.open("rb") as handle:
         return sum(1 for _ in islice(handle, 2)) > 1
 

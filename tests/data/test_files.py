@@ -118,6 +118,17 @@ def test_the_same_content_twice_is_refused(tmp_path: Path, first: str, second: s
     assert len(chosen(tmp_path, "train")) == 2
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_tables_without_rows_may_be_equal(tmp_path: Path, rows: int) -> None:
+    for name in ("0.parquet", "1.parquet"):
+        Dataset.from_dict({"text": [f"row {number}" for number in range(rows)]}).to_parquet(str(tmp_path / name))
+    if rows:
+        with pytest.raises(UserError, match="have the same content"):
+            chosen(tmp_path, "train")
+    else:
+        assert len(chosen(tmp_path, "train")) == 2
+
+
 @pytest.mark.parametrize("table", ["index.csv", "list.json", "more/a.parquet"])
 def test_texts_beside_other_formats_are_data_or_notes(tmp_path: Path, table: str) -> None:
     lay(tmp_path, "a.txt", "b.txt", table)
