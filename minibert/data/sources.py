@@ -297,14 +297,16 @@ def same_text(text: str) -> int:
     spaces, soft hyphens, control characters).
     """
     plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
-    return xxhash.xxh3_64_intdigest(plain.translate(_unseen()).encode())
+    for character in _unseen().intersection(plain):
+        plain = plain.replace(character, "")
+    return xxhash.xxh3_64_intdigest(plain.encode())
 
 
 @cache
-def _unseen() -> dict[int, None]:
-    """Marks, control and format characters, for `str.translate` to drop."""
+def _unseen() -> frozenset[str]:
+    """Marks, control and format characters."""
     kinds = ("Mn", "Mc", "Me", "Cc", "Cf")
-    return {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in kinds}
+    return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
 
 
 def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, Any]]:
