@@ -58,7 +58,7 @@ _ABOUT = re.compile(
 # Data in formats that are not read.
 _UNREAD = re.compile(
     r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)[.](zst|bz2|xz|lz4|zip|br|lzma|7z)"
-    r"|(ndjson|jsonlines)([.]\w+)?|jl|feather|orc|avro)",
+    r"|(ndjson|jsonlines)([.]\w+)?|jl|feather|orc|avro|xlsx?|ods)",
     re.IGNORECASE | re.DOTALL,
 )
 # What a browser, a desktop, an editor or a person calls a second copy: name (1), name - Copy (2), name_old, name.~1~,

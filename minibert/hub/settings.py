@@ -23,7 +23,9 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
         UserError: no such folder or file, a value that makes no sense, or one that asks for what minibert does not do.
     """
     file = folder / CONFIG
-    values = read_json(file, "pass a folder written by train_mlm.py, or any BERT's")
+    is_unfinished = (folder / "checkpoints").is_dir()
+    advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
+    values = read_json(file, "its run is not finished: go on with it by --resume" if is_unfinished else advice)
     kind = _kind(file, values)
     with blaming(file):
         values = kind.translated(values)

@@ -137,7 +137,7 @@ def test_texts_beside_other_formats_are_data_or_notes(tmp_path: Path, table: str
     assert chosen(lay(tmp_path / "named", "train.txt", "dev.csv"), "train") == ["train.txt"]
 
 
-@pytest.mark.parametrize("name", ["b.jsonl.zst", "b.ndjson", "b.csv.xz", "x/b.parquet.zip", "B.NDJSON.gz"])
+@pytest.mark.parametrize("name", ["b.jsonl.zst", "b.ndjson", "b.csv.xz", "x/b.parquet.zip", "B.NDJSON.gz", "b.xlsx"])
 def test_formats_that_are_not_read_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is of a format that is not read"):
         chosen(lay(tmp_path, "a.csv", name), "train")
@@ -177,7 +177,7 @@ NOBODYS = [
     "train.sync-conflict-20240501-101010-ABCDEF7.csv", "train_backup.csv", "train_old.csv", "train-checkpoint.csv",
     "train.~1~.csv", "train.csv.~1~", "old/train.csv", "backup/train.csv", "RECYCLER/S-1/train.csv", "vocab.txt",
     "COPYING.txt", "LICENSE-MIT.txt", "SHA256SUMS.txt", "requirements.txt", "requirements-dev.txt", "AUTHORS.txt",
-    "train.csv.zst", "train.ndjson", "snli.zip",
+    "train.csv.zst", "train.ndjson", "train.xlsx", "snli.zip",
 ]  # fmt: skip
 
 

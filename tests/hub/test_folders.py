@@ -226,6 +226,9 @@ def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tm
     folder = mlm[1]
     with pytest.raises(UserError, match=r"no folder .*nowhere: pass a folder"):
         load_encoder(tmp_path / "nowhere")
+    (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no config.json in .*unfinished: its run is not finished: .* --resume"):
+        from_pretrained(tmp_path / "unfinished")
     (folder / CHECKSUMS).unlink()
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-100])
