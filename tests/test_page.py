@@ -224,7 +224,8 @@ def test_the_environment_decides_nothing(caller: Caller, served: Served) -> None
     ):
         assert not settings.get(name), name
     assert Path(f"{served.out}.out").read_text() == f"open {served.address} in a browser; Ctrl-C ends it\n"
-    assert Path(f"{served.out}.err").read_text() == ""
+    warnings = set(Path(f"{served.out}.err").read_text().splitlines())
+    assert warnings <= {"WARNING:  Invalid HTTP request received."}  # to other tests, if they ran first: one server
     with pytest.raises(OSError, match=r"refused|unreachable|timed out|assign"):  # as by this machine's on a network
         socket.create_connection(("127.0.0.2", caller.port), timeout=5)
 
