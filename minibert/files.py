@@ -110,7 +110,7 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
         raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before it
-        values = json.loads(text, object_pairs_hook=_named_once, parse_constant=_no_number)
+        values = json.loads(text, object_pairs_hook=named_once, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, kind):
@@ -118,7 +118,7 @@ def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[An
     return values
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, in which others would take the last of two values of one name."""
     values = dict(pairs)
     if len(values) < len(pairs):

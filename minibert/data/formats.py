@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from minibert.data.files import ending
 from minibert.errors import UserError, reason
+from minibert.files import named_once
 
 Row = tuple[Any, ...]
 Columns = tuple[str, ...]
@@ -170,17 +171,9 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
 
 def _parsed(place: str, text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_named_once)
+        return json.loads(text, object_pairs_hook=named_once)
     except ValueError as error:
         raise UserError(f"{place}: it is not JSON ({error}); a file has an object a line, or is one list") from error
-
-
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which others would take the last of two values of one name."""
-    if len(values := dict(pairs)) < len(pairs):
-        twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
-        raise ValueError(f"it names {_short(twice)} twice")
-    return values
 
 
 def _valid(value: Any) -> Any:
