@@ -138,7 +138,11 @@ def _outputs(cell: Cell) -> Iterator[dict[str, Any]]:
         yield {"name": "stdout", "output_type": "stream", "text": cell.output.splitlines(keepends=True)}
     if cell.picture:
         image = base64.b64encode((FOLDER / cell.picture).read_bytes()).decode()
-        yield {"data": {"image/png": image, "text/plain": [cell.caption]}, "metadata": {}, "output_type": "display_data"}
+        yield {
+            "data": {"image/png": image, "text/plain": [cell.caption]},
+            "metadata": {},
+            "output_type": "display_data",
+        }
 
 
 def main() -> None:

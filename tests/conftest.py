@@ -5,15 +5,19 @@ What tests of single layers do not need is imported where it is used: these run 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+CACHES = tempfile.mkdtemp(prefix="minibert-tests-")  # of this process, and gone with it
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+
 # Before anything imports the libraries that read these.
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
-os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
+os.environ |= dict.fromkeys(("HF_HOME", "XDG_CACHE_HOME", "GRADIO_TEMP_DIR", "TORCHINDUCTOR_CACHE_DIR"), CACHES)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|inf")
 # Another processor rounds otherwise, and hundreds of steps of training make more of it: with the instructions of older
 # ones, figures after fine-tuning moved by up to 0.085. On the machine the tour was written on, every digit is the same.
 ABSOLUTE, RELATIVE = 0.1, 0.1
-UNCERTAIN = "not for certain"  # a block that says so prints a number which may be any
+UNCERTAIN = "can vary"  # a block that says so may print any numbers
 
 
 def compare(printed: str, shown: str, certain: bool = True) -> None:
