@@ -98,7 +98,11 @@ print(2)
 x = 1
 ```
 """
-    first, solved, last = Cell("code", "print(1)", "1\n", "one.png", "One", line=4), [*cells(page)][3], [*cells(page)][4]
+    first, solved, last = (
+        Cell("code", "print(1)", "1\n", "one.png", "One", line=4),
+        [*cells(page)][3],
+        [*cells(page)][4],
+    )
     assert [*cells(page)] == [Cell("markdown", "# A"), first, Cell("markdown", "B?"), solved, last]
     assert last == Cell("code", "x = 1", line=30)
     assert (solved.kind, solved.line) == ("solution", 15)
