@@ -76,8 +76,8 @@ def solution(cell: Cell) -> Cell:
 
 
 def _code(block: re.Match[str], line: int) -> Cell:
-    shown = (block[name] or "" for name in ("output", "picture", "caption"))
-    return Cell("code", block["source"].rstrip("\n"), *shown, line=line)
+    output, picture, caption = (block[name] or "" for name in ("output", "picture", "caption"))
+    return Cell("code", block["source"].rstrip("\n"), output, picture, caption, line)
 
 
 def run(text: str, file: str) -> Iterator[tuple[Cell, str, list[Any]]]:
@@ -97,7 +97,7 @@ def run(text: str, file: str) -> Iterator[tuple[Cell, str, list[Any]]]:
                 continue
             code, scope = (cell, names) if cell.kind == "code" else (solution(cell), dict(names))
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(compile("\n" * (code.line - 1) + code.source, file, "exec"), scope)
+                exec(compile("\n" * (code.line - 1) + code.source, file, "exec"), scope)  # noqa: S102
             yield code, printed.getvalue(), [plt.figure(number) for number in plt.get_fignums()]
             plt.close("all")
 

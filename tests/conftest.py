@@ -13,11 +13,11 @@ import socket
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-CACHES = tempfile.mkdtemp(prefix="minibert-tests-")  # of this process, and gone with it
-atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
-
 # Before anything imports the libraries that read these.
-os.environ |= dict.fromkeys(("HF_HOME", "XDG_CACHE_HOME", "GRADIO_TEMP_DIR", "TORCHINDUCTOR_CACHE_DIR"), CACHES)
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
+os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
+os.environ["GRADIO_TEMP_DIR"] = os.environ["HF_HOME"]
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one
@@ -31,6 +31,8 @@ from minibert.config import ModelConfig
 if TYPE_CHECKING:
     from minibert.inference import TrainedModel
     from minibert.tokenizer import WordPieceTokenizer
+
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",

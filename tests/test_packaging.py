@@ -1,10 +1,11 @@
-"""Proves that what goes with the code agrees with it: versions, the changelog, both continuous integrations, the sdist."""
+"""Proves that versions, the changelog, both continuous integrations and the sdist agree with the code."""
 
 import ast
 import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import minibert
@@ -23,7 +24,7 @@ def imported(file: Path) -> set[str]:
 
 
 def test_every_library_is_pinned() -> None:
-    wanted = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
     asked = {re.split(r"[\[><=]", requirement)[0] for requirement in wanted} - {"minibert"}
     assert asked <= PINNED
     files = [*ROOT.glob("*.py"), *(file for name in sorted(OURS) for file in (ROOT / name).rglob("*.py"))]

@@ -24,7 +24,7 @@ def test_the_site_from_the_disk(tmp_path: Path) -> None:
     asked: list[str] = []
     with opened((tmp_path / "site" / "index.html").as_uri(), asked) as page:
         errors: list[object] = []
-        page.on("pageerror", lambda error: errors.append(error))  # noqa: PLW0108 (playwright looks into it)
+        page.on("pageerror", lambda error: errors.append(error))
         for title, chapter in (("minibert", "tour.html"), ("The tour - minibert", "using.html")):
             expect(page).to_have_title(title)
             page.locator(".md-footer__link--next").click()
