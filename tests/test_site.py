@@ -23,8 +23,8 @@ def test_the_site_from_the_disk(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=True)
     asked: list[str] = []
     with opened((tmp_path / "site" / "index.html").as_uri(), asked) as page:
-        errors: list[object] = []
-        page.on("pageerror", lambda error: errors.append(error))
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
         for title, chapter in (("minibert", "tour.html"), ("The tour - minibert", "using.html")):
             expect(page).to_have_title(title)
             page.locator(".md-footer__link--next").click()
