@@ -1,7 +1,7 @@
 """BERT: embeddings, a stack of encoder blocks, and a head that guesses masked tokens.
 
-This is the model as figure 1 of "Attention is all you need" and section 3 of the BERT paper have it. Nothing here is
-for speed: `minibert.fast` computes the same numbers, with these very modules, in a quarter of the time.
+This is the model of figure 1 of "Attention is all you need" and section 3 of the BERT paper. Nothing here is for speed:
+`minibert.fast` computes the same numbers, with these same modules, in a quarter of the time.
 
 Sizes: B sequences in a batch, T tokens in each, D hidden size, H heads of K = D / H numbers, F intermediate size,
 V vocabulary, L blocks. `attention_mask` (B, T) is bool, True = a real token, False = padding; None = all are real.
@@ -23,7 +23,7 @@ from minibert.config import IGNORED, ModelConfig
 class Embeddings(nn.Module):
     """What a token is, where it stands, and which sentence it belongs to: three vectors, summed and normalised.
 
-    Positions are learned, one vector for each place, so a model never reads further than their table is long.
+    Positions are learned, one vector for each, so a model cannot read a sequence longer than the table.
 
     Source: Devlin et al. 2019, section 3 "Input/Output Representations" and figure 2.
     """
@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) to (B, T, D). Padding is never attended to; what padded positions give means nothing."""
+        """(B, T, D) to (B, T, D). Padding is never attended to; the output at padding means nothing."""
         query, key, value = self.heads(hidden)  # (B, H, T, K) each
         context = F.scaled_dot_product_attention(
             query, key, value, attn_mask=self.allowed(attention_mask), dropout_p=self.dropout_p if self.training else 0
@@ -105,7 +105,7 @@ class SelfAttention(nn.Module):
         return projected.view(B, T, self.num_heads, self.head_size).transpose(1, 2)
 
     def merge(self, context: Tensor) -> Tensor:
-        """The way back: (B, H, T, K) to (B, T, D)."""
+        """Put the heads side by side again: (B, H, T, K) to (B, T, D)."""
         return context.transpose(1, 2).flatten(2)
 
     def allowed(self, attention_mask: Tensor | None) -> Tensor | None:
@@ -132,7 +132,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention, then feed-forward; each is added to what went in, and the sum is normalised ("post-norm").
+    """Attention, then feed-forward; the output of each is added to its input, and the sum is normalised ("post-norm").
 
         hidden ─┬─ attention ─ dropout ─(+)─ norm ─┬─ feed-forward ─ dropout ─(+)─ norm ─ next block
                 └────────────────────────┘         └───────────────────────────┘
@@ -154,7 +154,7 @@ class EncoderBlock(nn.Module):
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))
 
     def attention_weights(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The weights of this block's attention when `hidden` goes in: (B, T, D) to (B, H, T, T)."""
+        """The attention weights of this block for its input `hidden`: (B, T, D) to (B, H, T, T)."""
         return self.attention.weights(hidden, attention_mask)
 
 
@@ -181,7 +181,7 @@ class Bert(nn.Module):
         return hidden
 
     def attention_maps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """How much each token attends to each other one, in every head of every block: (B, T) to (L, B, H, T, T)."""
+        """How much each token attends to every token, in every head of every block: (B, T) to (L, B, H, T, T)."""
         hidden, maps = self.embeddings(input_ids), []
         for block in self.layers:
             maps.append(block.attention_weights(hidden, attention_mask))  # type: ignore[operator]
@@ -205,11 +205,11 @@ class MLMHead(nn.Module):
         initialise(self, config.initializer_range)
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
-        """(..., D) to (..., V) logits. The encoder's table (V, D) is handed in, so there is one tensor only."""
+        """(..., D) to (..., V) logits. The encoder's table (V, D) is passed in, so there is only one such tensor."""
         return F.linear(self.transform(hidden), word_embeddings, self.bias)
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """All but the vocabulary matrix: (..., D) to (..., D)."""
+        """Everything before the vocabulary matrix: (..., D) to (..., D)."""
         return self.norm(F.gelu(self.dense(hidden)))
 
 
@@ -237,7 +237,7 @@ class BertForMaskedLM(nn.Module):
 def initialise(module: nn.Module, std: float) -> None:
     """BERT's starting weights, in place: matrices and tables normal(0, std), biases 0, norms 1, the padding row 0.
 
-    Source: Devlin et al. 2019's code (`initializer_range`), which also cuts the normal off at two deviations.
+    Source: Devlin et al. 2019's code (`initializer_range`), which also truncates the normal at two standard deviations.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):

@@ -1,16 +1,16 @@
-"""The same numbers with less work: what training and `encode` run instead of the textbook's forwards.
+"""The same numbers with less work: what training and `encode` run instead of the textbook's forward passes.
 
 The modules and parameters are those of `minibert.bert` and `minibert.modern`; values and gradients are the same
-(tests/test_fast.py holds it). What is left out is what no one uses:
+(tests/test_fast.py checks it). Four kinds of work are saved:
 
     padding         linear layers, norms and feed-forward act on one token at a time, so they take the N real tokens
                     (N, D) as well as the rectangle (B, T, D); only attention needs the rectangle (`Packing`)
-    positions       of the last block's output, only the M tokens that are predicted are computed
-    logits          the (M, V) logits fit no cache: the loss is computed a slice of the vocabulary at a time
-    random bits     dropout draws 16 bits for an element where torch draws 53 (on a CPU)
+    positions       the last block's output is computed only at the M tokens that are predicted
+    logits          (M, V) logits do not fit a cache: the loss is computed one slice of the vocabulary at a time
+    random bits     dropout draws 16 bits per element where torch draws 53 (on a CPU)
 
-On a GPU packing would make every step wait for the device, and torch's own kernels are fast: there, only the positions
-are left out.
+On a GPU packing would make every step wait for the device, and torch's own kernels are fast, so only the positions are
+saved there.
 
 Sources: Zeng et al. 2022, "Boosting Distributed Training Performance of the Unpadded BERT Model" (packing); Milakov &
 Gimelshein 2018, "Online normalizer calculation for softmax", section 3 (a softmax in one pass).
@@ -36,15 +36,15 @@ from minibert.sbert import NLIClassifier, SentenceEncoder
 def encode(
     bert: Bert, input_ids: Tensor, attention_mask: Tensor | None = None, positions: Tensor | None = None
 ) -> Tensor:
-    """What `bert(input_ids, attention_mask)` gives, at some positions or at all.
+    """What `bert(input_ids, attention_mask)` gives, at some positions or at all of them.
 
-    An encoder with a layer of someone else's making is run as it is written, for nothing is known about it here.
+    An encoder with a layer from any other file is run as it is written, since nothing is known about it here.
 
     Args:
         input_ids, attention_mask: (B, T), as for `Bert`.
-        positions: (M,) int64, the only ones of the B * T flattened positions that are asked for, none of them padding.
+        positions: (M,) int64, which of the B * T flattened positions to compute, none of them padding.
     Returns:
-        (B, T, D), or (M, D) with `positions`. At padding, numbers that mean nothing.
+        (B, T, D), or (M, D) with `positions`. The numbers at padding mean nothing.
     Raises:
         ValueError: T is more than the model has positions, or (on a CPU) one of `positions` is padding.
     """
@@ -70,7 +70,7 @@ _TORCHS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.Mo
 
 
 def _known(model: nn.Module) -> bool:
-    """Whether all layers are the textbook's own, so that this file may do their work."""
+    """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
     return all(
         (type(layer) in _TORCHS or type(layer).__module__ in ("minibert.bert", "minibert.modern"))
         and not _has_hooks(layer)
@@ -79,7 +79,7 @@ def _known(model: nn.Module) -> bool:
 
 
 def _has_hooks(layer: nn.Module) -> bool:
-    """Whether calling a layer calls more than its `forward`; not calling it would leave that out."""
+    """Whether calling a layer runs hooks besides its `forward`, which would be skipped if it were not called."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
@@ -100,7 +100,7 @@ def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
 def mlm_loss(
     model: BertForMaskedLM, input_ids: Tensor, attention_mask: Tensor | None, positions: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The cross-entropy of `BertForMaskedLM.loss`, summed instead of averaged, and how many tokens are guessed right.
+    """The cross-entropy of `BertForMaskedLM.loss`, summed instead of averaged, and how many predictions are right.
 
     Args:
         input_ids, attention_mask: (B, T).
@@ -161,7 +161,7 @@ def attention(
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:
-    """`scaled_dot_product_attention` of (B, H, T, K); with dropout on a CPU, in steps, as torch takes them there, too.
+    """`scaled_dot_product_attention` of (B, H, T, K); with dropout on a CPU in separate steps, as in torch.
 
     Args:
         allowed: (B, 1, 1, T) bool, which keys may be attended to; None = all.
@@ -179,13 +179,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dr
 
 
 def select(hidden: Tensor, rows: Tensor | None) -> Tensor:
-    """Some tokens of a batch: (..., D), all dimensions but the last being flattened, to (M, D); None = all, as is."""
+    """Some tokens of a batch: (..., D), flattened except for the last dimension, to (M, D); None = all, as they are."""
     return hidden if rows is None else hidden.flatten(0, -2).index_select(0, rows)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the real tokens of a batch stand.
+    """Where the real tokens of a batch are.
 
     Attributes:
         places: (N,) int64, their positions among the B * T flattened ones.
@@ -197,7 +197,7 @@ class Packing:
 
     @classmethod
     def of(cls, attention_mask: Tensor | None) -> Packing | None:
-        """Of a mask (B, T); None if there is no padding, or on an accelerator, which would have to be asked."""
+        """From a mask (B, T); None if there is no padding, or on an accelerator, where looking would mean waiting."""
         if attention_mask is None or attention_mask.device.type != "cpu" or bool(attention_mask.all()):
             return None
         B, T = attention_mask.shape
@@ -229,16 +229,16 @@ LEVELS = 2**16
 
 
 def dropout(x: Tensor, layer: nn.Module) -> Tensor:
-    """What the layer does to x, of any shape; one that is not torch's dropout does it itself."""
+    """What a dropout layer does to x, of any shape; a layer that is not torch's own is called."""
     if type(layer) is not nn.Dropout:
         return layer(x)
     return drop(x, layer.p) if layer.training and layer.p else x
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """`F.dropout`, with 16 random bits for an element: p to the nearest 1/65,536, the mean kept exactly."""
+    """`F.dropout` with 16 random bits per element: p to the nearest 1/65,536, the mean kept exactly."""
     if x.device.type != "cpu":
-        return F.dropout(x, p)  # one kernel there, with random numbers of its own
+        return F.dropout(x, p)  # a single kernel there, with its own random numbers
     dropped = min(round(p * LEVELS), LEVELS - 1)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 bits each, for 4 elements
     sixteen = draws.view(torch.int16)[: x.numel()].view(x.shape)
@@ -250,10 +250,10 @@ COLUMNS = 2_048  # of the vocabulary in a slice: with 300 rows, 2.4 MB
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """`F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")`, and how often it is guessed right.
+    """`F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")`, and how many are right.
 
-    As separate steps, logits, log-softmax and the gradients of both each write and read (M, V) numbers. Here a slice of
-    the columns is worked on while it is in the cache.
+    In separate steps, logits, log-softmax and the gradients of both would each write and read (M, V) numbers. Here each
+    slice of the columns is finished while it is in the cache.
 
     Args:
         hidden: (M, D) float.
@@ -263,21 +263,21 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     Returns:
         the loss in nats, summed over M; the number of labels whose logit is the highest of their row.
     """
-    if hidden.device.type != "cpu":  # there a kernel's launch costs more than a slice saves, and memory is fast
+    if hidden.device.type != "cpu":  # launching kernels costs more there than slices save, and memory is fast
         return summed_loss(F.linear(hidden, weight, bias), labels)
     loss, correct = _VocabularyLoss.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
     return loss, correct
 
 
 class _VocabularyLoss(torch.autograd.Function):
-    """What backward needs is kept as E = exp(logits - reference), (M, C) a slice, the reference being of a row.
+    """Keeps for the backward pass E = exp(logits - reference), (M, C) per slice, with one reference for each row.
 
-    The gradient of the logits is their probability, E times a factor of the row, less 1 at the label. It is not written
-    out: the factors are multiplied into the smaller matrix of each product, and the labels are M rows to be taken off.
+    The gradient of the logits is the probability, E times a factor for each row, minus 1 at the label. It is never
+    written out: the factors go into the smaller matrix of each product, and the labels are subtracted as M rows.
     """
 
     @staticmethod
-    # Also where bfloat16 is the rule: sums over a vocabulary need the precision.
+    # Under autocast, too: sums over a vocabulary need the precision of float32.
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
@@ -321,6 +321,6 @@ def _slices(size: int) -> Iterator[slice]:
 
 
 def _labels_in(columns: slice, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows whose label is in a slice, and its place there."""
+    """The rows whose label is in a slice, and the label's column there."""
     rows = ((labels >= columns.start) & (labels < columns.stop)).nonzero().squeeze(1)
     return rows, labels[rows] - columns.start

@@ -1,11 +1,11 @@
 """The 80/10/10 rule: which tokens the model has to guess, and what it sees in their place.
 
 Of the tokens that carry text, 15 % are chosen. Of those, 80 % become [MASK], 10 % become a random token, 10 % stay as
-they are; all are predicted. Since a chosen token can look like any other, the model must keep a good guess for each.
+they are; all of them are predicted. Since any token may have been chosen, the model must keep a good guess for each.
 
-Two deviations, both on purpose. Each token is chosen independently, as in the notebook, where BERT's own code picks a
-fixed number a sequence. And a random token is never a special one: the notebook's collator draws from the whole
-vocabulary, [CLS], [PAD] and [MASK] included.
+There are two deliberate deviations. Each token is chosen independently, as in the notebook, where BERT's own code picks
+a fixed number per sequence. And a random token is never a special one: the notebook's collator draws from the whole
+vocabulary, including [CLS], [PAD] and [MASK].
 
 Source: Devlin et al. 2019, section 3.1 "Task #1" and appendix A.1.
 """
@@ -26,7 +26,7 @@ def mask_tokens(
     """Hide some tokens and say what they were.
 
     Args:
-        input_ids: (B, T) integers; left as they are.
+        input_ids: (B, T) integers; not changed.
         special: (V,) bool, True = a special token ([PAD], [UNK], [CLS], [SEP], [MASK]): never chosen, never drawn.
         mask_id: the id of [MASK].
         generator: the source of randomness: equal states give equal masks.
@@ -52,16 +52,16 @@ def mask_tokens(
 
 
 def hide_tokens(input_ids: Tensor, special: Tensor, mask_id: int, generator: torch.Generator, rate: float) -> Tensor:
-    """Replace some tokens by [MASK], for a task that does not ask what they were: dropout of whole words.
+    """Replace some tokens by [MASK] in a task that does not predict them: dropout of whole words.
 
-    A classifier trained on few sentences memorises them word by word. It can't if it never sees them whole; and
-    an encoder from masked language modelling knows how to read a sentence with holes.
+    A classifier trained on few sentences memorises them word by word. It cannot if it never sees them whole, and an
+    encoder from masked language modelling can read a sentence with gaps.
 
     Args:
         input_ids, special, mask_id, generator: as in `mask_tokens`.
         rate: the probability with which a token is hidden.
     Returns:
-        (B, T), the tokens left.
+        (B, T), with the hidden tokens replaced.
     Source: Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods", section 3.1 (word dropout).
     """
     hidden = (torch.rand(input_ids.shape, generator=generator) < rate) & ~special[input_ids]  # (B, T)

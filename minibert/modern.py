@@ -6,9 +6,10 @@
     segments        none (`WordEmbeddings`)
     biases          optional (`drop_biases`)
 
-Everything else is `minibert.bert`. Below it stand heads that start out pointed at neighbours, which need the rotation.
+Everything else is in `minibert.bert`. At the end of this file are heads that start out pointed at neighbours, which
+need the rotation.
 
-Source: Warner et al. 2024, "Smarter, Better, Faster, Longer", section 2.1. Its layers with a local window are not here.
+Source: Warner et al. 2024, "Smarter, Better, Faster, Longer", section 2.1. Layers with a local window are not here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from minibert.config import ModelConfig, ModernBertConfig
 
 
 class WordEmbeddings(Embeddings):
-    """The word's vector alone, normalised: positions come in with attention, and sentences are not told apart."""
+    """Only the word's vector, normalised: attention adds the positions, and there are no segments."""
 
     def __init__(self, config: ModelConfig) -> None:
         nn.Module.__init__(self)
@@ -35,7 +36,7 @@ class WordEmbeddings(Embeddings):
         """(B, T) to (B, T, D).
 
         Raises:
-            ValueError: T is more than the model was made for, or there are `token_type_ids`.
+            ValueError: T is larger than the model was made for, or `token_type_ids` are given.
         """
         if input_ids.shape[1] > self.longest:
             raise ValueError(f"a sequence of {input_ids.shape[1]} tokens, but the model has {self.longest} positions")
@@ -45,15 +46,15 @@ class WordEmbeddings(Embeddings):
 
 
 class RotaryAttention(SelfAttention):
-    """Attention whose scores depend on how far apart two tokens are, and not on where they stand.
+    """Attention whose scores depend on how far apart two tokens are, not on where they stand.
 
     The K numbers of a head are taken as K/2 pairs, each a point in a plane. At position p they are rotated by p times
     an angle, large for the first pair and smaller for each next one. Then, for positions m and n,
 
         (R(m) q) . (R(n) k)  =  q . R(n - m) k
 
-    so "the word before" is the same pattern everywhere, and is learned once instead of 128 times. Values are not
-    rotated: what a token says does not depend on its place.
+    so "the previous word" is the same pattern everywhere, and is learned once instead of 128 times. Values are not
+    rotated: what a token contributes does not depend on its position.
 
     Source: Su et al. 2021, "RoFormer", sections 3.2.2 and 3.4.2.
     """
@@ -71,7 +72,7 @@ class RotaryAttention(SelfAttention):
 def rotate(heads: Tensor, theta: float) -> Tensor:
     """Rotate each position's vectors by its angles.
 
-    As in most code, and other than in the paper, pair i is the numbers i and i + K/2.
+    As in most code, but not in the paper, pair i consists of the numbers i and i + K/2.
 
     Args:
         heads: (..., T, K) queries or keys, K even, at positions 0 to T - 1.
@@ -86,7 +87,7 @@ def rotate(heads: Tensor, theta: float) -> Tensor:
 
 
 class GatedFeedForward(FeedForward):
-    """GeGLU: what passes the GELU is multiplied, number by number, by a second projection.
+    """GeGLU: the output of the GELU is multiplied, element by element, by a second projection.
 
     With two thirds of the intermediate size it has as many weights as BERT's.
 
@@ -105,12 +106,12 @@ class GatedFeedForward(FeedForward):
 
 
 class PreNormBlock(EncoderBlock):
-    """Each norm stands before its part, and the sum from block to block is never normalised.
+    """Each norm comes before its part, and the sum that goes from block to block is never normalised.
 
         hidden ─┬─ norm ─ attention ─ dropout ─(+)─┬─ norm ─ feed-forward ─ dropout ─(+)─ next block
                 └──────────────────────────────┘   └─────────────────────────────────┘
 
-    Gradients reach the lowest block undamped, so that higher learning rates work.
+    Gradients reach the lowest block undamped, so higher learning rates work.
 
     Source: Xiong et al. 2020, "On layer normalization in the Transformer architecture", section 3.
     """
@@ -138,7 +139,7 @@ class ModernBlock(PreNormBlock):
 
 
 class ModernBert(Bert):
-    """The stack: the embeddings are normalised, so the first block's attention has no norm; the last sum gets one."""
+    """The stack: the embeddings are normalised, so the first block's attention has no norm; the last sum has one."""
 
     def __init__(self, config: ModernBertConfig) -> None:
         nn.Module.__init__(self)
@@ -172,7 +173,7 @@ def make_masked_lm(config: ModelConfig) -> BertForMaskedLM:
 
 
 def drop_biases(module: nn.Module) -> None:
-    """Take the biases off all linear layers and norms, in place."""
+    """Remove the biases of all linear layers and norms, in place."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.LayerNorm):
             part.bias = None  # type: ignore[assignment]
@@ -180,8 +181,8 @@ def drop_biases(module: nn.Module) -> None:
 
 NEIGHBOURS = (-1, 1, -2, 2)  # where the heads of a layer are pointed, in turn
 
-# A pointed head's bias lies in its 8 fastest pairs, with length 2 in each plane. The token that it is pointed at then
-# gets about 0.3 of the weight, and most of the rest goes to the tokens next to it.
+# A pointed head's bias is in its 8 fastest pairs, with length 2 in each plane. The token that it points at then gets
+# about 0.3 of the weight, and the tokens next to that one get most of the rest.
 PAIRS, LENGTH = 8, 2.0
 
 
@@ -189,16 +190,17 @@ PAIRS, LENGTH = 8, 2.0
 def point_at_neighbours(bert: Bert) -> None:
     """Start every head attending to a neighbour, in place: only the biases of queries and keys change.
 
-    A head that attends to all tokens alike passes on nothing that a guess by frequency has not got, and while it does,
-    no gradient tells it where to attend instead: that is the plateau at the beginning of masked language modelling.
-    Pointed at a neighbour it is useful from the first step, and free to learn something else later.
+    A head that attends to all tokens equally passes on nothing that a guess by frequency does not have already, and as
+    long as it does, no gradient tells it where to attend instead: that is the plateau at the beginning of masked
+    language modelling. A head pointed at a neighbour is useful from the first step, and free to learn something else
+    later.
 
     If all queries and all keys have one point in common, their bias, the score is highest where the two rotated points
     meet: at distance 0 if the biases are equal, and at distance d if the key's is rotated back by d positions.
 
     Raises:
         ValueError: the attention is not rotary, or has no biases.
-    Source: heads fixed at distances, from You et al. 2020, "Hard-coded Gaussian attention", section 3; here as a start.
+    Source: You et al. 2020, "Hard-coded Gaussian attention", section 3 (fixed throughout; here only at the start).
     """
     for block in bert.layers:
         attention = block.attention

@@ -1,7 +1,7 @@
 """Sentence-BERT: two sentences, one encoder, one vector each, and a classifier over how the vectors relate.
 
-The classifier sees [u, v, |u - v|] and nothing else, so all it knows about a pair has to be in the two vectors: that is
-what makes them useful as sentence embeddings.
+The classifier sees only [u, v, |u - v|], so everything it knows about a pair has to be in the two vectors. That is what
+makes them useful as sentence embeddings.
 
 Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3 (poolings; classification objective, figure 1).
 """
@@ -24,9 +24,9 @@ def mean_pooling(hidden: Tensor, attention_mask: Tensor) -> Tensor:
     Returns:
         (B, D), the dtype of `hidden`.
     Raises:
-        ValueError: shapes do not fit, or a row has no real token, so no mean (on an accelerator, where looking would
-            make every step wait, such a row is NaN). The notebook's clamped count makes such a row zero instead, which
-            looks like a sentence and isn't one.
+        ValueError: shapes do not fit, or a row has no real token and so no mean (on an accelerator, where checking
+            would make every step wait, such a row is NaN). In the notebook the count is clamped and such a row is
+            zero, which looks like a sentence's vector and is not.
     Source: Reimers & Gurevych 2019, section 3 (MEAN).
     """
     _check(hidden, attention_mask)
@@ -58,7 +58,7 @@ def _check(hidden: Tensor, attention_mask: Tensor) -> None:
 
 
 class SentenceEncoder(nn.Module):
-    """A sentence to a vector: BERT, a projection if wanted, and pooling.
+    """A sentence to a vector: BERT, an optional projection, and pooling.
 
     Max pooling over a projection to W dimensions asks W questions of all tokens and keeps the strongest answer to each
     (Conneau et al. 2017, "Supervised learning of universal sentence representations", sections 3.2 and 5.1).
@@ -66,18 +66,18 @@ class SentenceEncoder(nn.Module):
     Args:
         bert: gives each token its vector.
         pooling: "mean", "cls" or "max".
-        projection: W, to which token vectors are projected before they are pooled; 0 = not at all, W = D.
+        projection: W, the size to which token vectors are projected before pooling; 0 = no projection, W = D.
     """
 
     def __init__(self, bert: Bert, pooling: str = "mean", projection: int = 0) -> None:
         super().__init__()
         self.bert, self.pooling = bert, pooling
-        # Starting as torch's layers do: with BERT's 0.02 the outputs would be a third as large as the inputs.
+        # Initialised as torch does it: with BERT's 0.02 the outputs would be a third as large as the inputs.
         self.projection = nn.Linear(bert.config.hidden_size, projection) if projection else None
 
     @property
     def size(self) -> int:
-        """W, how many numbers a vector has."""
+        """W, the size of a sentence's vector."""
         return self.bert.config.hidden_size if self.projection is None else self.projection.out_features
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class SentenceEncoder(nn.Module):
         return self.pool(self.bert(input_ids, attention_mask), attention_mask)
 
     def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """From the tokens' vectors on: (B, T, D) to (B, W)."""
+        """Token vectors to sentence vectors: (B, T, D) to (B, W). Other poolings override this."""
         if self.projection is not None:
             hidden = self.projection(hidden).to(hidden.dtype)  # (B, T, W); autocast's bfloat16 is too coarse for sums
         return POOLINGS[self.pooling](hidden, attention_mask)
@@ -106,9 +106,9 @@ class NLIClassifier(nn.Module):
     """Scores entailment, neutral and contradiction for pairs of sentences.
 
     Args:
-        encoder: both sentences go through it.
-        dropout: of the features.
-        product: whether u * v is a feature, too.
+        encoder: encodes both sentences.
+        dropout: the share of features that are dropped in training.
+        product: whether u * v is a feature as well.
     """
 
     def __init__(self, encoder: SentenceEncoder, dropout: float = 0.1, product: bool = False) -> None:

@@ -5,8 +5,10 @@ What tests of single layers do not need is imported where it is used: these run 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import socket
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 # Before anything imports the libraries that read these.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="minibert-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["HF_HOME"]
+os.environ["GRADIO_TEMP_DIR"] = os.environ["HF_HOME"]
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one
@@ -27,6 +31,8 @@ from minibert.config import ModelConfig
 if TYPE_CHECKING:
     from minibert.inference import TrainedModel
     from minibert.tokenizer import WordPieceTokenizer
+
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 TEXTS = [
     "The cat sat on the mat, and the dog sat on the log.",

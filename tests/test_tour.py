@@ -1,15 +1,14 @@
 """Proves that the tour prints what it shows and draws what it links to, and that the notebook is the same tour."""
 
-import contextlib
-import io
+import ast
+import base64
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from docs.make_notebook import Cell, cells, notebook
+from docs.make_notebook import Cell, cells, notebook, run, solution
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "tour.md").read_text(encoding="utf-8")
@@ -18,7 +17,7 @@ NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?|inf")
 # Another processor rounds otherwise, and hundreds of steps of training make more of it: with the instructions of older
 # ones, figures after fine-tuning moved by up to 0.085. On the machine the tour was written on, every digit is the same.
 ABSOLUTE, RELATIVE = 0.1, 0.1
-UNCERTAIN = "not for certain"  # a block that says so prints a number which may be any
+UNCERTAIN = "can vary"  # a block that says so may print any numbers
 
 
 def compare(printed: str, shown: str, certain: bool = True) -> None:
@@ -30,19 +29,12 @@ def compare(printed: str, shown: str, certain: bool = True) -> None:
 
 
 def test_the_code_prints_and_draws_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, which is empty afterwards, too."""
     monkeypatch.chdir(tmp_path)
-    pictures = tmp_path / "images" / "tour"
-    pictures.mkdir(parents=True)
-    names: dict[str, Any] = {"__name__": "tour"}
-    code = [cell for cell in cells(TEXT) if cell.kind == "code"]
-    assert len(code) > 20
-    for cell in code:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(compile("\n" * (cell.line - 1) + cell.source, DOCS / "tour.md", "exec"), names)
-        compare(printed.getvalue(), cell.output, UNCERTAIN not in cell.source)
-    drawn = {f"images/tour/{file.name}" for file in pictures.iterdir()}
-    assert drawn == set(re.findall(r"!\[.*?\]\((.*?)\)", TEXT))
-    assert drawn == {str(file.relative_to(DOCS)) for file in (DOCS / "images" / "tour").iterdir()}
+    for code, printed, figures in run(TEXT, str(DOCS / "tour.md")):
+        compare(printed, code.output, UNCERTAIN not in code.source)
+        assert len(figures) == bool(code.picture), code.source
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_are_compared() -> None:
@@ -52,9 +44,9 @@ def test_numbers_are_compared() -> None:
             compare("0.87 of 12 [MASK]", wrong)
 
 
-def test_two_blocks_are_uncertain() -> None:
+def test_three_blocks_are_uncertain() -> None:
     compare("0.1 of 12", "0.9 of 12", certain=False)
-    assert sum(UNCERTAIN in cell.source for cell in cells(TEXT) if cell.kind == "code") == 2  # an answer, and times
+    assert sum(UNCERTAIN in cell.source for cell in cells(TEXT)) == 3  # an answer, answers to swapped pairs, and times
 
 
 def test_the_notebook_is_the_tour() -> None:
@@ -65,21 +57,93 @@ def test_the_notebook_is_the_tour() -> None:
     assert len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
 
 
+def test_the_notebook_holds_its_pictures() -> None:
+    outputs = [output for cell in json.loads(notebook(TEXT))["cells"] for output in cell.get("outputs", [])]
+    inside = [base64.b64decode(output["data"]["image/png"]) for output in outputs if "data" in output]
+    assert sorted(inside) == sorted(file.read_bytes() for file in (DOCS / "images" / "tour").iterdir())
+    assert "images/tour" not in "".join("".join(cell["source"]) for cell in json.loads(notebook(TEXT))["cells"])
+
+
 def test_a_page_becomes_cells() -> None:
-    page = "# A\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\nB\n\n```python\nx = 1\n```\n"
-    code = Cell("code", "print(1)", "1\n", line=4), Cell("code", "x = 1", "", line=14)
-    assert list(cells(page)) == [Cell("markdown", "# A"), code[0], Cell("markdown", "B"), code[1]]
+    page = """# A
+
+```python
+print(1)
+```
+
+```text
+1
+```
+
+![One](one.png)
+
+B?
+
+<details markdown="1">
+<summary>Solution</summary>
+
+C
+
+```python
+print(2)
+```
+
+```text
+2
+```
+
+</details>
+
+```python
+x = 1
+```
+"""
+    first, solved, last = (
+        Cell("code", "print(1)", "1\n", "one.png", "One", line=4),
+        [*cells(page)][3],
+        [*cells(page)][4],
+    )
+    assert [*cells(page)] == [Cell("markdown", "# A"), first, Cell("markdown", "B?"), solved, last]
+    assert last == Cell("code", "x = 1", line=30)
+    assert (solved.kind, solved.line) == ("solution", 15)
+    assert solution(solved) == Cell("code", "print(2)", "2\n", line=21)
+    assert [(code.source, printed) for code, printed, _ in run(page, "page.md")] == [
+        ("print(1)", "1\n"), ("print(2)", "2\n"), ("x = 1", ""),
+    ]  # fmt: skip
+
+
+def test_a_solution_leaves_names_as_they_are() -> None:
+    page = "```python\nx = 1\n```\n\n<details>\n```python\nx = 2\n```\n</details>\n\n```python\nprint(x)\n```\n"
+    assert [printed for *_, printed, _ in run(page, "page.md")] == ["", "", "1\n"]
+
+
+def test_an_exercise_has_an_empty_cell_and_a_folded_solution() -> None:
+    parts = json.loads(notebook(TEXT))["cells"]
+    folded = [number for number, cell in enumerate(parts) if cell["source"][0].startswith("<details")]
+    assert len(folded) == 11
+    for exercise, number in enumerate(folded, start=1):
+        before, room, solved = parts[number - 2 : number + 1]
+        assert "".join(before["source"]).rpartition("\n\n")[2].startswith(f"**Exercise {exercise}.** ")
+        assert (room["cell_type"], room["outputs"]) == ("code", [])
+        assert ast.parse("".join(room["source"])).body == []
+        assert solved["cell_type"] == "markdown"
 
 
 def test_every_block_belongs_to_a_cell() -> None:
     assert TEXT.count("```") == 2 * (TEXT.count("```python") + TEXT.count("```text"))
-    assert sum(bool(cell.output) for cell in cells(TEXT)) == TEXT.count("```text")
+    code = [solution(cell) if cell.kind == "solution" else cell for cell in cells(TEXT) if cell.kind != "markdown"]
+    assert len(code) == TEXT.count("```python")
+    assert sum(bool(cell.output) for cell in code) == TEXT.count("```text")
+    pictures = [cell.picture for cell in code if cell.picture]
+    assert pictures == re.findall(r"!\[.*?\]\((.*?)\)", TEXT)
+    assert set(pictures) == {str(file.relative_to(DOCS)) for file in (DOCS / "images" / "tour").iterdir()}
 
 
-def test_each_stop_has_a_shape_a_source_its_code_and_a_question() -> None:
+def test_each_stop_has_a_shape_a_source_its_code_a_question_and_an_exercise() -> None:
     stops = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:-1]
     assert [int(stop.split(".")[0]) for stop in stops] == list(range(1, 12))
-    for stop in stops:
+    for number, stop in enumerate(stops, start=1):
+        assert stop.count(f"**Exercise {number}.** ") == stop.count("**Exercise ") == 1, stop[:40]
         assert re.search(r"^\*\*.*\?\*\*", stop, re.MULTILINE), stop[:40]
         assert re.search(r"^Source: .*\d{4}", stop, re.MULTILINE), stop[:40]
         assert "](../minibert/" in stop, stop[:40]
