@@ -1,7 +1,7 @@
 """Report how well a trained classifier does, or ask it about one pair.
 
 Example:
-    python evaluate.py --data toy --model models/toy_nli
+    python evaluate.py --data toy
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from minibert.hub import load_classifier
     from minibert.metrics import figures, report_text
     from minibert.plots import plot_confusion
+    from minibert.progress import warning
 
     if options.figure:
         need_matplotlib()
@@ -70,7 +71,7 @@ def evaluate(options: EvaluateOptions) -> None:
             write_card(path)
 
     if was_trained_on(path, Path(options.data)):
-        print(f"warning: {path} was trained on {options.data} itself, so this is no test of it\n")
+        print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report_text(result)}", flush=True)
     all_of(
         write_record,
