@@ -62,6 +62,23 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def hub_reason(error: BaseException) -> str:
+    """Why the Hugging Face Hub gave nothing: its libraries have an error for everything, one behind the other."""
+    chain: list[BaseException | None] = [error]
+    while chain[-1] is not None:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    names = " ".join(type(each).__name__ for each in chain) + str(error)
+    if "OfflineMode" in names:
+        return "HF_HUB_OFFLINE is set, so it was not asked"
+    if "Gated" in names or "gated" in names:
+        return "its owner wants to be asked: accept the terms on huggingface.co, then log in with `hf auth login`"
+    if "Connect" in names or "Timeout" in names or "LocalEntryNotFound" in names:
+        return "it can't be reached: is there a network?"
+    if "NotFound" in names or "Validation" in names:
+        return "there is none, or it is private: is it spelt right?"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
