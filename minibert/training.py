@@ -392,7 +392,7 @@ def _stop_signals() -> Iterator[list[int]]:
     from torchrun, which passes it on. SIGHUP, of a terminal that is closed, stays ignored under nohup.
     """
     received: list[int] = []
-    again = " (Ctrl-C again: at once, without)" if world_size() == 1 else ""
+    again = " (Ctrl-C again: at once)" if world_size() == 1 else ""
 
     def note(number: int, _: FrameType | None) -> None:
         if received and number == signal.SIGINT and world_size() == 1:
