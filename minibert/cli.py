@@ -10,28 +10,29 @@ import dataclasses
 import difflib
 import io
 import os
-import re
 import signal
 import sys
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from itertools import chain
 from pathlib import Path
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any, NoReturn, TextIO, TypeVar
 
-from minibert import __version__
+import minibert
 from minibert.errors import ERROR, Interrupted, UserError, os_error_text, painted, printable, reason, say_at_once
 from minibert.options import GROUPS, SCRIPTS, TrainingOptions
 
 Options = TypeVar("Options")
 DASHES = ("-", "\u2013", "\u2014")  # text copied from a page may have long ones
+VALUES = {int: "N", float: "X"}  # what help calls a value
 MESSAGES = {  # argparse's, and what is said instead
-    r"(\S+): expected one argument": r"\1 needs a value (\1=... if it begins with a dash)",
-    r": ignored explicit argument": " takes no value, but was given",
+    ": expected one argument": " needs a value (behind =, if it begins with a dash)",
+    ": ignored explicit argument": " takes no value, but was given",
+    "invalid int value": "not a whole number",
+    "invalid float value": "not a number",
 }
 
 
@@ -40,12 +41,12 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, program: str | None, description: str) -> None:
         super().__init__(program, "%(prog)s [options]", description, formatter_class=_Help, allow_abbrev=False)
-        self.add_argument("--version", action="version", version=f"minibert {__version__}")
+        self.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse has found, without the usage."""
         for theirs, ours in MESSAGES.items():
-            message = re.sub(theirs, ours, message)
+            message = message.replace(theirs, ours)
         raise UserError(message.removeprefix("argument "))
 
 
@@ -87,7 +88,9 @@ def parse_options(
             settings["action"] = argparse.BooleanOptionalAction
             parser.epilog = "--no-NAME turns off what is on by default or by the recipe: --no-lowercase."
         else:
-            settings["type"], settings["metavar"] = _reader(types_of[field.name], field.metadata["choices"])
+            kind, choices = types_of[field.name], field.metadata["choices"]
+            (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
+            settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
         flags += groups[titles[field.name]].add_argument(_flag(field), **settings).option_strings
     with _said_once():
         given, unknown = parser.parse_known_args(arguments)
@@ -123,24 +126,6 @@ def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
     return f" ({', '.join(shown)})" if shown else ""
 
 
-def _reader(annotation: Any, choices: Sequence[str] | None) -> tuple[Callable[[str], Any], str]:
-    """How a value is read (`str | None` as str), and what help calls it."""
-    union = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    kind = next(each for each in union if each is not type(None))
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
-        if choices and value not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
-        return value
-
-    return read, f"{{{','.join(choices)}}}" if choices else {int: "N", float: "X"}.get(kind, "TEXT")
-
-
 @contextmanager
 def _said_once() -> Iterator[None]:
     """Of the processes that torchrun starts with one command line, the first says what is wrong with it."""
@@ -161,7 +146,9 @@ def run(main: Callable[[], None]) -> None:
     and 129: stopped by SIGINT, SIGTERM and SIGHUP. A bug keeps its traceback.
     """
     os.environ.setdefault("TQDM_LEAVE", "")  # no bar stays, of whatever library, when what it counted is done
-    with _lasting_streams() as stdout, _interruptible():
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, _interrupt)
+    with _lasting_streams() as stdout:
         try:
             main()
         except UserError as error:
@@ -186,29 +173,17 @@ def _leave(line: str, status: int, label: str = "") -> NoReturn:
     sys.exit(status)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Within it, Ctrl-C is a KeyboardInterrupt, but while a module is imported, the end of the process.
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Ctrl-C: a KeyboardInterrupt, but while a module is imported the end of the process.
 
-    An exception would be thrown through the C++ that torch runs then, and that can abort with a dump of its state.
+    The exception would be thrown through the C++ that torch runs then, which can abort with a dump of its state.
     """
-
-    def stop(_: int, frame: FrameType | None) -> None:
-        while frame is not None:
-            if frame.f_code.co_filename.startswith("<frozen importlib"):
-                say_at_once("interrupted")
-                os._exit(130)
-            frame = frame.f_back
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # but ignored, as in the background
-        yield
-        return
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            say_at_once("interrupted")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 class _Lasting:

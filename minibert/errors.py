@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import TextIO
 
 MOST_SHOWN = 1_000  # characters of a message
+HUB_ERRORS = {  # by a part of their names or texts, the first that fits
+    ("OfflineMode",): "HF_HUB_OFFLINE is set, so it was not asked",
+    ("Gated", "gated"): "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
+    ("Connect", "Timeout", "LocalEntryNotFound"): "it can't be reached: is there a network?",
+    ("NotFound", "Validation"): "there is none, or it is private: is it spelt right?",
+}
 RESULT, WARNING, ERROR = "1", "1;33", "1;31"  # bold, and with it yellow or red
 
 
@@ -62,21 +68,17 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def hub_reason(error: BaseException) -> str:
+def hub_reason(error: BaseException | None) -> str:
     """Why the Hugging Face Hub gave nothing: its libraries have an error for everything, one behind the other."""
-    chain: list[BaseException | None] = [error]
-    while chain[-1] is not None:
-        chain.append(chain[-1].__cause__ or chain[-1].__context__)
-    names = " ".join(type(each).__name__ for each in chain) + str(error)
-    if "OfflineMode" in names:
-        return "HF_HUB_OFFLINE is set, so it was not asked"
-    if "Gated" in names or "gated" in names:
-        return "its owner wants to be asked: accept the terms on huggingface.co, then log in with `hf auth login`"
-    if "Connect" in names or "Timeout" in names or "LocalEntryNotFound" in names:
-        return "it can't be reached: is there a network?"
-    if "NotFound" in names or "Validation" in names:
-        return "there is none, or it is private: is it spelt right?"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    names = said
+    while error is not None:
+        names += type(error).__name__
+        error = error.__cause__ or error.__context__
+    for marks, meaning in HUB_ERRORS.items():
+        if any(mark in names for mark in marks):
+            return meaning
+    return said
 
 
 def os_error_text(error: OSError) -> str:
@@ -98,9 +100,9 @@ def say_at_once(line: str) -> None:
 
 def command(*words: object) -> str:
     """What a person types to start the Python that runs this, with these words behind it; paths as short as can be."""
-    python, found = Path(sys.executable), (Path(shutil.which(name) or "") for name in ("python", "python3"))
-    words = (next((path.name for path in found if path.parent == python.parent), python), *words)
-    here = Path.cwd()
+    python, here = Path(sys.executable), Path.cwd()
+    found = [Path(shutil.which(name) or "") for name in ("python", "python3")]
+    words = (*[path.name for path in found if path.parent == python.parent], python)[:1] + words
     short = (word.relative_to(here) if isinstance(word, Path) and word.is_relative_to(here) else word for word in words)
     return shlex.join(map(str, short))
 
