@@ -1,5 +1,5 @@
 # Everything a fresh machine needs is python3 (3.11 or newer) and make.
-#   make demo   pretrain, fine-tune and evaluate on the built-in toy world
+#   make demo   pretrain, fine-tune and evaluate on the built-in toy world, then compare two sentences
 #   make strong the strong recipe on real text: WIKIPEDIA, VOCAB and SNLI may be paths; without them, the Hub's
 #   make check  after a change: the layers' oracles, and the fast path against the textbook
 #   make test   the whole test suite
@@ -8,7 +8,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo strong check test lint docs clean
 
@@ -18,6 +18,8 @@ demo: .venv/installed
 	$(BIN)/python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli --overwrite --epochs 6 \
 	    --batch-size 64 --learning-rate 2e-3 --schedule linear --warmup-ratio 0.1 --max-length 24 --dropout 0
 	$(BIN)/python evaluate.py --data toy --model models/toy_nli
+	$(BIN)/python evaluate.py --model models/toy_nli \
+	    --premise "A poodle is sleeping in the park." --hypothesis "An animal is resting."
 
 WIKIPEDIA ?= hub
 SNLI ?= hub
@@ -52,6 +54,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing into .venv, which takes minutes: on Linux, pip brings torch with CUDA, several GB."
 	$(PIP) --editable ".[plots]"
 	touch $@
 

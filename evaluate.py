@@ -1,19 +1,20 @@
 """Report how well a trained classifier does, or ask it about one pair.
 
 Example:
-    python evaluate.py --data toy --model models/toy_nli
+    python evaluate.py --data toy
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minibert.cli import parse_options, run
 from minibert.config import LABELS
-from minibert.errors import UserError, os_error_text
+from minibert.errors import RESULT, UserError, os_error_text, painted
 from minibert.options import EvaluateOptions
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def evaluate(options: EvaluateOptions) -> None:
     from minibert.hub import load_classifier
     from minibert.metrics import figures, report_text
     from minibert.plots import plot_confusion
+    from minibert.progress import warning
 
     if options.figure:
         need_matplotlib()
@@ -55,7 +57,8 @@ def evaluate(options: EvaluateOptions) -> None:
                 raise UserError(f"--{side} is empty: give it a sentence")
         probabilities = model.predict([options.premise], [options.hypothesis]).probabilities[0]
         for label, probability in zip(LABELS, probabilities, strict=True):
-            print(f"{label:<13} {probability:.4f}")
+            line = f"{label:<13} {probability:.4f}"
+            print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
         return
 
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
@@ -77,8 +80,10 @@ def evaluate(options: EvaluateOptions) -> None:
             write_card(path)
 
     if was_trained_on(path, Path(options.data)):
-        print(f"warning: {path} was trained on {options.data} itself, so this is no test of it\n")
-    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report_text(result)}", flush=True)
+        print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
+    answer = f"accuracy {result['accuracy']:.4f}"
+    report = report_text(result).replace(answer, painted(answer, RESULT, sys.stdout))
+    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report}", flush=True)
     all_of(
         write_record,
         lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),

@@ -10,8 +10,10 @@ What this script calls stands in minibert/: the steps in pretraining.py, the mod
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from minibert.cli import parse_options, run
+from minibert.errors import command
 from minibert.options import MLMOptions
 
 
@@ -35,6 +37,7 @@ def pretrain(asked: MLMOptions) -> None:
     from minibert.distributed import rank, ranks, together
     from minibert.hub import save_mlm
     from minibert.modern import make_masked_lm
+    from minibert.progress import heading
     from minibert.run import open_run
     from minibert.training import train
 
@@ -71,6 +74,8 @@ def pretrain(asked: MLMOptions) -> None:
             save_mlm(run.folder, model, tokenizer)
             write_card(run.folder)
             run.finish()
+            more = ["--data", "toy"] if options.data == "toy" else []
+            heading("next", command(Path(__file__).with_name("train_nli.py"), "--encoder", options.output, *more))
 
 
 if __name__ == "__main__":

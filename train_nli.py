@@ -1,7 +1,7 @@
 """Turn a pretrained encoder into a Siamese classifier of sentence pairs.
 
 Example:
-    python train_nli.py --data toy --encoder models/toy_mlm --output models/toy_nli
+    python train_nli.py --data toy --encoder models/toy_mlm
 
 Both sentences go through one encoder; a linear layer over [u, v, |u - v|] answers entailment, neutral or contradiction
 (Reimers & Gurevych 2019, section 3). What this script calls stands in minibert/: the steps in finetuning.py, the
@@ -11,9 +11,11 @@ classifier in sbert.py, the loop in training.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from minibert.cli import parse_options, run
+from minibert.errors import command
 from minibert.options import NLIOptions
 
 
@@ -80,6 +82,10 @@ def finetune(asked: NLIOptions) -> None:
             if options.zip:
                 heading("zipped", str(zip_classifier(run.folder)))
             run.finish()
+            more = [] if options.data == "hub" else ["--data", options.data]
+            if Path(options.data).is_file():  # no part of it is left for a test
+                more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
+            heading("next", command(Path(__file__).with_name("evaluate.py"), "--model", options.output, *more))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,59 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import io
 import os
+import signal
 import sys
-import types
+import textwrap
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from types import FrameType, NoneType
+from typing import Any, NoReturn, TextIO, TypeVar
 
-from minibert.errors import Interrupted, UserError, os_error_text, printable, reason
-from minibert.options import TrainingOptions
+import minibert
+from minibert.errors import ERROR, Interrupted, UserError, os_error_text, painted, printable, reason, say_at_once
+from minibert.options import GROUPS, SCRIPTS, TrainingOptions
 
 Options = TypeVar("Options")
+DASHES = ("-", "\u2013", "\u2014")  # text copied from a page may have long ones
+VALUES = {int: "N", float: "X"}  # what help calls a value
+MESSAGES = {  # argparse's, and what is said instead
+    ": expected one argument": " needs a value (behind =, if it begins with a dash)",
+    ": ignored explicit argument": " takes no value, but was given",
+    "invalid int value": "not a whole number",
+    "invalid float value": "not a number",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose help fits the terminal, and whose mistakes are `UserError`s."""
+
+    def __init__(self, program: str | None, description: str) -> None:
+        super().__init__(program, "%(prog)s [options]", description, formatter_class=_Help, allow_abbrev=False)
+        self.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse has found, without the usage."""
+        for theirs, ours in MESSAGES.items():
+            message = message.replace(theirs, ours)
+        raise UserError(message.removeprefix("argument "))
+
+
+class _Help(argparse.HelpFormatter):
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """The flag that turns a thing on; `Parser`'s last line has the other."""
+        on = isinstance(action, argparse.BooleanOptionalAction)
+        return action.option_strings[0] if on else super()._format_action_invocation(action)
+
+    def _fill_text(self, text: str, width: int, _: str) -> str:
+        """Fill the paragraphs, but leave examples and lists, which are indented."""
+        parts = text.strip().split("\n\n")
+        return "\n\n".join(part if "\n    " in f"\n{part}" else textwrap.fill(part, width) for part in parts)
 
 
 def parse_options(
@@ -29,32 +68,53 @@ def parse_options(
     """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
 
     Args:
-        options: a dataclass whose fields come from `minibert.options.option`.
+        options: a dataclass whose fields come from `minibert.options.option`, each in one of its `GROUPS`.
         arguments: as in `sys.argv[1:]`, which None stands for.
         description: what `--help` says first.
         program: the command as a user writes it; None is the script's name.
     Raises:
-        SystemExit: `--help` (0), or a flag that does not exist or can't be read (2).
-        UserError: a value makes no sense.
+        SystemExit: `--help` or `--version`.
+        UserError: a flag does not exist, or its value can't be read or makes no sense.
     """
-    parser = argparse.ArgumentParser(
-        program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    types_of = typing.get_type_hints(options)
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]
-        flag = "--" + field.name.replace("_", "-")
+    parser, types_of = Parser(program, description), typing.get_type_hints(options)
+    titles = {name: title for title, names in GROUPS.items() for name in names}
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    flags: list[str] = []
+    for field in sorted(dataclasses.fields(options), key=lambda field: [*titles].index(field.name)):  # type: ignore[arg-type]
         settings: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": field.metadata["help"] + _defaults(options, field),
-        }
+            "default": argparse.SUPPRESS, "help": field.metadata["help"] + _defaults(options, field),
+        }  # fmt: skip
         if types_of[field.name] is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+            settings["action"] = argparse.BooleanOptionalAction
+            parser.epilog = "--no-NAME turns off what is on by default or by the recipe: --no-lowercase."
         else:
-            settings |= {"type": _plain(types_of[field.name]), "choices": field.metadata["choices"]}
-            parser.add_argument(flag, metavar=None if settings["choices"] else _metavar(settings["type"]), **settings)
+            kind, choices = types_of[field.name], field.metadata["choices"]
+            (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
+            settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
+        flags += groups[titles[field.name]].add_argument(_flag(field), **settings).option_strings
     with _said_once():
-        given = vars(parser.parse_args(arguments))
-        return options.of(**given) if issubclass(options, TrainingOptions) else options(**given)
+        given, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            raise UserError(_unknown(unknown, [*flags, "--help", "--version"]))
+        return options.of(**vars(given)) if issubclass(options, TrainingOptions) else options(**vars(given))
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    return "--" + field.name.replace("_", "-")
+
+
+def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
+    """What is wrong with the first of the words that are no option's."""
+    word = next((word for word in words if word.startswith(DASHES)), words[0])
+    if not word.startswith(DASHES):
+        return f"{word!r} belongs to no option: a value with blanks in it needs quotes around it"
+    name = "--" + word.split("=")[0].lstrip("".join(DASHES)).replace("_", "-")
+    scripts = {script: list(map(_flag, dataclasses.fields(kind))) for script, kind in SCRIPTS.items()}
+    begun = [flag for flag in flags if flag.startswith(name)]
+    near = begun if len(begun) in range(1, 6) else difflib.get_close_matches(name, chain(flags, *scripts.values()), 1)
+    if near and near[0] not in flags:
+        return f"{near[0]} is an option of {' and '.join(script for script in scripts if near[0] in scripts[script])}"
+    return f"unknown option {word}: " + (f"did you mean {' or '.join(near)}?" if near else "--help lists them all")
 
 
 def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
@@ -79,42 +139,51 @@ def _said_once() -> Iterator[None]:
             sys.exit(error.status)
 
 
-def _plain(annotation: Any) -> Callable[[str], Any]:
-    """`str | None` is read as str."""
-    if isinstance(annotation, types.UnionType):
-        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
-    return annotation
-
-
-def _metavar(kind: Any) -> str:
-    return "N" if kind is int else "X" if kind is float else "TEXT"
-
-
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and turn what a person can put right into one line and an exit status.
 
     2: something the user can mend, a full standard output among it, which is said when all else has been done. 130, 143
     and 129: stopped by SIGINT, SIGTERM and SIGHUP. A bug keeps its traceback.
     """
+    os.environ.setdefault("TQDM_LEAVE", "")  # no bar stays, of whatever library, when what it counted is done
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        signal.signal(signal.SIGINT, _interrupt)
     with _lasting_streams() as stdout:
         try:
             main()
         except UserError as error:
-            _leave(f"error: {' '.join(str(error).split())}", error.status)
+            _fail(str(error))
         except Interrupted as stop:
             _leave(str(stop), stop.status)
-        except KeyboardInterrupt:
-            _leave("interrupted", 130)
+        except KeyboardInterrupt as stop:
+            _leave(str(stop) or "interrupted", 130)
         except OSError as error:
-            _leave(f"error: {os_error_text(error)}", UserError.status)
+            _fail(os_error_text(error))
         stdout.flush()
         if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
-            _leave(f"error: can't write to the standard output: {reason(stdout.error)}", UserError.status)
+            _fail(f"can't write to the standard output: {reason(stdout.error)}")
 
 
-def _leave(line: str, status: int) -> None:
-    print(printable(line), file=sys.stderr)
+def _fail(message: str) -> NoReturn:
+    _leave(" ".join(message.split()), UserError.status, painted("error: ", ERROR, sys.stderr))
+
+
+def _leave(line: str, status: int, label: str = "") -> NoReturn:
+    print(label + printable(line), file=sys.stderr)
     sys.exit(status)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Ctrl-C: a KeyboardInterrupt, but while a module is imported the end of the process.
+
+    The exception would be thrown through the C++ that torch runs then, which can abort with a dump of its state.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            say_at_once("interrupted")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 class _Lasting:

@@ -1,10 +1,10 @@
 """Open a page to try a model on: compare two sentences, fill a [MASK].
 
 Example:
-    python -m minibert.demo --model models/sbert_nli_small --mlm models/bert_mlm_small
+    python -m minibert.demo --model models/sbert_nli_small
 """
 
-# gradio, which makes the page, is an extra (pip install -e ".[demo]"). The page is for this machine alone and needs no
+# gradio, which makes the page, is an extra (`demo`). The page is for this machine alone and needs no
 # internet; `Guard` and `ENVIRONMENT` see to the first.
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from minibert.cli import parse_options, run
 from minibert.config import LABELS
 from minibert.drawing import draw_attention, style
-from minibert.errors import UserError, printable, reason
+from minibert.errors import UserError, install, printable, reason
 from minibert.options import option
 from minibert.plots import read
 
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(DemoOptions, arguments, str(__doc__), "python -m minibert.demo")
     for needed in ("gradio", "matplotlib"):
         if find_spec(needed) is None:
-            raise UserError(f'the page needs {needed}: pip install -e ".[demo]"')
+            raise UserError(f"the page needs {needed}: {install('demo')}")
     with listening(options.port) as opened:
         from minibert.hub import from_pretrained, load_classifier
 

@@ -34,17 +34,27 @@ def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> t
         raise UserError(f"--device {name} is one GPU for all ranks: give cuda, and each takes its own")
     if local_rank is not None and name == "cuda":
         name = f"cuda:{local_rank}"
-    unusable = UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps")
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):  # "meta", say, which makes tensors without numbers
+        raise UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL uses the current one
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise unusable from error
-    if device.type not in ("cpu", "cuda", "mps"):  # "meta", which makes tensors without numbers
-        raise unusable
+        raise UserError(f"--device {name} can't be used here: {_why_not(name)}") from error
     return device
+
+
+def _why_not(name: str) -> str:
+    """What is missing for a device, and what there is instead."""
+    if not name.startswith("cuda"):
+        return "torch finds no such device; give auto or cpu"
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA; give auto or cpu, or install another (pytorch.org says how)"
+    if not torch.cuda.is_available():
+        return "torch finds no GPU, or no driver that suits it (does nvidia-smi show one?); give auto or cpu"
+    return f"torch finds cuda:0 to cuda:{torch.cuda.device_count() - 1}"
 
 
 def pick_precision(name: str, device: torch.device) -> str:

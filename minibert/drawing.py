@@ -1,7 +1,7 @@
 """From numbers to a picture: matplotlib's figures, and how anybody's text gets into one.
 
-All pictures are meant for print and for colour-blind readers. matplotlib is an extra (`pip install -e ".[plots]"`), and
-slow to import, so it waits until something is drawn.
+All pictures are meant for print and for colour-blind readers. matplotlib is an extra (`plots`), and slow to import, so
+it waits until something is drawn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from minibert.config import LABELS
-from minibert.errors import UserError, printable
+from minibert.errors import UserError, install, printable
 from minibert.files import write_file
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def need_matplotlib() -> Any:
         import matplotlib.figure
         import matplotlib.style
     except ImportError as error:
-        raise NoMatplotlib('a picture needs matplotlib: pip install -e ".[plots]"') from error
+        raise NoMatplotlib(f"a picture needs matplotlib: {install('plots')}") from error
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend

@@ -2,10 +2,27 @@
 
 Everything a user can get wrong (a path, a column, an option, a file that does not fit another) is raised as a
 `UserError` whose text says what is wrong, where, and what to do about it. The scripts print that text as one line and
-exit with status 2; every exception but these two is a bug and keeps its traceback.
+exit with status 2; every exception but these two is a bug and keeps its traceback. And what a terminal may be shown.
 """
 
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
 MOST_SHOWN = 1_000  # characters of a message
+HUB_ERRORS = {  # by a part of their names or texts, the first that fits
+    ("OfflineMode",): "HF_HUB_OFFLINE is set, so it was not asked",
+    ("Gated", "gated"): "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
+    ("Connect", "Timeout", "LocalEntryNotFound"): "it can't be reached: is there a network?",
+    ("NotFound", "Validation"): "there is none, or it is private: is it spelt right?",
+}
+RESULT, WARNING, ERROR = "1", "1;33", "1;31"  # bold, and with it yellow or red
 
 
 class UserError(ValueError):
@@ -51,6 +68,48 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def hub_reason(error: BaseException | None) -> str:
+    """Why the Hugging Face Hub gave nothing: its libraries have an error for everything, one behind the other."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    names = said
+    while error is not None:
+        names += type(error).__name__
+        error = error.__cause__ or error.__context__
+    for marks, meaning in HUB_ERRORS.items():
+        if any(mark in names for mark in marks):
+            return meaning
+    return said
+
+
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
+
+
+def painted(text: str, style: str, stream: TextIO) -> str:
+    """A text in a style on a terminal, or as NO_COLOR or FORCE_COLOR say (no-color.org, force-color.org)."""
+    shown = os.environ.get("FORCE_COLOR") or (stream.isatty() and os.environ.get("TERM") != "dumb")
+    return f"\x1b[{style}m{text}\x1b[0m" if shown and not os.environ.get("NO_COLOR") else text
+
+
+def say_at_once(line: str) -> None:
+    """A line on standard error from within a signal's handler, where the stream itself may be in the middle of one."""
+    with suppress(OSError):
+        os.write(2, f"{chr(10) * os.isatty(2)}{line}\n".encode())  # a terminal is somewhere behind a bar and ^C
+
+
+def command(*words: object) -> str:
+    """What a person types to start the Python that runs this, with these words behind it; paths as short as can be."""
+    python, here = Path(sys.executable), Path.cwd()
+    found = [Path(shutil.which(name) or "") for name in ("python", "python3")]
+    words = (*[path.name for path in found if path.parent == python.parent], python)[:1] + words
+    short = (word.relative_to(here) if isinstance(word, Path) and word.is_relative_to(here) else word for word in words)
+    return shlex.join(map(str, short))
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this package, which is a clone's or came by itself."""
+    clone = Path(__file__).parent.parent
+    if not (clone / "pyproject.toml").is_file():
+        return command("-m", "pip", "install", f"minibert[{extra}]")
+    return command("-m", "pip", "install", "-e", f"{'.' if clone == Path.cwd() else clone}[{extra}]")

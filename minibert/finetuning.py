@@ -31,6 +31,7 @@ from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_encoder
+from minibert.hub.names import left_out
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.masking import hide_tokens
@@ -223,7 +224,7 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
         raise UserError(
             f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
         )
-    heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
+    heading("encoder", options.encoder + (f"; not used: {left_out(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
     return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer
 

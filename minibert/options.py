@@ -26,6 +26,30 @@ DECAYED = ("all", "matrices")  # minibert.training
 PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
 
+# Where `--help` lists an option, whichever script has it.
+GROUPS = {
+    "most used": (
+        "data", "vocab", "encoder", "model", "run", "text", "output", "recipe", "epochs", "batch_size", "learning_rate",
+        "split", "premise", "hypothesis", "resume", "overwrite",
+    ),
+    "data": (
+        "line_by_line", "min_characters", "max_articles", "held_out", "max_train", "max_validation", "validation_share",
+        "max_pairs", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache", "hypothesis_only",
+    ),
+    "model": (
+        "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
+        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout",
+        "encoder_dropout", "layer",
+    ),
+    "training": (
+        "max_steps", "accumulate", "schedule", "warmup_ratio", "final_rate", "clip", "weight_decay", "decayed", "beta2",
+        "average", "mask_rate", "hidden_tokens", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
+    ),
+    "run": (
+        "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "json", "figure", "zip", "port",
+    ),
+}  # fmt: skip
+
 DATA = "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv, txt ...)"
 
 
@@ -287,3 +311,8 @@ class EvaluateOptions(AnswersOptions):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
         if self.similarity and (self.premise is not None or self.figure):
             raise UserError("--similarity makes a report of its own: give it without --premise and --figure")
+
+
+SCRIPTS: dict[str, type[Options]] = {
+    "train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions
+}  # fmt: skip

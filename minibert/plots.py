@@ -1,13 +1,13 @@
 """Draw one picture of a run or of a model.
 
-    training     loss, accuracy and learning rate over a run's steps
+    training     loss, accuracy and learning rate of a run
     confusion    which labels a classifier takes for which
     reliability  how often it is right when it is so sure
     attention    what every head attends to in a sentence
-    embeddings   sentences' vectors in two dimensions, by topic
+    embeddings   sentences' vectors in two dimensions
 
 Example:
-    python -m minibert.plots attention --model models/sbert_nli_small --text "A man is playing a guitar."
+    python -m minibert.plots attention --text "A dog barks."
 
 Each has its own flags: python -m minibert.plots attention --help
 """
@@ -17,13 +17,13 @@ Each has its own flags: python -m minibert.plots attention --help
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minibert.cli import parse_options, run
+from minibert.cli import Parser, parse_options, run
 from minibert.drawing import (
     draw_attention,
     draw_confusion,
@@ -247,14 +247,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         UserError: matplotlib is not installed, or what a picture's `draw` says.
     """
     program = "python -m minibert.plots"
-    parser = argparse.ArgumentParser(
-        program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("picture", choices=PICTURES, metavar="PICTURE")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="that picture's own")
-    given = parser.parse_args(arguments)
+    parser = Parser(f"{program} PICTURE", str(__doc__))
+    parser.add_argument("picture", choices=PICTURES, metavar="PICTURE", help="the name of one of these")
+    words = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(words[:1])
     kind = PICTURES[given.picture]
-    picture = parse_options(kind, given.flags, str(kind.__doc__), program=f"{program} {given.picture}")
+    picture = parse_options(kind, words[1:], str(kind.__doc__), program=f"{program} {given.picture}")
     need_matplotlib()
     if picture.output or kind is not TrainingPicture:
         picture_format(Path(picture.output))

@@ -24,6 +24,7 @@ from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_mlm, load_tokenizer
+from minibert.hub.names import left_out
 from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.metrics import log_frequencies, unigram_baseline
@@ -212,7 +213,7 @@ def load_start(options: MLMOptions) -> BertForMaskedLM | None:
             f"--max-length {options.max_length}: the model in {options.start_from} has"
             f" {model.bert.config.max_position_embeddings} positions"
         )
-    heading("start", options.start_from + (f"; not used of it: {', '.join(unused)}" if unused else ""))
+    heading("start", options.start_from + (f"; not used: {left_out(unused)}" if unused else ""))
     return model
 
 

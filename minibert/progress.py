@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
 
-from minibert.errors import printable
+from minibert.errors import RESULT, WARNING, painted, printable
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix} [{remaining} left]"
 
 
 class Progress:
@@ -18,40 +20,50 @@ class Progress:
     Args:
         total_steps: of the whole run.
         step: how many of them were taken before (a resumed run).
+        loss: the mean over the last steps, which is asked for about once a second if there is a bar.
     """
 
-    def __init__(self, total_steps: int, step: int = 0) -> None:
+    def __init__(self, total_steps: int, step: int = 0, loss: Callable[[], float] | None = None) -> None:
         self.total_steps = total_steps
         self.step = self.first_step = step
-        self.started = time.monotonic()
+        self.loss = loss
+        self.started, self.shown = time.monotonic(), 0.0
         self.bar: tqdm | None = None
         if sys.stderr.isatty():
-            self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
+            self.bar = tqdm(
+                desc="training", total=total_steps, initial=step, bar_format=BAR, dynamic_ncols=True, smoothing=0.05,
+                leave=False,
+            )  # fmt: skip
 
     def advance(self) -> None:
         """One step has been taken."""
         self.step += 1
         if self.bar is not None:
+            if self.loss and time.monotonic() > self.shown + 1:
+                self._show(self.loss())
             self.bar.update()
 
     def train(self, metrics: Mapping[str, Any]) -> None:
         """Show the means over the last steps."""
-        shown = (
-            f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}"
-            f"  {metrics['tokens_per_second']:,.0f} tokens/s"
-        )
         if self.bar is not None:
-            self.bar.set_postfix_str(shown)
+            self._show(metrics["loss"])
         else:
             place = f"epoch {metrics['epoch']}  step {self.step:,}/{self.total_steps:,}"
-            self.say(f"{place}  {shown}  {self._left()} left")
+            shown = f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}"
+            self.say(f"{place}  {shown}  {metrics['tokens_per_second']:,.0f} tokens/s  {self._left()} left")
+
+    def doing(self, what: str) -> None:
+        """Have the bar say what is done now."""
+        if self.bar is not None:
+            self.bar.set_description_str(what)
 
     def validation(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics of an epoch's end."""
         shown = "  ".join(
             f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)
         )
-        self.say(f"epoch {metrics['epoch']} finished after {metrics['step']:,} steps  |  {shown}")
+        place = f"epoch {metrics['epoch']} finished after {metrics['step']:,} steps"
+        self.say(f"{place}  |  {painted(shown, RESULT, sys.stdout)}")
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
@@ -65,6 +77,11 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
+    def _show(self, loss: float) -> None:
+        if self.bar is not None:
+            self.shown = time.monotonic()
+            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+
     def _left(self) -> str:
         rate = (time.monotonic() - self.started) / max(1, self.step - self.first_step)
         return duration(rate * (self.total_steps - self.step))
@@ -73,6 +90,11 @@ class Progress:
 def heading(name: str, text: str) -> None:
     """Print a line of the summary that a run begins with."""
     print(f"{name:<11} {printable(text)}", flush=True)
+
+
+def warning(text: str) -> str:
+    """A line that warns, for standard output."""
+    return f"{painted('warning:', WARNING, sys.stdout)} {printable(text)}"
 
 
 def duration(seconds: float) -> str:

@@ -51,7 +51,7 @@ from minibert.files import claimed, remove_partial, remove_staged, write_json, z
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
 from minibert.options import TrainingOptions
 from minibert.plots import plot_training
-from minibert.progress import heading
+from minibert.progress import heading, warning
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
@@ -183,7 +183,7 @@ class Run(Generic[Options]):
         try:
             plot_training(self.folder)
         except Exception as error:  # whatever a picture fails of, the model is whole
-            print(f"warning: training.png can't be drawn: {error}", flush=True)
+            print(warning(f"training.png can't be drawn: {error}"), flush=True)
         for file in [*list_checkpoints(self.checkpoints), *self.checkpoints.glob(EPOCH)]:
             file.unlink()
         with suppress(OSError):

@@ -41,9 +41,9 @@ from minibert.distributed import (
     together,
     world_size,
 )
-from minibert.errors import Interrupted, UserError
+from minibert.errors import Interrupted, UserError, say_at_once
 from minibert.options import SCHEDULES, TrainingOptions
-from minibert.progress import Progress, duration, heading
+from minibert.progress import Progress, duration, heading, warning
 from minibert.run import Run, list_checkpoints
 
 VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
@@ -168,7 +168,8 @@ class Trainer:
                 self.state = self.run.resume(self.model, self.optimizer, self.average)
             else:
                 self.state = self.run.begin(self.model, {"steps": self.steps, **start})
-        self.progress = Progress(self.steps, self.state.step)
+        loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # of one rank, it is none
+        self.progress = Progress(self.steps, self.state.step, loss)
         self.began = time.monotonic() - self.state.seconds
         self.metrics = Metrics()
         self.model.train()
@@ -228,7 +229,9 @@ class Trainer:
         with averaged(self.model, self.average):
             self.model.eval()
             with torch.no_grad(), self._precision():
+                self.progress.doing("validating")
                 metrics = self.task.validate()
+                self.progress.doing("training")
             self.model.train()
             state = self.state
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -273,7 +276,7 @@ class Trainer:
     def _warn(self, sentence: str) -> None:
         """Show and record that something has gone wrong; the run goes on."""
         self._record("warning", {"step": self.state.step, "text": sentence})
-        self.progress.say(f"warning: {sentence}")
+        self.progress.say(warning(sentence))
 
     def _record(self, kind: str, values: Mapping[str, Any]) -> None:
         with together():
@@ -389,10 +392,13 @@ def _stop_signals() -> Iterator[list[int]]:
     from torchrun, which passes it on. SIGHUP, of a terminal that is closed, stays ignored under nohup.
     """
     received: list[int] = []
+    again = " (Ctrl-C again: at once)" if world_size() == 1 else ""
 
     def note(number: int, _: FrameType | None) -> None:
         if received and number == signal.SIGINT and world_size() == 1:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stopped at once: --resume goes on from the last checkpoint, if there is one")
+        if not received and rank() == 0:
+            say_at_once(f"stopping after this step, with a checkpoint{again}")
         received.append(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]

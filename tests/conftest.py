@@ -21,6 +21,7 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["HF_HOME"]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start, too: cores are shared, and threads wait for one
+os.environ["NO_COLOR"] = os.environ["FORCE_COLOR"] = ""
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # where names can't be resolved, gloo says so on stderr, which tests read
 
 import pytest

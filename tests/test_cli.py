@@ -1,22 +1,30 @@
-"""Proves that flags are the options, that `--help` loads nothing heavy, and that errors are one line with status 2."""
+"""Proves that flags are the options, that `--help` fits and loads nothing heavy, and that a mistake is one line."""
 
 import dataclasses
 import os
+import pty
+import signal
 import subprocess
 import sys
+import termios
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import evaluate
+import train_mlm
+import train_nli
+from minibert import demo, errors, plots
 from minibert.cli import parse_options, run
 from minibert.demo import DemoOptions
-from minibert.errors import Interrupted, UserError
-from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.errors import Interrupted, UserError, command, install
+from minibert.options import GROUPS, SCRIPTS, EvaluateOptions, MLMOptions, NLIOptions
 from minibert.plots import PICTURES
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py": EvaluateOptions}
 OPTIONS = [*SCRIPTS.values(), *PICTURES.values(), DemoOptions]
 MODULES = ["minibert.plots", "minibert.demo"]  # started by python -m
 
@@ -85,26 +93,96 @@ def test_a_pair_of_sentences() -> None:
     assert (options.premise, options.hypothesis) == ("a b", "")
 
 
-@pytest.mark.parametrize("arguments", [["--epoch", "3"], ["--epochs", "three"], ["--schedule", "cosine"], ["stray"]])
-def test_flags_that_do_not_exist_or_make_no_sense(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as leave:
-        parse_options(NLIOptions, arguments, "")
-    assert leave.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--epoch 3", "unknown option --epoch: did you mean --epochs?"),
+        ("--learing-rate=1", "unknown option --learing-rate=1: did you mean --learning-rate?"),
+        ("--learning_rate 1", "unknown option --learning_rate: did you mean --learning-rate?"),
+        ("\u2014epochs 3", "unknown option \u2014epochs: did you mean --epochs?"),
+        ("-epochs 3", "unknown option -epochs: did you mean --epochs?"),
+        ("--no-zipp", "unknown option --no-zipp: did you mean --no-zip?"),
+        ("--warm 3 --zip", "unknown option --warm: did you mean --warmup-ratio?"),
+        ("--max-t 3", "unknown option --max-t: did you mean --max-train?"),
+        (
+            "--max- 3",
+            "unknown option --max-: did you mean --max-train or --max-validation or --max-length or --max-steps?",
+        ),
+        ("--xyzzy", "unknown option --xyzzy: --help lists them all"),
+        ("--", "unknown option --: --help lists them all"),
+        ("--hidden-size 8", "--hidden-size is an option of train_mlm.py"),
+        ("--premisse x", "--premise is an option of evaluate.py"),
+        ("--epochs three", "--epochs: not a whole number: 'three'"),
+        ("--epochs 3.5", "--epochs: not a whole number: '3.5'"),
+        ("--learning-rate small", "--learning-rate: not a number: 'small'"),
+        ("--schedule cosine", "--schedule: invalid choice: 'cosine' (choose from 'constant', 'linear')"),
+        ("--epochs", "--epochs needs a value (behind =, if it begins with a dash)"),
+        ("--output --zip", "--output needs a value (behind =, if it begins with a dash)"),
+        ("--zip=yes", "--zip/--no-zip takes no value, but was given 'yes'"),
+        ("--epochs 3 5", "'5' belongs to no option: a value with blanks in it needs quotes around it"),
+        ("--epochs 0", "--epochs 0: it has to be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_option(arguments: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_options(NLIOptions, arguments.split(), "")
+    assert str(error.value).replace("from constant, linear", "from 'constant', 'linear'") == message  # Python 3.14
 
 
+def test_an_option_of_two_other_scripts() -> None:
+    with pytest.raises(UserError, match=r"^--max-length is an option of train_mlm\.py and train_nli\.py$"):
+        parse_options(EvaluateOptions, ["--max-len", "3"], "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [([], "required: PICTURE"), (["atention"], "invalid choice: 'atention'.*'attention'")]
+)
+def test_a_picture_that_does_not_exist(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plots.main(arguments)
+
+
+def test_help_has_groups_and_the_everyday_options_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    assert set(named) == {field.name for options in OPTIONS for field in dataclasses.fields(options)}
+    with pytest.raises(SystemExit):
+        parse_options(MLMOptions, ["--help"], str(train_mlm.__doc__))
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{title}:\n") for title in GROUPS]
+    assert places == sorted(places)
+    assert text.index("    python train_mlm.py ") < places[0] < text.index("\n  --epochs N ") < places[1]
+    assert places[2] < text.index("\n  --dropout X ") < places[3] < text.index("\n  --schedule ") < places[4]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 132])
+@pytest.mark.parametrize("main", [train_mlm.main, train_nli.main, evaluate.main, plots.main, demo.main])
+def test_help_fits_the_terminal(
+    main: Any, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in [["--help"]] if main is not plots.main else [["--help"], *([name, "-h"] for name in PICTURES)]:
+        with pytest.raises(SystemExit):
+            main(arguments)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns
+        assert main is not train_mlm.main or max(map(len, lines)) > columns - 10
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
 @pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
-def test_help_loads_nothing_heavy(program: str) -> None:
+def test_help_loads_nothing_heavy(program: str, flag: str) -> None:
     how = "run_path" if program.endswith(".py") else "run_module"
     heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib", "gradio"}
     code = (
-        "import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"import sys, runpy; sys.argv = ['x', {flag!r}]\n"
         f"try: runpy.{how}({program!r}, run_name='__main__')\n"
         "except SystemExit: pass\n"
         f"sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout
+    assert ("usage:" in done.stdout) if flag == "--help" else (done.stdout == f"minibert {version('minibert')}\n")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +191,7 @@ def test_help_loads_nothing_heavy(program: str) -> None:
         (UserError("no file\n  here"), "error: no file here\n", 2),
         (Interrupted("stopped at step 3", 15), "stopped at step 3\n", 143),
         (KeyboardInterrupt(), "interrupted\n", 130),
+        (KeyboardInterrupt("stopped at once"), "stopped at once\n", 130),
         (PermissionError(13, "Permission denied", "models/x"), "error: models/x: Permission denied\n", 2),
     ],
 )
@@ -124,6 +203,109 @@ def test_ways_to_leave(error: BaseException, line: str, status: int, capsys: pyt
         run(main)
     assert leave.value.code == status
     assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "is_painted"),
+    [
+        ({}, True, True), ({}, False, False), ({"TERM": "dumb"}, True, False), ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True), ({"FORCE_COLOR": "1"}, False, True), ({"FORCE_COLOR": ""}, False, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, True, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+    ],
+)  # fmt: skip
+def test_an_error_is_red_where_that_is_wanted(
+    variables: dict[str, str], terminal: bool, is_painted: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+
+    def main() -> None:
+        raise UserError("no file")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    assert capsys.readouterr().err == ("\x1b[1;31merror: \x1b[0mno file\n" if is_painted else "error: no file\n")
+
+
+IMPORTING = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except BaseException as error:  # as C++ would be gone through
+    print("reached by", repr(error))
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_while_a_module_is_imported_ends_the_process_without_an_exception(tmp_path: Path, ignored: bool) -> None:
+    (tmp_path / "heavy.py").write_text(IMPORTING.replace("60", "0") if ignored else IMPORTING)
+    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); " * ignored  # as a shell does in the background
+    code = f"import signal; from minibert.cli import run; {ignore}run(lambda: __import__('heavy'))"
+    where = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == ((0, "", "") if ignored else (130, "", "interrupted\n"))
+
+
+def test_elsewhere_ctrl_c_is_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert (leave.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+BARS = """
+from minibert.cli import run
+
+def main():
+    import datasets, tqdm
+    datasets.Dataset.from_dict({"n": [1, 2, 3]}).map(lambda row: {}, desc="a library's")
+    for _ in tqdm.tqdm(range(3), desc="ours"):
+        pass
+
+run(main)
+"""
+
+
+def test_no_bar_stays_on_a_terminal() -> None:
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 80))
+    with subprocess.Popen([sys.executable, "-c", BARS], stdout=slave, stderr=slave, cwd=ROOT) as process:
+        os.close(slave)
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while block := os.read(master, 4096):
+                shown += block
+    os.close(master)
+    assert process.returncode == 0, shown
+    assert b"a library's:   0%" in shown
+    assert b"ours:   0%" in shown
+    assert b"\n" not in shown
+
+
+def test_a_command_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted for a shell, paths as short as can be, and the Python that runs now."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env" / "bin" / "python3"))
+    words = ("-m", "a b", tmp_path / "it's.py", Path("/elsewhere/x.py"))
+    rest = """-m 'a b' 'it'"'"'s.py' /elsewhere/x.py"""
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert command(*words) == f"'my env/bin/python3' {rest}"
+    (tmp_path / "my env" / "bin").mkdir(parents=True)
+    for name in ("python3", "python"):
+        (tmp_path / "my env" / "bin" / name).touch(0o700)
+        monkeypatch.setenv("PATH", str(tmp_path / "my env" / "bin"))  # as activated
+        assert command(*words) == f"{name} {rest}"
+
+
+def test_an_extra_is_installed_as_the_package_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert install("plots").endswith("python -m pip install -e '.[plots]'")
+    monkeypatch.chdir(tmp_path)
+    assert install("plots").endswith(f"python -m pip install -e '{ROOT}[plots]'")
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "site-packages" / "minibert" / "errors.py"))
+    assert install("demo").endswith("python -m pip install 'minibert[demo]'")
 
 
 SCRIPT = """

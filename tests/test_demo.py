@@ -20,7 +20,7 @@ from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.demo import VERDICTS, Guard, attention_html, bars, kindly, main, pair_html, words_html
 from minibert.drawing import draw_attention, new_figure
-from minibert.errors import UserError, printable
+from minibert.errors import UserError, install, printable
 from minibert.hub import save_classifier, save_mlm
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
@@ -311,7 +311,7 @@ def test_mistakes_are_one_line(here: Path, capsys: pytest.CaptureFixture[str], m
     assert "mlm has no classifier" in fails(capsys, "--model", "mlm", "--port", free)
     assert "nli has no MLM head" in fails(capsys, "--model", "nli", "--mlm", "nli", "--port", free)
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
-    assert 'pip install -e ".[demo]"' in fails(capsys, "--model", "nli", "--port", free)
+    assert f"the page needs gradio: {install('demo')}" in fails(capsys, "--model", "nli", "--port", free)
 
 
 def test_without_gradio_help_is_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from minibert import drawing, plots
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
-from minibert.errors import UserError
+from minibert.errors import UserError, install
 from minibert.hub import save_classifier, save_mlm
 from minibert.metrics import Reliability, reliability
 from minibert.modern import make_masked_lm
@@ -447,7 +447,7 @@ def test_without_matplotlib(
         return real(name, *rest, **others)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    advice = 'a picture needs matplotlib: pip install -e ".[plots]"'
+    advice = f"a picture needs matplotlib: {install('plots')}"
     plots.plot_training(here)
     plots.plot_confusion([[1, 0, 0]] * 3, here / "picture.png")
     assert capsys.readouterr().out.splitlines() == [f"(no picture: {advice})"] * 2

@@ -1,5 +1,6 @@
 """Proves what a run says: plain lines without a terminal, a bar with one."""
 
+import re
 import sys
 
 import pytest
@@ -22,14 +23,25 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    progress = Progress(10, step=4)
+    progress = Progress(10, step=4, loss=lambda: 3.75)
     progress.advance()
-    progress.train(VALUES)
     progress.bar.refresh()  # type: ignore[union-attr]
+    assert re.search(r"\rtraining  50%.* 5/10, loss 3.7500 \[", capsys.readouterr().err)  # from the first step on
+    progress.train(VALUES)
+    progress.doing("validating")
+    assert re.search(r"\rvalidating  50%.* 5/10, loss 2.5000 \[", capsys.readouterr().err)
+    progress.validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
+    assert "epoch 1 finished after 10 steps  |  held out loss 3.2500\n" in capsys.readouterr().out
     progress.close()
-    err = capsys.readouterr().err
-    assert "5/10" in err
-    assert "loss 2.5000" in err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.rsplit("\r", 2)[-2].isspace()  # nothing of it stays
+
+
+def test_what_is_painted_is_the_result(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Progress(10).validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
+    assert capsys.readouterr().out == "epoch 1 finished after 10 steps  |  \x1b[1mheld out loss 3.2500\x1b[0m\n"
 
 
 @pytest.mark.parametrize(

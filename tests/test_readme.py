@@ -17,6 +17,7 @@ import train_mlm
 import train_nli
 from minibert.bert import EncoderBlock
 from minibert.cli import parse_options
+from minibert.config import LABELS
 from minibert.demo import DemoOptions
 from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.plots import PICTURES
@@ -98,7 +99,7 @@ def test_the_tree_names_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("target", "scripts"),
     [
-        ("demo", ["train_mlm.py", "train_nli.py", "evaluate.py"]),
+        ("demo", ["train_mlm.py", "train_nli.py", "evaluate.py", "evaluate.py"]),
         ("strong", ["train_mlm.py", "train_mlm.py", "train_nli.py", "evaluate.py"]),
     ],
 )
@@ -120,4 +121,6 @@ def test_what_make_runs(
             "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
         }[script]
         script_main([*flags, *few])
-    assert "precision" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "precision" in said
+    assert target != "demo" or [line.split()[0] for line in said.splitlines()[-3:]] == [*LABELS]

@@ -178,11 +178,12 @@ def test_the_gradients_norm_is_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops(tmp_path: Path, number: int) -> None:
+def test_a_signal_saves_and_stops(tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]) -> None:
     class Interrupting(LineTask):
         def loss(self, batch: Any) -> Any:
             if len(self.modes) == 9:
                 os.kill(os.getpid(), number)
+                assert capfd.readouterr().err == "stopping after this step, with a checkpoint (Ctrl-C again: at once)\n"
             return super().loss(batch)
 
     before = signal.getsignal(number)
@@ -194,6 +195,20 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: int) -> None:
     train(resumed, options(tmp_path, resume=True))
     _, _, expected = by_hand(3, 21)
     torch.testing.assert_close(resumed.model.weight, expected.weight)
+
+
+def test_a_second_ctrl_c_stops_in_the_middle_of_a_step(tmp_path: Path) -> None:
+    class Impatient(LineTask):
+        def loss(self, batch: Any) -> Any:
+            if len(self.modes) == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(batch)
+
+    with pytest.raises(KeyboardInterrupt, match="--resume goes on from the last checkpoint, if there is one"):
+        train(Impatient(Line()), options(tmp_path, save_every=4))
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints").glob("step*"))
+    assert checkpoints == ["step-00000007.safetensors", "step-00000008.safetensors"]  # an epoch has 7 steps
 
 
 class Pair(nn.Module):

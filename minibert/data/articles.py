@@ -243,7 +243,7 @@ def _write_texts(file: Path, texts: Iterator[str]) -> None:
 
 
 def _filter(rows: datasets.Dataset, keep: Callable[[str], bool]) -> datasets.Dataset:
-    return rows.filter(lambda batch: list(map(keep, batch["text"])), batched=True, batch_size=BATCH)
+    return rows.filter(lambda batch: list(map(keep, batch["text"])), batched=True, batch_size=BATCH, desc="choosing")
 
 
 def _write_ids(file: Path, rows: datasets.Dataset, tokenizer: WordPieceTokenizer, max_length: int | None) -> None:

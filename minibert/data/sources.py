@@ -30,7 +30,7 @@ from minibert.config import LABELS
 from minibert.data.cards import check_cards
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
-from minibert.errors import UserError, reason
+from minibert.errors import UserError, hub_reason, reason
 from minibert.toy import toy_articles, toy_pairs
 
 HUB_WIKIPEDIA, WIKIPEDIA_DATE = "wikimedia/wikipedia", "20231101.en"
@@ -233,10 +233,9 @@ def _fetching(name: str, missing: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # no network, no such data set, a broken file: each library below has errors of its own
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{missing}can't get {name} from the Hugging Face Hub ({cause}): pass --data the path of a local copy,"
-            " or --data toy for the built-in data"
+            f"{missing}can't get {name} from the Hugging Face Hub ({hub_reason(error)}): pass --data the path of a"
+            " local copy, or --data toy for the built-in data"
         ) from error
 
 

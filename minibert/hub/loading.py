@@ -21,7 +21,7 @@ from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.errors import UserError, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
-from minibert.hub.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, mlm_names
+from minibert.hub.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
 from minibert.hub.remote import fetched
 from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
 from minibert.hub.settings import read_config
@@ -89,7 +89,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             _fill_linear(sentence_encoder.projection, folder / settings.dense / WEIGHTS, "linear.")
         parts = _read_classifier(folder, sentence_encoder, settings)
     if ignored:
-        logging.getLogger("minibert").warning("%s has more than is used here: %s", name, printable(", ".join(ignored)))
+        logging.getLogger("minibert").warning("%s has more than is used here: %s", name, printable(left_out(ignored)))
     model = TrainedModel(
         sentence_encoder,
         tokenizer,

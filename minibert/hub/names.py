@@ -7,7 +7,7 @@ Source: the layouts of `transformers.BertForPreTraining`, which in turn keeps th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,12 @@ HEADS = {
         "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
     ),
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
+}  # fmt: skip
+
+# What a message calls weights that are left out, by how their names begin.
+LEFT_OUT = {
+    "cls.predictions.": "MLM head", "head.": "MLM head", "decoder.": "MLM head", "pooler.": "pooler",
+    "cls.seq_relationship.": "next-sentence head", "embeddings.position_ids": "position numbers",
 }  # fmt: skip
 
 # What a weight's name may begin with: the encoder within a model with heads or within a sentence-transformer (`0.`), or
@@ -231,3 +237,10 @@ def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise UserError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers")
     if not tensor.float().isfinite().all():
         raise UserError(f"{name} holds numbers that are not finite")
+
+
+def left_out(names: Sequence[str]) -> str:
+    """What was not used, in a phrase: of weights how many and of what, of anything else its name."""
+    kinds = {name: kind for name in names for start, kind in LEFT_OUT.items() if name.startswith(start)}
+    several = f"{len(kinds)} weight{'s' * (len(kinds) > 1)} ({', '.join(dict.fromkeys(kinds.values()))})"
+    return ", ".join([several] * bool(kinds) + [name for name in names if name not in kinds])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from minibert.errors import UserError
+from minibert.errors import UserError, hub_reason
 
 # USER/MODEL, or one of the old models that have no user.
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
@@ -34,4 +34,6 @@ def fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
-        raise UserError(f"no {what} {name}, and the Hugging Face Hub gave no model of that name: {advice}") from error
+        raise UserError(
+            f"no {what} {name}, and the Hugging Face Hub gave no model of that name ({hub_reason(error)}): {advice}"
+        ) from error

@@ -318,7 +318,7 @@ def test_what_is_not_used_is_named_in_the_log(
     edit(folder / "config.json", directionality="bidi")
     assert from_pretrained(folder).ignored == ("directionality", "pooler.dense.bias")
     assert [record.getMessage() for record in caplog.records] == [
-        f"{folder} has more than is used here: directionality, pooler.dense.bias"
+        f"{folder} has more than is used here: 1 weight (pooler), directionality"
     ]
 
 
