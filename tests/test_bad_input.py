@@ -192,7 +192,7 @@ def test_an_encoder_with_a_weight_that_is_no_number(
         (caused(OSError("no"), refusal(hub.RepositoryNotFoundError)), "there is none, or it is private"),
         (refusal(hub.GatedRepoError), "its owner wants to be asked"),
         (datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist"), "there is none, or it is private"),
-        (datasets.exceptions.DatasetNotFoundError("'a/b' is a gated dataset on the Hub."), "its owner wants to be asked"),
+        (datasets.exceptions.DatasetNotFoundError("'a' is a gated dataset"), "its owner wants to be asked"),
         (ValueError("BuilderConfig 'x' not found.\nAvailable: y"), "BuilderConfig 'x' not found."),
         (RuntimeError(), "RuntimeError"),
     ],

@@ -153,7 +153,7 @@ def test_either_of_two_tied_weights_is_enough(config: ModelConfig, theirs: Weigh
         assert all(
             torch.equal(ours, right) for ours, right in zip(model.parameters(), expected.parameters(), strict=True)
         )
-        assert not set(left_out) & set(unused)
+        assert not set(absent) & set(unused)
         encoder = Bert(config)
         import_weights(encoder, weights, encoder_names(config))
         assert torch.equal(encoder.embeddings.word_embeddings.weight, expected.bert.embeddings.word_embeddings.weight)
