@@ -10,11 +10,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minibert.cli import parse_options, run
 from minibert.config import LABELS
 from minibert.errors import RESULT, UserError, os_error_text, painted
 from minibert.options import EvaluateOptions
+
+if TYPE_CHECKING:
+    import torch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +46,9 @@ def evaluate(options: EvaluateOptions) -> None:
     if options.figure:
         need_matplotlib()
     device = pick_device(options.device)
+    if options.similarity:
+        report_similarity(options, device)
+        return
     path = Path(options.model)
     model = load_classifier(path).to(device)
     if options.premise is not None and options.hypothesis is not None:
@@ -82,6 +89,22 @@ def evaluate(options: EvaluateOptions) -> None:
         lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),
         add_to_card,
     )
+
+
+def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
+    """The same for vectors: any sentence encoder, pairs with people's scores, correlations."""
+    from minibert.data.sources import load_scored_pairs
+    from minibert.files import write_json
+    from minibert.hub import from_pretrained
+    from minibert.metrics import similarity, similarity_text
+
+    model = from_pretrained(options.model).to(device)
+    pairs = load_scored_pairs(options.similarity, options.split)
+    result = similarity(model, pairs, options.batch_size)
+    print(f"{options.model} on the {options.split} split of {pairs.source}\n\n{similarity_text(result)}", flush=True)
+    if options.json:
+        record = {"model": options.model, "data": options.similarity, "split": options.split, **result}
+        write_json(Path(options.json), record)
 
 
 def was_trained_on(model: Path, data: Path) -> bool:

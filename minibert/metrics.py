@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor
 
 from minibert.config import LABELS
-from minibert.inference import Predictions
+from minibert.data.sources import ScoredPairs
+from minibert.inference import Predictions, TrainedModel
+from minibert.modern import make_bert
+from minibert.sbert import SentenceEncoder
 
 BINS = 15  # of confidence
 
@@ -63,6 +68,64 @@ def report_text(result: dict[str, Any]) -> str:
             *matrix,
         ]
     )
+
+
+def similarity(model: TrainedModel, pairs: ScoredPairs, batch_size: int = 64) -> dict[str, Any]:
+    """How well the cosines of a model's vectors agree with people's scores, ready for JSON.
+
+    Beside it stands what needs no training: an encoder of the same shape as it was initialised, and counting words.
+
+    Source: Reimers & Gurevych 2019, section 4.
+    """
+
+    def cosines(model: TrainedModel) -> NDArray[np.float32]:
+        u, v = (torch.from_numpy(model.encode(texts, batch_size)) for texts in (pairs.first, pairs.second))
+        return F.cosine_similarity(u, v).numpy()
+
+    return {
+        "pairs": len(pairs.scores),
+        **correlations(cosines(model), pairs.scores),
+        "untrained_encoder": correlations(cosines(untrained(model)), pairs.scores),
+        "word_overlap": correlations(word_overlap(pairs.first, pairs.second), pairs.scores),
+    }
+
+
+def untrained(model: TrainedModel) -> TrainedModel:
+    """A model of the same shape whose encoder has learned nothing, with the mean of its token vectors; seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = SentenceEncoder(make_bert(model.encoder.config)).to(model.device)
+    return TrainedModel(encoder.eval(), model.tokenizer, model.max_length)
+
+
+def correlations(predicted: NDArray[np.floating], scores: NDArray[np.float64]) -> dict[str, float]:
+    """Of two rows of numbers, (pairs,) each: Spearman's, which asks for the right order only, and Pearson's.
+
+    Both are between -1 and 1, and 0 where all predictions are alike, which leaves nothing to correlate.
+    """
+    if np.ptp(predicted) == 0:
+        return {"spearman": 0.0, "pearson": 0.0}
+    return {
+        "spearman": float(spearmanr(predicted, scores).statistic),
+        "pearson": float(pearsonr(predicted, scores).statistic),
+    }
+
+
+def word_overlap(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
+    """(pairs,) of the words of both sentences the share that stand in each of them, whatever their case."""
+    sets = [(set(one.lower().split()), set(other.lower().split())) for one, other in zip(first, second, strict=True)]
+    return np.array([len(one & other) / len(one | other) for one, other in sets])
+
+
+def similarity_text(result: dict[str, Any]) -> str:
+    """`similarity` for a person, times 100 as it is usually given."""
+    rows = [("the model", result), ("an untrained encoder", result["untrained_encoder"]),
+            ("shared words", result["word_overlap"])]  # fmt: skip
+    lines = [f"{name:<22}{100 * row['spearman']:>10.2f}{100 * row['pearson']:>10.2f}" for name, row in rows]
+    return "\n".join([
+        f"{'cosine and scores':<22}{'Spearman':>10}{'Pearson':>10}", *lines,
+        f"correlations times 100, over {result['pairs']:,} pairs",
+    ])  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ GROUPS = {
     ),
     "data": (
         "line_by_line", "min_characters", "max_articles", "held_out", "max_train", "max_validation", "validation_share",
-        "max_pairs", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache", "hypothesis_only",
+        "max_pairs", "similarity", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache", "hypothesis_only",
     ),
     "model": (
         "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
@@ -298,6 +298,9 @@ class EvaluateOptions(AnswersOptions):
 
     batch_size: int = count(64, "sentences in a pass through the encoder; does not change the results")
     json: str = option("", "also write every figure to this file")
+    similarity: str = option(
+        "", "instead, pairs with scores (sentence1, sentence2, score): how well the vectors' cosines agree with them"
+    )
     figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
     hypothesis: str | None = option(None, "see --premise")
@@ -306,6 +309,8 @@ class EvaluateOptions(AnswersOptions):
         super().__post_init__()
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
+        if self.similarity and (self.premise is not None or self.figure):
+            raise UserError("--similarity makes a report of its own: give it without --premise and --figure")
 
 
 SCRIPTS: dict[str, type[Options]] = {

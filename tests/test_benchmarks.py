@@ -14,18 +14,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ablation, gpu, graphs, half_modern, plateau
+from benchmarks import ablation, gpu, graphs, half_modern, mistakes, plateau
 from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
+from minibert.bert import Bert
 from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
+from minibert.data.sources import Pairs
 from minibert.data.tokens import tokenise
 from minibert.errors import UserError
-from minibert.hub import save_mlm
+from minibert.hub import save_classifier, save_mlm
 from minibert.modern import ModernBert, make_masked_lm
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from minibert.training import Trainer, adamw
 from tests.conftest import TEXTS
@@ -328,3 +331,64 @@ def test_masked_tokens_that_find_no_place_are_counted(monkeypatch: pytest.Monkey
     many = mask_batches(input_ids, None, special, 0, 0.5, torch.Generator().manual_seed(0))
     assert (many.labels == 1).all()
     assert many.dropped == pytest.approx(3 * (500 - 64), abs=100)
+
+
+def test_pairs_are_parted_by_their_words() -> None:
+    premises = ["A man isn't outside .", "Two dogs run .", "The girl sings ."]
+    hypotheses = ["A man is not inside .", "2 dogs run fast", "A guitar ."]
+    inside = mistakes.groups(Pairs(premises, hypotheses, np.array([0, 1, 2])))
+    assert inside["all pairs"].tolist() == [True] * 3
+    assert inside["a negation in the hypothesis"].tolist() == [True, False, False]
+    assert inside["a number in the hypothesis"].tolist() == [False, True, False]
+    assert inside["no word of the hypothesis in the premise"].tolist() == [False, False, True]
+    assert mistakes.words("He isn't here, can't he? 3 CATS") == [
+        "he",
+        "is",
+        "n't",
+        "here",
+        "ca",
+        "n't",
+        "he",
+        "3",
+        "cats",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "expected"),
+    [
+        ("A Man sleeps .", "the man rests .", ("A woman sleeps .", "the woman rests .")),
+        ("A man and a woman .", "a man", None),  # the exchanged word is there already, so it might still be entailed
+        ("A mannequin .", "a man", None),
+        ("A boy plays a guitar .", "Music by guitar", ("A boy plays a piano .", "Music by piano")),
+        ("A boy .", "Nobody .", None),
+    ],
+)
+def test_a_shared_word_is_exchanged_for_its_opposite(
+    premise: str, hypothesis: str, expected: tuple[str, str] | None
+) -> None:
+    assert mistakes.exchanged(premise, hypothesis) == expected
+
+
+def test_mistakes_counts_what_each_model_answers(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A model whose last layer knows one answer: right where that is the label, and never moved by a word."""
+    model = NLIClassifier(SentenceEncoder(Bert(config)))
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    save_classifier(tmp_path / "nli", model, tokenizer, 10, hypothesis_only=False)
+    rows = [("the dog", "a dog", 0), ("the dog", "the dog sees no cat", 0), ("a mat", "a cat", 2), ("x", "y not", 1)]
+    (tmp_path / "test.csv").write_text("premise,hypothesis,label\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    arguments = ["--data", str(tmp_path / "test.csv"), "--models", str(tmp_path / "nli")]
+    monkeypatch.setattr(sys, "argv", ["mistakes.py", *arguments, "--control", str(tmp_path / "nli")])
+    mistakes.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "| all pairs | 4 | 0.500 | 0.500 |" in lines
+    assert "| a negation in the hypothesis | 2 | 0.500 | 0.500 |" in lines
+    assert "| the control is wrong | 2 | 0.000 | 0.000 |" in lines
+    assert (
+        "| in the premise | 1 | 0.000 |" in lines
+    )  # of the second pair, "dog" exchanged would be "cat", which is there

@@ -97,3 +97,41 @@ def test_a_report_on_the_file_that_was_trained_on_says_that_it_is_no_test(
         with suppress(UserError):  # there are no records to make a card of
             evaluate.main(["--model", "nli", "--data", spelling.format(file, folder=folder.name), "--batch-size", "8"])
         assert ("this is no test of it" in capsys.readouterr().out) is warned
+
+
+SCORED = (
+    "sentence1\tsentence2\tscore\nA cat sleeps.\tA cat rests.\t4.5\nA dog barks.\tIt rains.\t0\n"
+    "Birds sing.\tBirds fly.\t2\n"
+)
+
+
+def test_similarity_is_reported_for_any_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "scored.tsv").write_text(SCORED)
+    arguments = ["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")]
+    evaluate.main([*arguments, "--json", str(folder / "r.json")])
+    record = json.loads((folder / "r.json").read_text(), parse_constant=pytest.fail)
+    out = capsys.readouterr().out
+    assert f"{100 * record['spearman']:10.2f}{100 * record['pearson']:10.2f}\n" in out
+    assert "over 3 pairs" in out
+    assert record["word_overlap"]["spearman"] == pytest.approx(1)  # shares 0.5, 0 and 1/3, as the scores have them
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("A man.\tA woman.\thigh", r"row 4: the score 'high' is no number"),
+        ("A man.\tA woman.\tnan", r"row 4: the score 'nan' is no number"),
+        ("A man.\tA woman.\t", r"row 4: the score '' is no number"),
+        ("A man.\t \t3", r"row 4: a sentence is missing"),
+    ],
+)
+def test_a_score_that_is_none_is_named(folder: Path, line: str, said: str) -> None:
+    (folder / "scored.tsv").write_text(SCORED + line + "\n")
+    with pytest.raises(UserError, match=said):
+        evaluate.main(["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")])
+
+
+def test_equal_scores_can_not_be_ranked(folder: Path) -> None:
+    (folder / "scored.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1.0\n")
+    with pytest.raises(UserError, match=r"2 pairs with a score each, and no two different scores"):
+        evaluate.main(["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")])

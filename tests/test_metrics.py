@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from minibert.inference import Predictions
-from minibert.metrics import calibration_error, figures, mean_cosine, reliability, report_text, temperature
+from minibert.metrics import (
+    calibration_error,
+    correlations,
+    figures,
+    mean_cosine,
+    reliability,
+    report_text,
+    temperature,
+    word_overlap,
+)
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = [0, 0, 1, 1, 2, 2]
@@ -97,3 +106,26 @@ def test_reliability_by_hand() -> None:
     assert bins.confidence[bins.counts == 0].tolist() == bins.accuracy[bins.counts == 0].tolist() == [0] * 12
     error = (2 * 0 + 2 * 0.09 + 1 * 1) / 5
     assert bins.error == calibration_error(labels, probabilities) == pytest.approx(error)
+
+
+def test_correlations_by_hand() -> None:
+    """Ranks 1 2 4 3 against 1 2 3 4: 1 - 6 * (1 + 1) / (4 * 15) = 0.8; Pearson's from the definition."""
+    predicted, scores = np.array([0.1, 0.2, 0.9, 0.5]), np.array([0.0, 1.0, 2.0, 5.0])
+    a, b = predicted - predicted.mean(), scores - scores.mean()
+    found = correlations(predicted, scores)
+    assert found["spearman"] == pytest.approx(0.8)
+    assert found["pearson"] == pytest.approx((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    assert correlations(-predicted, scores)["spearman"] == pytest.approx(-0.8)
+    assert correlations(np.full(4, 0.3), scores) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_equal_scores_share_a_rank() -> None:
+    """Scores 1 1 2 have the ranks 1.5 1.5 3: with 1 2 3, cov = 1.5 and variances 1.5 and 2."""
+    assert correlations(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 2.0]))["spearman"] == pytest.approx(
+        1.5 / np.sqrt(1.5 * 2)
+    )
+
+
+def test_word_overlap_by_hand() -> None:
+    first, second = ["A man sings .", "a dog", "One two two"], ["a man sleeps .", "the cats", "two ONE"]
+    assert word_overlap(first, second).tolist() == [3 / 5, 0, 1]

@@ -99,7 +99,7 @@ def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Col
 
 
 def _is_label(column: str) -> bool:
-    return column in ("label", "gold_label")
+    return column in ("label", "gold_label", "score")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -8,6 +8,7 @@ Source of the samples: the notebook, "2.1 Load SNLI".
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import unicodedata
@@ -42,6 +43,7 @@ NOTEBOOK_ROWS = 128_156
 
 TEXT_COLUMNS: tuple[Columns, ...] = (("text",), ("premise", "hypothesis"), ("sentence1", "sentence2"))
 PAIR_COLUMNS: tuple[Columns, ...] = (("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"))
+SCORED_COLUMNS: tuple[Columns, ...] = (("sentence1", "sentence2", "score"), ("sentence1", "sentence2", "label"))
 
 # What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
 NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
@@ -109,6 +111,16 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Sentence pairs, and how alike people find the two: (pairs,) scores on any scale, more for more alike."""
+
+    first: list[str]
+    second: list[str]
+    scores: NDArray[np.float64]
+    source: str
 
 
 def open_articles(data: str, *, everything: bool, line_by_line: bool = False) -> Source:
@@ -243,6 +255,39 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int) -> Pairs:
     source = open_pairs(data, split)
     rows, identity = _labelled(source, split)
     return _sample(rows, max_pairs, seed, identity, source.name)
+
+
+def load_scored_pairs(data: str, split: str) -> ScoredPairs:
+    """Read one split of sentence pairs with scores, such as the STS benchmark: all of them, in their order.
+
+    Args:
+        data, split: a path or a name on the Hub, see `open_pairs`; the columns are sentence1, sentence2, score (or, as
+            GLUE has them, label).
+    Raises:
+        UserError: no such split, missing columns, a sentence or a score that is none, or scores that are all alike.
+    """
+    source = _named(data, split)
+    first, second, scores = [], [], []
+    for part, rows in source.parts.items():
+        for number, (one, other, score) in enumerate(rows(SCORED_COLUMNS), start=1):
+            if not all(_is_text(sentence, part, number) and sentence.strip() for sentence in (one, other)):
+                raise UserError(f"{part}, row {number}: a sentence is missing")
+            first.append(one)
+            second.append(other)
+            scores.append(_score(score, f"{part}, row {number}"))
+    if len(set(scores)) < 2:
+        raise UserError(f"{source.name} has {len(scores)} pairs with a score each, and no two different scores to rank")
+    return ScoredPairs(first, second, np.array(scores), source.name)
+
+
+def _score(value: Any, place: str) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if isinstance(value, bool) or not math.isfinite(score):
+        raise UserError(f"{place}: the score {value!r} is no number")
+    return score
 
 
 def load_training_pairs(

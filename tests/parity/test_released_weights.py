@@ -10,7 +10,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertModel
 
 import minibert
+from minibert.data.sources import ScoredPairs
 from minibert.inference import TrainedModel
+from minibert.metrics import similarity, word_overlap
 from tests.parity.conftest import near
 from tests.parity.text import PARAGRAPHS, SENTENCES, WORLD
 
@@ -122,3 +124,20 @@ def test_the_same_weights_in_other_clothes(minilm: Path, model: TrainedModel, tm
         assert 0 < difference < 1e-2
     else:
         assert difference == 0
+
+
+def test_correlations_are_those_of_their_evaluator(minilm: Path, model: TrainedModel) -> None:
+    """On pairs whose scores have ties, and do not follow from either library."""
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    first, second = SENTENCES[:200], SENTENCES[1:201]
+    scores = np.round(word_overlap(first, second) * 5 + np.random.default_rng(0).random(200), 1)
+    theirs = EmbeddingSimilarityEvaluator(first, second, scores.tolist(), write_csv=False)(
+        SentenceTransformer(str(minilm), device="cpu")
+    )
+    ours = similarity(model, ScoredPairs(first, second, scores, "some pairs"))
+    near("Spearman of cosines", abs(ours["spearman"] - theirs["spearman_cosine"]), 1e-5)
+    near("Pearson of cosines", abs(ours["pearson"] - theirs["pearson_cosine"]), 1e-5)
+    assert ours["pairs"] == 200
+    assert 0.1 < ours["spearman"] < 0.99
+    assert ours["untrained_encoder"]["spearman"] != ours["spearman"]
