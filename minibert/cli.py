@@ -77,13 +77,15 @@ def parse_options(
         UserError: a flag does not exist, or its value can't be read or makes no sense.
     """
     parser, types_of = Parser(program, description), typing.get_type_hints(options)
+    fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     titles = {name: title for title, names in GROUPS.items() for name in names}
-    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    groups = {title: parser.add_argument_group(title) for title in (*GROUPS, "other")}
     flags: list[str] = []
-    for field in sorted(dataclasses.fields(options), key=lambda field: [*titles].index(field.name)):  # type: ignore[arg-type]
+    for field in (fields[name] for name in dict.fromkeys([*titles, *fields]) if name in fields):
         settings: dict[str, Any] = {
-            "default": argparse.SUPPRESS, "help": field.metadata["help"] + _defaults(options, field),
-        }  # fmt: skip
+            "default": argparse.SUPPRESS,
+            "help": field.metadata["help"] + _defaults(options, field),
+        }
         if types_of[field.name] is bool:
             settings["action"] = argparse.BooleanOptionalAction
             parser.epilog = "--no-NAME turns off what is on by default or by the recipe: --no-lowercase."
@@ -91,7 +93,7 @@ def parse_options(
             kind, choices = types_of[field.name], field.metadata["choices"]
             (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
             settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
-        flags += groups[titles[field.name]].add_argument(_flag(field), **settings).option_strings
+        flags += groups[titles.get(field.name, "other")].add_argument(_flag(field), **settings).option_strings
     with _said_once():
         given, unknown = parser.parse_known_args(arguments)
         if unknown:

@@ -34,7 +34,8 @@ GROUPS = {
     ),
     "data": (
         "line_by_line", "min_characters", "max_articles", "held_out", "max_train", "max_validation", "validation_share",
-        "max_pairs", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache", "hypothesis_only",
+        "max_pairs", "similarity", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache",
+        "hypothesis_only",
     ),
     "model": (
         "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",

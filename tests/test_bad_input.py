@@ -12,13 +12,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
+import huggingface_hub.errors as hub
 import pytest
 from safetensors.torch import load_file, save_file
 
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
+from minibert.errors import hub_reason
 from minibert.files import CHECKSUMS
 from minibert.hub import save_classifier, save_mlm
 from minibert.modern import make_masked_lm
@@ -65,6 +69,17 @@ def folders(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) 
     return tmp_path
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def refusal(kind: type[hub.HfHubHTTPError]) -> Exception:
+    """An error as the Hub's library makes it of an answer."""
+    text = "401 Client Error.\nIf you are trying to access a private or gated repo, make sure you are authenticated."
+    return kind(text, response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
+
+
 MLM = ("--data", "articles.txt", "--vocab", "mlm", "--held-out", "5", "--max-length", "12", "--output", "out")
 NLI = ("--data", "pairs", "--encoder", "mlm", "--max-length", "10", "--output", "out")
 EVALUATE = ("--data", "pairs", "--model", "nli")
@@ -90,7 +105,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--output", "articles.txt"), "is a file, not a folder"),
         ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
         ("train_mlm.py", (*MLM, "--cache", "articles.txt"), "can't keep token ids in articles.txt (File exists): pass"),
-        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "no folder nowhere, and the Hugging Face Hub gave no model"),
+        ("train_nli.py", (*NLI, "--encoder", "nowhere"), "gave no model of that name (HF_HUB_OFFLINE is set"),
         ("train_nli.py", (*NLI, "--projection", str(10**30)), "more than 1,048,576 make no sense"),
         ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
         ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),
@@ -164,3 +179,23 @@ def test_an_encoder_with_a_weight_that_is_no_number(
     assert "model.safetensors is damaged: it has not the checksum in SHA256SUMS" in fails("train_nli.py", *NLI)
     (folders / "mlm" / CHECKSUMS).unlink()
     assert "embeddings.LayerNorm.weight holds numbers that are not finite" in fails("train_nli.py", *NLI)
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (hub.LocalEntryNotFoundError("Cannot find ..."), "it can't be reached: is there a network?"),
+        (ConnectionError("Couldn't reach 'no/such' on the Hub (LocalEntryNotFoundError)"), "it can't be reached"),
+        (ConnectionError("Couldn't reach 'no/such' on the Hub (OfflineModeIsEnabled)"), "HF_HUB_OFFLINE is set"),
+        (caused(hub.LocalEntryNotFoundError("Cannot ..."), hub.OfflineModeIsEnabled("Cannot ...")), "HF_HUB_OFFLINE"),
+        (refusal(hub.RepositoryNotFoundError), "there is none, or it is private"),
+        (caused(OSError("no"), refusal(hub.RepositoryNotFoundError)), "there is none, or it is private"),
+        (refusal(hub.GatedRepoError), "its owner wants to be asked"),
+        (datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' doesn't exist"), "there is none, or it is private"),
+        (datasets.exceptions.DatasetNotFoundError("'a' is a gated dataset"), "its owner wants to be asked"),
+        (ValueError("BuilderConfig 'x' not found.\nAvailable: y"), "BuilderConfig 'x' not found."),
+        (RuntimeError(), "RuntimeError"),
+    ],
+)  # fmt: skip
+def test_why_the_hub_gave_nothing(error: Exception, meaning: str) -> None:
+    assert hub_reason(error).startswith(meaning)

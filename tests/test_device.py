@@ -1,4 +1,4 @@
-"""Proves that memory, once freed, is there for what is allocated next, without the system's help."""
+"""Proves that a device that is not there is said to lack what it lacks, and that freed memory is kept."""
 
 import ctypes
 import subprocess
@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from minibert.device import pick_device
+from minibert.errors import UserError
 
 # The C library's own malloc, not a tensor: torch asks for aligned memory, and what glibc adds for that decides by
 # chance whether a freed block fits again. 80 MB are 19,531 pages of 4 kB, more than glibc keeps of its own accord.
@@ -36,6 +40,30 @@ def pages_mapped(call: str) -> list[int]:
         cwd=Path(__file__).parent.parent,
     )
     return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda", "count", "message"),
+    [
+        ("cuda", None, 0, "built without CUDA; give auto or cpu"),
+        ("cuda:1", "12.8", 0, "torch finds no GPU, or no driver that suits it"),
+        ("cuda:7", "12.8", 2, "torch finds cuda:0 to cuda:1"),
+        ("mps", "12.8", 2, "torch finds no such device"),
+        ("meta", "12.8", 2, "choose auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_what_is_missing_for_a_device(
+    name: str, cuda: str | None, count: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty(*_: object, **__: object) -> None:
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UserError, match=f"--device {name} can't be used here: .*{message}"):
+        pick_device(name)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")

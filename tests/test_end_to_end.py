@@ -20,7 +20,7 @@ from minibert.card import write_card
 from minibert.cli import parse_options
 from minibert.config import LABELS
 from minibert.errors import UserError
-from minibert.options import MLMOptions, NLIOptions
+from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.progress import Progress
 from tests.metrics import records
 
@@ -169,6 +169,37 @@ def test_an_interrupted_pretraining_resumes_to_the_same_weights(
     train_mlm.main([*arguments, "--resume", "--cache", str(tmp_path / "cache")])
     first, again = (load_file(folder / "mlm" / "model.safetensors") for folder in (models, tmp_path))
     assert all((first[key] == again[key]).all() for key in first)
+
+
+def following(said: str) -> list[str]:
+    """The command that a training's last line has, from the script's name on."""
+    name, python, *words = shlex.split(said.splitlines()[-1])
+    assert (name, Path(python).name[:6]) == ("next", "python")
+    return words
+
+
+def test_a_training_says_what_to_do_next(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that can be typed as it is, also where names have blanks in them."""
+    monkeypatch.chdir(ROOT)
+    few, encoder, output = ["--max-steps", "1", "--epochs", "1"], str(tmp_path / "an encoder"), str(tmp_path / "it's")
+    train_mlm.main([*MLM, *few, "--output", encoder])
+    script, *words = following(capsys.readouterr().out)
+    assert script == "train_nli.py"
+    assert parse_options(NLIOptions, words, "") == NLIOptions(encoder=encoder, data="toy")
+    train_nli.main([*words, *NLI, *few, "--output", output])
+    script, *words = following(capsys.readouterr().out)
+    assert script == "evaluate.py"
+    assert parse_options(EvaluateOptions, words, "") == EvaluateOptions(model=output, data="toy")
+    evaluate.main([*words, "--max-pairs", "30"])
+    rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["--data", str(tmp_path / "pairs.jsonl"), "--validation-share", "0.3"]
+    train_nli.main(["--encoder", encoder, *data, *few, "--output", output, "--overwrite"])
+    script, *words = following(capsys.readouterr().out)
+    evaluate.main(words)  # a pair, as no part of the file is left for a test
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*LABELS]
 
 
 def test_the_control_is_trained_and_evaluated_without_premises(

@@ -75,9 +75,10 @@ HEADS = {
     MODERNBERT.model_type: ("head.dense", "head.norm", "decoder.bias"),
 }  # fmt: skip
 
-# What a message calls weights that are left out, by how their names begin.
+# What a message calls weights that are left out, by how their names begin; the last that fits.
 LEFT_OUT = {
     "cls.predictions.": "MLM head", "head.": "MLM head", "decoder.": "MLM head", "pooler.": "pooler",
+    "cls.predictions.decoder.": "tied decoder", "decoder.weight": "tied decoder",
     "cls.seq_relationship.": "next-sentence head", "embeddings.position_ids": "position numbers",
 }  # fmt: skip
 

@@ -11,9 +11,9 @@ from transformers import BertConfig, BertForPreTraining
 from minibert.bert import Bert
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.hub.names import encoder_names, export_weights, has_mlm_head, import_weights, mlm_names
+from minibert.hub.names import encoder_names, export_weights, has_mlm_head, import_weights, left_out, mlm_names
 from minibert.hub.settings import config_values
-from minibert.modern import make_masked_lm
+from minibert.modern import make_bert, make_masked_lm
 
 Weights = dict[str, Tensor]
 
@@ -141,19 +141,19 @@ def test_either_of_two_tied_weights_is_enough(config: ModelConfig, theirs: Weigh
     theirs["cls.predictions.decoder.bias"] = theirs["cls.predictions.bias"]
     expected = make_masked_lm(config)
     import_weights(expected, theirs, mlm_names(config))
-    for left_out in (
+    for absent in (
         ("bert.embeddings.word_embeddings.weight",), ("cls.predictions.bias",), ("cls.predictions.decoder.bias",),
         ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"),
         ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"),
     ):  # fmt: skip
-        weights = under("module.")({name: tensor for name, tensor in theirs.items() if name not in left_out})
+        weights = under("module.")({name: tensor for name, tensor in theirs.items() if name not in absent})
         model = make_masked_lm(config)
         assert has_mlm_head(weights, config)
         unused = import_weights(model, weights, mlm_names(config))
         assert all(
             torch.equal(ours, right) for ours, right in zip(model.parameters(), expected.parameters(), strict=True)
         )
-        assert not set(left_out) & set(unused)
+        assert not set(absent) & set(unused)
         encoder = Bert(config)
         import_weights(encoder, weights, encoder_names(config))
         assert torch.equal(encoder.embeddings.word_embeddings.weight, expected.bert.embeddings.word_embeddings.weight)
@@ -220,3 +220,16 @@ def test_a_wrong_set_of_weights_is_refused_and_changes_nothing(
     with pytest.raises(UserError, match=message):
         import_weights(encoder, weights, encoder_names(config))
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+
+
+def test_what_is_left_out_is_counted_and_called_by_what_it_is(theirs: Weights, config: ModelConfig) -> None:
+    """The head's transform has 4 weights and a bias, the decoder 2 that repeat others; two layers have 2 each."""
+    unused = import_weights(make_bert(config), theirs, encoder_names(config))
+    assert left_out(unused) == "11 weights (MLM head, tied decoder, next-sentence head, pooler)"
+    unused = import_weights(make_masked_lm(config), theirs, mlm_names(config))
+    assert (
+        left_out([*unused, "directionality"]) == "6 weights (tied decoder, next-sentence head, pooler), directionality"
+    )
+    assert left_out(["pooler.dense.bias"]) == "1 weight (pooler)"
+    assert left_out(["decoder.bias", "decoder.weight", "head.norm.weight"]) == "3 weights (MLM head, tied decoder)"
+    assert left_out(["a", "b"]) == "a, b"
