@@ -113,7 +113,11 @@ def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
     name = "--" + word.split("=")[0].lstrip("".join(DASHES)).replace("_", "-")
     scripts = {script: list(map(_flag, dataclasses.fields(kind))) for script, kind in SCRIPTS.items()}
     begun = [flag for flag in flags if flag.startswith(name)]
-    near = begun if len(begun) in range(1, 6) else difflib.get_close_matches(name, chain(flags, *scripts.values()), 1)
+    near = (
+        begun
+        if len(begun) in range(1, 6)
+        else difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
+    )
     if near and near[0] not in flags:
         return f"{near[0]} is an option of {' and '.join(script for script in scripts if near[0] in scripts[script])}"
     return f"unknown option {word}: " + (f"did you mean {' or '.join(near)}?" if near else "--help lists them all")

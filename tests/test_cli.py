@@ -109,6 +109,7 @@ def test_a_pair_of_sentences() -> None:
             "unknown option --max-: did you mean --max-train or --max-validation or --max-length or --max-steps?",
         ),
         ("--xyzzy", "unknown option --xyzzy: --help lists them all"),
+        ("--bla", "unknown option --bla: --help lists them all"),
         ("--", "unknown option --: --help lists them all"),
         ("--hidden-size 8", "--hidden-size is an option of train_mlm.py"),
         ("--premisse x", "--premise is an option of evaluate.py"),

@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import re
 import signal
+import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from tqdm import tqdm
 
 from minibert.errors import Interrupted, UserError
 from tests.metrics import records
@@ -195,6 +199,22 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: int, capfd: pytest.Cap
     train(resumed, options(tmp_path, resume=True))
     _, _, expected = by_hand(3, 21)
     torch.testing.assert_close(resumed.model.weight, expected.weight)
+
+
+def test_the_bar_has_the_loss_from_the_first_step_and_says_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(LineTask(Line()), options(tmp_path / "first", log_every=1, max_steps=1))
+    (first,) = records(tmp_path / "first", "train")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("minibert.progress.tqdm", partial(tqdm, mininterval=0))  # every step is shown
+    capsys.readouterr()
+    train(LineTask(Line()), options(tmp_path / "run", log_every=1_000))
+    shown = capsys.readouterr().err.split("\r")
+    assert any(re.match(rf"training +5%\|.*\| 1/21, loss {first['loss']:.4f} ", bar) for bar in shown)
+    said = [bar.split()[0] for bar in shown if " 7/21" in bar]
+    assert list(dict.fromkeys(said)) == ["training", "validating"]
+    assert said[-1] == "training"
 
 
 def test_a_second_ctrl_c_stops_in_the_middle_of_a_step(tmp_path: Path) -> None:
