@@ -20,11 +20,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
-from minibert.hub.tables import Table, read_optional
+from minibert.hub.settings import Table, Values
 from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 
 # The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below
 # whether a file names them or not.
@@ -36,12 +36,7 @@ NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SE
 BERTS = {name: token for name, token in NAMES.items() if token}
 LISTS = OLD_LIST, NEW_LIST = ("additional_special_tokens", "extra_special_tokens")
 
-SPECIAL_TOKENS_MAP = Table(
-    used={
-        **dict.fromkeys(NAMES, "an added token; one of BERT's five has to have its usual name"),
-        **dict.fromkeys(LISTS, "added tokens"),
-    }
-)
+SPECIAL_TOKENS_MAP = Table(used=" ".join([*NAMES, *LISTS]))  # and any other NAME_token
 
 MOST_ID = 2**31
 MOST_ADDED = 10_000  # in one place: with more, the library takes seconds; BERT's own folders have up to 1,000
@@ -50,104 +45,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special
 
 
 @dataclass(frozen=True)
-class AddedTokens:
-    """The added tokens of a folder, as each place has them.
-
-    Attributes:
-        whole: of tokenizer.json.
-        listed: of `added_tokens_decoder`; None if there is none. If there is one, transformers reads no older place.
-        old: of added_tokens.json.
-        named: the special ones of tokenizer_config.json.
-        mapped: those of special_tokens_map.json.
-        special: both together, those of the latter first where a name is in both.
-        known_to_old: the special ones of which transformers knows when it reads added_tokens.json.
-    """
-
-    whole: list[_Token]
-    listed: list[_Token] | None
-    old: list[_Token]
-    named: list[_Token]
-    mapped: list[_Token]
-    special: list[_Token]
-    known_to_old: set[str]
-
-    def add_to(self, backend: Tokenizer) -> None:
-        """Add those that the backend has not; the order decides the ids of tokens that have none."""
-        there = {token.content for token in backend.get_added_tokens_decoder().values()}
-        special = {token.content for token in (*self.special, *self.mapped)}
-        normalized = {token.content for token in self.old if self.listed is None} - self.known_to_old
-        missing: dict[str, AddedToken] = {}
-        for token in (*(self.listed or []), *self.old, *self.special):
-            content = token.content
-            if content not in there:
-                flags = {"normalized": content not in special or content in normalized, **token.flags}
-                missing.setdefault(content, AddedToken(content, **flags, special=content in special))
-        backend.add_tokens(list(missing.values()))
-
-    def compare_with(self, backend: Tokenizer) -> None:
-        """Hold every place to what has become of its tokens.
-
-        Raises:
-            UserError: a place contradicts another one, or lacks a token; one of BERT's is not among them; or what they
-                find in a text is not settled.
-        """
-        tokens = backend.get_added_tokens_decoder()
-        _check_settled(backend)
-        for token in (*self.whole, *(self.listed or []), *self.old, *self.mapped, *self.named):
-            index = backend.token_to_id(token.content)
-            if index not in tokens or token.index not in (None, index):
-                raise UserError(f"{token.place} has {token.content!r:.40} as token {token.index}, but it is {index}")
-            for flag, value in token.flags.items():
-                if getattr(tokens[index], flag) is not value:
-                    raise UserError(
-                        f"{token.place} has {flag} {value} for {token.content!r:.40}, another place has not"
-                    )
-        if self.listed is not None:
-            listed, named = ({token.content for token in place} for place in (self.listed, self.named))
-            for token in (*self.whole, *self.old, *self.mapped):  # one that is named alone has no flags
-                if token.content not in listed and (token.content not in named or any(token.flags.values())):
-                    raise UserError(f"{token.place} has the added token {token.content!r:.40}, {SETTINGS} has not")
-        for content in SPECIAL_TOKENS:
-            if backend.token_to_id(content) not in tokens:
-                raise UserError(f"{content} is not among the added tokens: it would be split in texts")
-
-
-def read_added_tokens(file: Path, own: Any, settings: Mapping[str, Any]) -> AddedTokens:
-    """The added tokens of a folder.
-
-    Args:
-        file: its tokenizer.json or vocab.txt.
-        own: what the former has of them.
-        settings: its tokenizer_config.json.
-    Raises:
-        UserError: one is no token, or one of BERT's is called otherwise.
-    """
-    names, unknown = read_optional(file.with_name(SPECIAL_MAP), SPECIAL_TOKENS_MAP)
-    if strange := [name for name in unknown if not name.endswith("_token")]:
-        raise UserError(f"{SPECIAL_MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
-    if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
-        raise UserError(f"{SETTINGS} and {SPECIAL_MAP} have other special tokens")
-    old = read_json(file.with_name(ADDED), "") if is_file(file.with_name(ADDED)) else {}
-    said = {name: value for name, value in settings.items() if not _is_no_token(name, value)}
-    settings = {**(BERTS if said.get("tokenizer_class") in (*BUILT, None) else {}), **said}
-    decoder = settings.get("added_tokens_decoder")
-    return AddedTokens(
-        whole=[
-            _token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in _few(WHOLE, own)
-        ],
-        listed=None if decoder is None else _by_id(decoder),
-        old=sorted(
-            (_token(ADDED, content, old[content]) for content in _few(ADDED, old)), key=lambda token: token.index or 0
-        ),
-        named=_by_name(SETTINGS, settings),
-        mapped=_by_name(SPECIAL_MAP, names),
-        special=_by_name(SPECIAL_MAP, {**settings, **names}),
-        known_to_old=_known_to_old(said, names),
-    )
-
-
-@dataclass(frozen=True)
-class _Token:
+class Token:
     """An added token as one place has it: with an id or without, with all of its flags or some."""
 
     place: str
@@ -156,7 +54,115 @@ class _Token:
     flags: Mapping[str, bool]
 
 
-def _token(place: str, value: Any, index: Any = None) -> _Token:
+def add_tokens(backend: Tokenizer, own: list[Token], file: Path, settings: Values) -> None:
+    """Add the tokens that the backend has not, and hold every place to what has become of its tokens.
+
+    Args:
+        backend: of the tokenizer.json or vocab.txt.
+        own: the former's tokens, which the backend has.
+        file: the path of either.
+        settings: the tokenizer_config.json beside it.
+    Raises:
+        UserError: an entry is no token; a place contradicts another one, or lacks a token; one of BERT's is called
+            otherwise, or is not among them; or what they find in a text is not settled.
+    """
+    names = _read_map(file.with_name(MAP), settings)
+    said = {name: value for name, value in settings.items() if not _is_no_token(name, value)}
+    settings = BERTS | said if said.get("tokenizer_class") in (*BUILT, None) else said
+    decoder = settings.get("added_tokens_decoder")
+    listed = None if decoder is None else _by_id(decoder)  # if there is one, transformers reads no older place
+    old = _read_old(file.with_name(ADDED))
+    named, mapped, either = (
+        _by_name(place, values) for place, values in ((SETTINGS, settings), (MAP, names), (MAP, settings | names))
+    )
+    special = {token.content for token in either}
+
+    # A special token is looked for as it is written, any other one in the normalised text, if no place says so; and
+    # when transformers reads ADDED, it does not know all special ones. The order decides the ids that no place says.
+    as_written = special if listed is not None else special - (_contents(old) - _known_to_old(said, names))
+    missing: dict[str, AddedToken] = {}
+    for token in (*(listed or []), *old, *either):
+        flags = {"normalized": token.content not in as_written, **token.flags}
+        missing.setdefault(token.content, AddedToken(token.content, **flags, special=token.content in special))
+    for present in backend.get_added_tokens_decoder().values():
+        missing.pop(present.content, None)
+    backend.add_tokens(list(missing.values()))
+
+    _check_settled(backend)
+    _check_agreement(backend, [*own, *(listed or []), *old, *mapped, *named])
+    if listed is not None:
+        _check_listed(listed, named, [*own, *old, *mapped])
+
+
+def read_own(values: Any) -> list[Token]:
+    """The `added_tokens` of tokenizer.json."""
+    return [_token(WHOLE, value, value.get("id") if isinstance(value, dict) else None) for value in _few(WHOLE, values)]
+
+
+def _read_map(file: Path, settings: Values) -> Values:
+    """special_tokens_map.json."""
+    names, unknown = SPECIAL_TOKENS_MAP.read(file)
+    if strange := [name for name in unknown if not name.endswith("_token")]:
+        raise UserError(f"{MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
+    if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
+        raise UserError(f"{SETTINGS} and {MAP} have other special tokens")
+    return names
+
+
+def _read_old(file: Path) -> list[Token]:
+    """added_tokens.json."""
+    values = read_json(file, "") if is_file(file) else {}
+    tokens = [_token(ADDED, content, values[content]) for content in _few(ADDED, values)]
+    return sorted(tokens, key=lambda token: token.index or 0)
+
+
+def _by_id(values: Any) -> list[Token]:
+    """`added_tokens_decoder`: an object of ids and tokens."""
+    if not isinstance(values, dict) or not all(name.isdecimal() and len(name) <= len(str(MOST_ID)) for name in values):
+        raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
+    return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, values), key=int)]
+
+
+def _by_name(place: str, values: Mapping[str, Any]) -> list[Token]:
+    """Special tokens, `cls_token` and the like, and lists of further ones."""
+    for name, known in BERTS.items():
+        if name in values and _token(place, values[name] or "null").content != known:
+            raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
+    further = _few(place, [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)])
+    tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
+    for name in LISTS:
+        listed = values.get(name) or []
+        tokens += _few(place, listed.values() if isinstance(listed, dict) else listed)
+    return [_token(place, token) for token in tokens]
+
+
+def _is_no_token(name: str, value: Any) -> bool:
+    """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
+    is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
+    return is_object and value.get("__type") != "AddedToken"
+
+
+def _known_to_old(settings: Values, names: Values) -> set[str]:
+    """The special tokens of which transformers knows when it reads added_tokens.json.
+
+    These are the usual names, and the lists, but for the old list of special_tokens_map.json.
+    """
+    lists = [settings.get(OLD_LIST), settings.get(NEW_LIST), names.get(NEW_LIST)]
+    usual = {name: value for name, value in (settings | names).items() if name in NAMES}
+    further = [{NEW_LIST: tokens} for tokens in lists if isinstance(tokens, list)]
+    return {content for values in (usual, *further) for content in _contents(_by_name(SETTINGS, values))}
+
+
+def _few(place: str, tokens: Any) -> list[Any]:
+    """A place's tokens, of which there may not be more than anybody needs."""
+    if isinstance(tokens, str) or not isinstance(tokens, Collection):
+        raise UserError(f"{place} has {tokens!r:.60}, which is not a list of tokens")
+    if len(tokens) > MOST_ADDED:
+        raise UserError(f"{place} has {len(tokens):,} added tokens: more than {MOST_ADDED:,} make no sense there")
+    return list(tokens)
+
+
+def _token(place: str, value: Any, index: Any = None) -> Token:
     """A token that is written as its text, or as an object with its flags."""
     values = {"content": value} if isinstance(value, str) else value
     content = values.get("content") if isinstance(values, dict) else None
@@ -166,7 +172,11 @@ def _token(place: str, value: Any, index: Any = None) -> _Token:
     is_id = index is None or (type(index) is int and 0 <= index < MOST_ID)
     if not is_id or not all(isinstance(flag, bool) for flag in flags.values()):
         raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense")
-    return _Token(place, content, index, flags)
+    return Token(place, content, index, flags)
+
+
+def _contents(tokens: list[Token]) -> set[str]:
+    return {token.content for token in tokens}
 
 
 def _check_settled(backend: Tokenizer) -> None:
@@ -188,44 +198,24 @@ def _check_settled(backend: Tokenizer) -> None:
             raise UserError(f"the added tokens {other!r:.40} and {token.content!r:.40} are both {form!r:.40} in texts")
 
 
-def _by_id(values: Any) -> list[_Token]:
-    """`added_tokens_decoder`: an object of ids and tokens."""
-    if not isinstance(values, dict) or not all(name.isdecimal() and len(name) <= len(str(MOST_ID)) for name in values):
-        raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
-    return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, values), key=int)]
+def _check_agreement(backend: Tokenizer, tokens: list[Token]) -> None:
+    """Compare ids and flags of every place with those of the backend, which has to have BERT's five, too."""
+    there = backend.get_added_tokens_decoder()
+    for token in tokens:
+        index = backend.token_to_id(token.content)
+        if index not in there or token.index not in (None, index):
+            raise UserError(f"{token.place} has {token.content!r:.40} as token {token.index}, but it is {index}")
+        for flag, value in token.flags.items():
+            if getattr(there[index], flag) is not value:
+                raise UserError(f"{token.place} has {flag} {value} for {token.content!r:.40}, another place has not")
+    for content in SPECIAL_TOKENS:
+        if backend.token_to_id(content) not in there:
+            raise UserError(f"{content} is not among the added tokens: it would be split in texts")
 
 
-def _by_name(place: str, values: Mapping[str, Any]) -> list[_Token]:
-    """Special tokens, `cls_token` and the like, and lists of further ones."""
-    for name, known in NAMES.items():
-        if known and name in values and _token(place, values[name] or "null").content != known:
-            raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
-    further = _few(place, [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)])
-    tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
-    for name in LISTS:
-        listed = values.get(name) or []
-        tokens += _few(place, listed.values() if isinstance(listed, dict) else listed)
-    return [_token(place, token) for token in tokens]
-
-
-def _few(place: str, tokens: Any) -> list[Any]:
-    """A place's tokens, of which there may not be more than anybody needs."""
-    if isinstance(tokens, str) or not isinstance(tokens, Collection):
-        raise UserError(f"{place} has {tokens!r:.60}, which is not a list of tokens")
-    if len(tokens) > MOST_ADDED:
-        raise UserError(f"{place} has {len(tokens):,} added tokens: more than {MOST_ADDED:,} make no sense there")
-    return list(tokens)
-
-
-def _is_no_token(name: str, value: Any) -> bool:
-    """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
-    is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
-    return is_object and value.get("__type") != "AddedToken"
-
-
-def _known_to_old(settings: Mapping[str, Any], names: Mapping[str, Any]) -> set[str]:
-    """See `AddedTokens`: by their usual names, and in lists but for the old one of special_tokens_map.json."""
-    known = {name: value for name, value in {**settings, **names}.items() if name in NAMES}
-    lists = [settings.get(OLD_LIST), settings.get(NEW_LIST), names.get(NEW_LIST)]
-    listed = [{NEW_LIST: tokens} for tokens in lists if isinstance(tokens, list)]
-    return {token.content for each in (known, *listed) for token in _by_name(SETTINGS, each)}
+def _check_listed(listed: list[Token], named: list[Token], others: list[Token]) -> None:
+    """Refuse tokens of other places that `added_tokens_decoder` lacks: transformers would not read them there."""
+    for token in others:
+        is_named = token.content in _contents(named) and not any(token.flags.values())  # by its name, it has no flags
+        if token.content not in _contents(listed) and not is_named:
+            raise UserError(f"{token.place} has the added token {token.content!r:.40}, {SETTINGS} has not")
