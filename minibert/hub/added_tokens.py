@@ -20,17 +20,14 @@ from tokenizers import AddedToken, Tokenizer
 
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
-from minibert.hub.settings import Table, Values
+from minibert.hub.settings import BUILT, Table, Values
 from minibert.tokenizer import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK
 
 WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 
-# The `tokenizer_class` of a BERT's own tokenizer (it is that if no file says one), which has the special tokens below
-# whether a file names them or not.
-BUILT = ("BertTokenizer", "BertTokenizerFast")
-
-# The names of special tokens, in the order in which transformers adds them, and what BERT's are; then those of lists.
+# The names of special tokens, in the order in which transformers adds them, and what BERT's are, which a `BUILT`
+# tokenizer has whether a file names them or not; then the names of lists.
 NAMES = {"bos_token": None, "eos_token": None, "unk_token": UNK, "sep_token": SEP, "pad_token": PAD, "cls_token": CLS,
          "mask_token": MASK}  # fmt: skip
 BERTS = {name: token for name, token in NAMES.items() if token}
@@ -77,9 +74,10 @@ def add_tokens(backend: Tokenizer, own: list[Token], file: Path, settings: Value
     )
     special = {token.content for token in either}
 
-    # A special token is looked for as it is written, any other one in the normalised text, if no place says so; and
-    # when transformers reads ADDED, it does not know all special ones. The order decides the ids that no place says.
-    as_written = special if listed is not None else special - (_contents(old) - _known_to_old(said, names))
+    # If no place says `normalized`, a special token is looked for as it is written, any other one in the normalised
+    # text; and when transformers reads ADDED, it knows only these special ones. The order decides ids that none says.
+    known = _by_name(MAP, said | {name: value for name, value in names.items() if name != OLD_LIST}, usual=True)
+    as_written = special if listed is not None else special - (_contents(old) - _contents(known))
     missing: dict[str, AddedToken] = {}
     for token in (*(listed or []), *old, *either):
         flags = {"normalized": token.content not in as_written, **token.flags}
@@ -123,16 +121,19 @@ def _by_id(values: Any) -> list[Token]:
     return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, values), key=int)]
 
 
-def _by_name(place: str, values: Mapping[str, Any]) -> list[Token]:
-    """Special tokens, `cls_token` and the like, and lists of further ones."""
+def _by_name(place: str, values: Values, usual: bool = False) -> list[Token]:
+    """Special tokens, `cls_token` and the like, and lists of further ones; `usual` leaves out names of their own."""
     for name, known in BERTS.items():
         if name in values and _token(place, values[name] or "null").content != known:
             raise UserError(f"{place} asks for {name} {values[name]!r:.60}: minibert knows only {known!r}")
-    further = _few(place, [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)])
-    tokens = [values[name] for name in dict.fromkeys([*NAMES, *further]) if values.get(name) is not None]
+    further = [name for name in values if name.endswith("_token") and isinstance(values[name], str | dict)]
+    names = dict.fromkeys([*NAMES, *([] if usual else _few(place, further))])
+    tokens = [values[name] for name in names if values.get(name) is not None]
     for name in LISTS:
         listed = values.get(name) or []
-        tokens += _few(place, listed.values() if isinstance(listed, dict) else listed)
+        if isinstance(listed, dict):
+            listed = [] if usual else listed.values()
+        tokens += _few(place, listed)
     return [_token(place, token) for token in tokens]
 
 
@@ -140,17 +141,6 @@ def _is_no_token(name: str, value: Any) -> bool:
     """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
     is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
     return is_object and value.get("__type") != "AddedToken"
-
-
-def _known_to_old(settings: Values, names: Values) -> set[str]:
-    """The special tokens of which transformers knows when it reads added_tokens.json.
-
-    These are the usual names, and the lists, but for the old list of special_tokens_map.json.
-    """
-    lists = [settings.get(OLD_LIST), settings.get(NEW_LIST), names.get(NEW_LIST)]
-    usual = {name: value for name, value in (settings | names).items() if name in NAMES}
-    further = [{NEW_LIST: tokens} for tokens in lists if isinstance(tokens, list)]
-    return {content for values in (usual, *further) for content in _contents(_by_name(SETTINGS, values))}
 
 
 def _few(place: str, tokens: Any) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -154,9 +153,9 @@ def _opened(name: str | Path) -> Iterator[Path]:
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory() as temporary, blaming(path):
-            _extract(path, Path(temporary))
-            check_folder(Path(temporary))
-            yield Path(temporary)
+            folder = _unpacked(path, Path(temporary))
+            check_folder(folder)
+            yield folder
     elif path.exists():
         raise UserError(f"{path} is neither a folder nor a zip of one")
     else:
@@ -180,36 +179,34 @@ def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
         raise UserError(f"no {what} {name}, and the Hugging Face Hub gave no model of that name: {advice}") from error
 
 
-def _extract(path: Path, target: Path) -> None:
-    """Unpack the files of a model, whose names are known, and nothing else that a zip may hold."""
+def _unpacked(path: Path, target: Path) -> Path:
+    """The files of a model, whose names are known, and nothing else that a zip may hold.
+
+    Returns:
+        the target, or the one folder of the model in it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            for place, entry in _entries(archive).items():
-                file = target / place
-                file.parent.mkdir(exist_ok=True)
-                with archive.open(entry) as packed, file.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
+            archive.extractall(target, _entries(archive))
     except UserError:
         raise
     except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
         raise UserError(f"damaged, or a zip that can't be read: {error}") from error
+    top = list(target.iterdir())
+    return top[0] if len(top) == 1 and top[0].is_dir() else target
 
 
-def _entries(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The entries to unpack, and where to: a model's files, or a folder with a model's files."""
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The entries to unpack."""
     if len(archive.infolist()) > MOST_ENTRIES:
         raise UserError(f"more than {MOST_ENTRIES:,} entries: it is not a model's folder")
-    named = [(PurePosixPath(entry.filename), entry) for entry in archive.infolist() if _is_a_models(entry.filename)]
-    if len({place.parts[0] for place, _ in named}) == 1 and all(len(place.parts) > 1 for place, _ in named):
-        named = [(place.relative_to(place.parts[0]), entry) for place, entry in named]
-    named = [(place, entry) for place, entry in named if len(place.parts) <= 2]
-    entries = dict(named)
-    if len(entries) < len(named):
+    entries = [entry for entry in archive.infolist() if _is_a_models(entry.filename)]
+    if len({PurePosixPath(entry.filename) for entry in entries}) < len(entries):
         raise UserError("two entries have the same name")
-    for place, entry in named:
-        if place.suffix != ".safetensors" and entry.file_size > MOST_TEXT:
-            raise UserError(f"{place} has more than {MOST_TEXT:,} bytes, which make no sense there")
-    if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
+    for entry in entries:
+        if not entry.filename.endswith(".safetensors") and entry.file_size > MOST_TEXT:
+            raise UserError(f"{entry.filename} has more than {MOST_TEXT:,} bytes, which make no sense there")
+    if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return entries
 

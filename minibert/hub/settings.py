@@ -18,6 +18,11 @@ from minibert.files import CHECKPOINTS, is_file, read_json
 
 CONFIG = "config.json"
 
+# The `tokenizer_class` of a BERT's own tokenizer, which transformers builds of vocabulary and settings, and those that
+# it takes as tokenizer.json has them.
+BUILT, TAKEN = ("BertTokenizer", "BertTokenizerFast"), ("PreTrainedTokenizerFast", "TokenizersBackend")
+TOKENIZERS = BUILT + TAKEN
+
 Values = dict[str, Any]
 
 
@@ -82,13 +87,13 @@ class Kind:
     Attributes:
         model_type: its name there.
         architectures: whose weights can be read. The first is the encoder, the second has the MLM head, too.
-        settings: names that are used, and the field of a `ModelConfig` that each one is.
+        settings: names that are used, and the field of the configuration that each one is.
         defaults: what transformers takes for settings that are missing.
         only, harmless: as in `Table`. The first value that is fine is written into our own folders, if it is not None.
         same: names that repeat one of `settings`, and have to agree with it.
-        written: other values that our folders need, since those that transformers takes for granted mean something.
-        fixed: fields of the `ModelConfig` that have one value only.
-        translated: a file's values, with names that `settings` has not said in those that it has.
+        written: what our own folders say besides, since transformers would take something else for granted.
+        fixed: fields of the configuration that have one value only.
+        translated: says in the names above what a file says in others.
     """
 
     model_type: str
@@ -108,17 +113,18 @@ class Kind:
         return Table(" ".join(["model_type", "architectures", *self.settings, *self.same]), self.only, self.harmless)
 
 
-# Names that any configuration may have.
+# What both kinds have in common.
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+          "max_position_embeddings", "initializer_range", "pad_token_id")  # fmt: skip
+_GELU = ("gelu", "gelu_python")  # the second is an old name of the same, exact, function
 _ONLY: dict[str, tuple[Any, ...]] = {
     "tie_word_embeddings": (True,), "is_encoder_decoder": (False,), "pruned_heads": (None, {}),
-    "quantization_config": (None,), "auto_map": (None,),
-    "tokenizer_class": (None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+    "quantization_config": (None,), "auto_map": (None,), "tokenizer_class": (None, *TOKENIZERS),
 }  # fmt: skip
 _HARMLESS = """
     _name_or_path transformers_version dtype torch_dtype use_cache bos_token_id eos_token_id classifier_dropout
     id2label label2id problem_type chunk_size_feed_forward gradient_checkpointing output_attentions
     output_hidden_states return_dict """
-_GELU = ("gelu", "gelu_python")  # the second is an old name of the same, exact, function
 
 BERT = Kind(
     model_type="bert",
@@ -126,9 +132,7 @@ BERT = Kind(
     settings={
         name: name
         for name in (
-            "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-            "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob",
-            "initializer_range", "layer_norm_eps", "pad_token_id",
+            *_SIZES, "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"
         )
     },
     defaults=ModelConfig(
@@ -172,13 +176,7 @@ MODERNBERT = Kind(
     model_type="modernbert",
     architectures=("ModernBertModel", "ModernBertForMaskedLM"),
     settings={
-        **{
-            name: name
-            for name in (
-                "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                "max_position_embeddings", "initializer_range", "pad_token_id",
-            )
-        },
+        **{name: name for name in _SIZES},
         "norm_eps": "layer_norm_eps", "attention_bias": "bias", "attention_dropout": "attention_probs_dropout_prob",
         "mlp_dropout": "hidden_dropout_prob", "global_rope_theta": "rope_theta",
     },

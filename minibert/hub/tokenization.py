@@ -19,36 +19,23 @@ from tokenizers import Tokenizer
 
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, is_file, read_json
-from minibert.hub.added_tokens import ADDED, BUILT, MAP, SETTINGS, SPECIAL_TOKENS_MAP, WHOLE, add_tokens, read_own
-from minibert.hub.settings import CONFIG, MODERNBERT, Table, Values, blaming
+from minibert.hub.added_tokens import ADDED, MAP, SETTINGS, SPECIAL_TOKENS_MAP, WHOLE, add_tokens, read_own
+from minibert.hub.settings import BUILT, CONFIG, MODERNBERT, TAKEN, TOKENIZERS, Table, Values, blaming
 from minibert.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
 
 VOCABULARY = "vocab.txt"
 FILES = (WHOLE, VOCABULARY, SETTINGS, MAP, ADDED, CONFIG)
-
-# The classes that transformers takes as tokenizer.json has them; others it builds of the vocabulary and the settings.
-TAKEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 TOKENIZER_CONFIG = Table(
     used=f"""
         do_lower_case strip_accents tokenize_chinese_chars added_tokens_decoder model_max_length max_len
         {SPECIAL_TOKENS_MAP.used} """,
     only={
-        "tokenizer_class": (None, *BUILT, *TAKEN),
-        "auto_map": (None,),
-        "truncation_side": ("right",),
-        "padding_side": ("right",),
-        "do_basic_tokenize": (True,),
-        "never_split": (None, []),
-        "clean_text": (True,),
-        "wordpieces_prefix": ("##",),
-        "split_special_tokens": (False,),
-        "add_special_tokens": (True,),
-        "add_bos_token": (False, None),
-        "add_eos_token": (False, None),
-        "add_prefix_space": (False,),
-        "init_inputs": ([],),
-        "model_input_names": (
+        "tokenizer_class": (None, *TOKENIZERS), "auto_map": (None,), "truncation_side": ("right",),
+        "padding_side": ("right",), "do_basic_tokenize": (True,), "never_split": (None, []), "clean_text": (True,),
+        "wordpieces_prefix": ("##",), "split_special_tokens": (False,), "add_special_tokens": (True,),
+        "add_bos_token": (False, None), "add_eos_token": (False, None), "add_prefix_space": (False,),
+        "init_inputs": ([],), "model_input_names": (
             ["input_ids", "token_type_ids", "attention_mask"], ["input_ids", "attention_mask"],
             ["input_ids", "attention_mask", "token_type_ids"],
         ),
@@ -134,10 +121,8 @@ def _class(config: Path, settings: Values) -> str:
     """The class that transformers makes of a tokenizer.json; a ModernBERT's is the same whatever a file says."""
     values = read_json(config, "") if is_file(config) else {}
     name = settings.get("tokenizer_class") or values.get("tokenizer_class") or BUILT[0]
-    if name not in (*BUILT, *TAKEN):
-        raise UserError(
-            f"{config} asks for tokenizer_class {name!r:.60}: minibert knows only {', '.join(BUILT + TAKEN)}"
-        )
+    if name not in TOKENIZERS:
+        raise UserError(f"{config} asks for tokenizer_class {name!r:.60}: minibert knows only {', '.join(TOKENIZERS)}")
     return TAKEN[-1] if values.get("model_type") == MODERNBERT.model_type else str(name)
 
 
