@@ -11,7 +11,7 @@ other are refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ SPECIAL_TOKENS_MAP = Table(used=" ".join([*NAMES, *LISTS]))  # and any other NAM
 MOST_ID = 2**31
 MOST_ADDED = 10_000  # in one place: with more, the library takes seconds; BERT's own folders have up to 1,000
 
+TYPE = {"__type": "AddedToken"}  # what an object needs in order to be a token
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special", changes no ids
 
 
 @dataclass(frozen=True)
 class Token:
-    """An added token as one place has it: with an id or without, with all of its flags or some."""
+    """An added token as one place has it: with an id or without, with all of its flags or with none."""
 
     place: str
     content: str
@@ -64,22 +65,30 @@ def add_tokens(backend: Tokenizer, own: list[Token], file: Path, settings: Value
             otherwise, or is not among them; or what they find in a text is not settled.
     """
     names = _read_map(file.with_name(MAP), settings)
-    said = {name: value for name, value in settings.items() if not _is_no_token(name, value)}
+    others = [name for name in settings if name.endswith("_token") and name not in NAMES]
+    said = {name: value for name, value in settings.items() if name not in others or not _is_no_token(value)}
     settings = BERTS | said if said.get("tokenizer_class") in (*BUILT, None) else said
     decoder = settings.get("added_tokens_decoder")
     listed = None if decoder is None else _by_id(decoder)  # if there is one, transformers reads no older place
     old = _read_old(file.with_name(ADDED))
     named, mapped, either = (
-        _by_name(place, values) for place, values in ((SETTINGS, settings), (MAP, names), (MAP, settings | names))
+        _by_name(place, values)
+        for place, values in ((SETTINGS, settings), (MAP, names), (MAP, names | settings | names))
     )
-    special = {token.content for token in either}
+    special = {token.content: token for token in either}
+    if any(token.flags != special[token.content].flags for token in either):
+        raise UserError(f"{SETTINGS} and {MAP} have one special token under two names, with other flags")
 
     # If no place says `normalized`, a special token is looked for as it is written, any other one in the normalised
     # text; and when transformers reads ADDED, it knows only these special ones. The order decides ids that none says.
-    known = _by_name(MAP, said | {name: value for name, value in names.items() if name != OLD_LIST}, usual=True)
-    as_written = special if listed is not None else special - (_contents(old) - _contents(known))
+    known = _by_name(MAP, names | {OLD_LIST: None}, usual=True) + [
+        token
+        for token in _by_name(SETTINGS, {name: said[name] for name in said.keys() - names.keys()}, usual=True)
+        if not token.flags
+    ]
+    as_written = special.keys() - (set() if listed is not None else _contents(old) - _contents(known))
     missing: dict[str, AddedToken] = {}
-    for token in (*(listed or []), *old, *either):
+    for token in (*(old if listed is None else listed), *either):
         flags = {"normalized": token.content not in as_written, **token.flags}
         missing.setdefault(token.content, AddedToken(token.content, **flags, special=token.content in special))
     for present in backend.get_added_tokens_decoder().values():
@@ -104,21 +113,27 @@ def _read_map(file: Path, settings: Values) -> Values:
         raise UserError(f"{MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
     if any(names.get(name, settings.get(name)) != settings.get(name, names.get(name)) for name in LISTS):
         raise UserError(f"{SETTINGS} and {MAP} have other special tokens")
-    return names
+    old, new = ((settings | names).get(name) for name in LISTS)
+    if old and NEW_LIST in settings | names and (new or NEW_LIST in names or OLD_LIST not in settings):
+        raise UserError(f"{SETTINGS} and {MAP} have {OLD_LIST} and {NEW_LIST}, of which others read only one")
+    return {
+        name: TYPE | value if isinstance(value, dict) and name not in LISTS else value for name, value in names.items()
+    }
 
 
 def _read_old(file: Path) -> list[Token]:
     """added_tokens.json."""
     values = read_json(file, "") if is_file(file) else {}
-    tokens = [_token(ADDED, content, values[content]) for content in _few(ADDED, values)]
+    tokens = [_token(ADDED, content, values[content]) for content in _few(ADDED, list(values))]
     return sorted(tokens, key=lambda token: token.index or 0)
 
 
 def _by_id(values: Any) -> list[Token]:
     """`added_tokens_decoder`: an object of ids and tokens."""
-    if not isinstance(values, dict) or not all(name.isdecimal() and len(name) <= len(str(MOST_ID)) for name in values):
+    is_one = isinstance(values, dict) and all(isinstance(token, dict) for token in values.values())
+    if not is_one or not all(name.isdecimal() and len(name) <= len(str(MOST_ID)) for name in values):
         raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
-    return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, values), key=int)]
+    return [_token(SETTINGS, values[index], int(index)) for index in sorted(_few(SETTINGS, list(values)), key=int)]
 
 
 def _by_name(place: str, values: Values, usual: bool = False) -> list[Token]:
@@ -131,25 +146,26 @@ def _by_name(place: str, values: Values, usual: bool = False) -> list[Token]:
     tokens = [values[name] for name in names if values.get(name) is not None]
     for name in LISTS:
         listed = values.get(name) or []
-        if isinstance(listed, dict):
-            listed = [] if usual else listed.values()
+        if isinstance(listed, dict) and name == NEW_LIST:
+            listed = [] if usual else list(listed.values())
         tokens += _few(place, listed)
+    if any(_is_no_token(token) for token in tokens):
+        raise UserError(f"{place} has an object among its special tokens, which is no token without a __type")
     return [_token(place, token) for token in tokens]
 
 
-def _is_no_token(name: str, value: Any) -> bool:
-    """Whether transformers takes an object of tokenizer_config.json for something else than a token."""
-    is_object = name.endswith("_token") and name not in NAMES and isinstance(value, dict)
-    return is_object and value.get("__type") != "AddedToken"
+def _is_no_token(value: Any) -> bool:
+    """Whether transformers takes an object for something else than a token."""
+    return isinstance(value, dict) and value.get("__type") != TYPE["__type"]
 
 
 def _few(place: str, tokens: Any) -> list[Any]:
-    """A place's tokens, of which there may not be more than anybody needs."""
-    if isinstance(tokens, str) or not isinstance(tokens, Collection):
+    """A place's list of tokens, of which there may not be more than anybody needs."""
+    if not isinstance(tokens, list):
         raise UserError(f"{place} has {tokens!r:.60}, which is not a list of tokens")
     if len(tokens) > MOST_ADDED:
         raise UserError(f"{place} has {len(tokens):,} added tokens: more than {MOST_ADDED:,} make no sense there")
-    return list(tokens)
+    return tokens
 
 
 def _token(place: str, value: Any, index: Any = None) -> Token:
@@ -158,10 +174,10 @@ def _token(place: str, value: Any, index: Any = None) -> Token:
     content = values.get("content") if isinstance(values, dict) else None
     if not isinstance(content, str) or not content:
         raise UserError(f"{place} has {value!r:.60} among its added tokens, which is no token")
-    flags: dict[str, Any] = {flag: values[flag] for flag in FLAGS if flag in values}
+    flags: dict[str, Any] = {} if isinstance(value, str) else {flag: values.get(flag) for flag in FLAGS}
     is_id = index is None or (type(index) is int and 0 <= index < MOST_ID)
     if not is_id or not all(isinstance(flag, bool) for flag in flags.values()):
-        raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense")
+        raise UserError(f"{place} has an id or a flag of {content!r:.40} that makes no sense, or lacks a flag")
     return Token(place, content, index, flags)
 
 

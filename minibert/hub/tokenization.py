@@ -169,8 +169,8 @@ def _check_types(part: str, value: Any, left: int = MOST_STEPS) -> None:
 def _check_built(values: Values, settings: Values) -> None:
     """Compare a tokenizer.json with the tokenizer that transformers builds of the settings beside it."""
     lowercase = _flag(settings, "do_lower_case", True)
-    normalizer = values.get("normalizer") or {}
-    if normalizer.get("strip_accents") is None:
+    normalizer = values.get("normalizer")
+    if normalizer and normalizer.get("strip_accents") is None:
         normalizer = {**normalizer, "strip_accents": normalizer.get("lowercase")}
     here = {
         "normalizer": normalizer,

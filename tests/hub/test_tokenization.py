@@ -420,7 +420,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "cls_token": "<s>",
             "unk_token": "<unk>",
             "mask_token": None,
-            "pad_token": {"content": "<pad>"},
+            "pad_token": {"__type": "AddedToken", **token("<pad>")},
             "add_prefix_space": True,
             "init_inputs": ["vocab.txt", False],
         }.items()
@@ -709,9 +709,67 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tokenizer": whole(added_tokens=[E1] * 10_001), "tokenizer_config": {}},
         "tokenizer.json has 10,001 added tokens",
     ),
-    "a list that is none": (
-        {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": 7}},
-        "which is not a list of tokens",
+    **{
+        f"the list {value!r}": (
+            {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": value}},
+            "which is not a list of tokens",
+        )
+        for value in (7, "[E1]", {"x_token": "[E1]"})
+    },
+    "an object of a usual name that is no token": (
+        {"vocab": vocabulary(), "tokenizer_config": CASED | {"eos_token": token("<x>")}},
+        "no token without a __type",
+    ),
+    "an object in a list that is no token": (
+        {"vocab": vocabulary(), "tokenizer_config": CASED, "special_tokens_map": {"additional_special_tokens": [E1]}},
+        "no token without a __type",
+    ),
+    "an object that lacks a flag": (
+        {"vocab": vocabulary(), "tokenizer_config": CASED | {"eos_token": {"__type": "AddedToken", "content": "<x>"}}},
+        "or lacks a flag",
+    ),
+    "a text in a decoder": (
+        {"vocab": vocabulary(), "tokenizer_config": CASED | {"added_tokens_decoder": {str(NEXT): "[E1]"}}},
+        "that is not an object of ids and tokens",
+    ),
+    "two lists": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": CASED | {"additional_special_tokens": ["[E1]"], "extra_special_tokens": ["[E2]"]},
+        },
+        "of which others read only one",
+    ),
+    "a list that nothing hides": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": CASED,
+            "special_tokens_map": {"additional_special_tokens": ["[E1]"], "extra_special_tokens": None},
+        },
+        "of which others read only one",
+    ),
+    "one token under two names": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": CASED | {"eos_token": {"__type": "AddedToken", **token("[MASK]")}},
+        },
+        "one special token under two names",
+    ),
+    "flags that are not known where the id is": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": CASED | {"eos_token": {"__type": "AddedToken", **token("<x>", normalized=False)}},
+            "added_tokens": {"<x>": NEXT},
+        },
+        "has normalized False for '<x>'",
+    ),
+    "an old id that others do not read": (
+        {
+            "vocab": vocabulary(),
+            "tokenizer_config": CASED
+            | {"added_tokens_decoder": decoder(), "additional_special_tokens": ["[E2]", "[E1]"]},
+            "added_tokens": {"[E1]": NEXT},
+        },
+        f"as token {NEXT}, but it is {NEXT + 1}",
     ),
     "an empty token": ({"vocab": vocabulary(), "added_tokens": {"": NEXT}}, "which is no token"),
     "an id that is none": ({"vocab": vocabulary(), "added_tokens": {"[E1]": "1"}}, "an id or a flag of '[E1]'"),
