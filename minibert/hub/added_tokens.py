@@ -96,9 +96,9 @@ def add_tokens(backend: Tokenizer, own: list[Token], file: Path, settings: Value
     backend.add_tokens(list(missing.values()))
 
     _check_settled(backend)
-    _check_agreement(backend, [*own, *(listed or []), *old, *mapped, *named])
     if listed is not None:
         _check_listed(listed, named, [*own, *old, *mapped])
+    _check_agreement(backend, [*own, *(listed or []), *old, *mapped, *named])
 
 
 def read_own(values: Any) -> list[Token]:
