@@ -173,6 +173,13 @@ def test_a_released_modernbert_is_understood_to_the_last_name(tmp_path: Path) ->
     assert read_config(bare)[0] == config  # all its defaults
 
 
+def test_what_a_bert_does_not_say_is_what_transformers_takes_for_it(tmp_path: Path) -> None:
+    """Not the notebook's shape: with 4 heads instead of 12, the same weights would give other numbers in silence."""
+    config, _ = read_config(write(tmp_path, config={"model_type": "bert"}))
+    for name, field in BERT.settings.items():
+        assert getattr(config, field) == getattr(BertConfig(), name), name
+
+
 def test_a_released_model_is_understood_to_the_last_name() -> None:
     config, unknown = read_config(get_model_path())
     assert unknown == []
