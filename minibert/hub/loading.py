@@ -85,13 +85,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, printable(", ".join(ignored)))
     model = TrainedModel(
-        sentence_encoder,
-        tokenizer,
-        settings.max_length,
-        normalize=settings.normalize,
-        masked_lm=masked_lm,
-        ignored=tuple(ignored),
-        **parts,
+        sentence_encoder, tokenizer, settings.max_length, settings.normalize, masked_lm, ignored=tuple(ignored), **parts
     )
     for each in model.networks:
         each.eval()
@@ -127,9 +121,7 @@ def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
     """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
 
     Raises:
-        UserError: there is no such path and no such name, the files are not a WordPiece tokenizer's, or would give
-            other ids than was meant; or the folder's SHA256SUMS says that one of them is damaged. What else is in a
-            folder does not matter.
+        UserError: there is nothing of that name, or it is damaged, or would give other ids than was meant.
     """
     path = Path(name)
     if not path.is_dir():
@@ -180,11 +172,7 @@ def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
 
 
 def _unpacked(path: Path, target: Path) -> Path:
-    """The files of a model, whose names are known, and nothing else that a zip may hold.
-
-    Returns:
-        the target, or the one folder of the model in it.
-    """
+    """Where a model's files are in the target, and nothing else that the zip may hold: there, or in its one folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(target, _entries(archive))
@@ -224,13 +212,7 @@ def _is_a_models(name: str) -> bool:
 def _read_network(
     folder: Path, with_head: bool | None, dropout: float | None = None
 ) -> tuple[Any, WordPieceTokenizer, list[str]]:
-    """A `Bert`, or a `BertForMaskedLM`, with its tokenizer and the names of what was not used.
-
-    Args:
-        folder: the encoder's.
-        with_head: whether the MLM head is wanted, too; None = if there is one.
-        dropout: the rate within the encoder; None = what the folder says.
-    """
+    """A `Bert` or, `with_head`, a `BertForMaskedLM` (None = if there is one), its tokenizer, and what was not used."""
     config, ignored = read_config(folder)
     if dropout is not None:
         config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)

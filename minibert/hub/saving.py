@@ -72,12 +72,9 @@ def save_classifier(
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
-        "labels": list(LABELS),
-        "features": model.features,
-        "max_length": max_length,
-        "dropout": model.dropout.p,
+        "labels": list(LABELS), "features": model.features, "max_length": max_length, "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
-    }
+    }  # fmt: skip
 
     def write(staging: Path) -> None:
         tensors = export_weights(encoder.bert, encoder_names(config))

@@ -47,16 +47,9 @@ TYPES = {
 POOLING_FLAGS = {mode: f"pooling_mode_{mode}_token{'' if mode == 'cls' else 's'}" for mode in POOLINGS}
 
 # The one Dense that minibert has: a projection of each token's vector, before pooling.
-DENSE = {
-    "bias": True,
-    "activation_function": "torch.nn.modules.linear.Identity",
-    "module_input_name": "token_embeddings",
-    "module_output_name": "token_embeddings",
-}
-DENSE_DEFAULTS = {
-    "activation_function": "torch.nn.modules.activation.Tanh",
-    "module_input_name": "sentence_embedding",
-}
+DENSE = {"bias": True, "activation_function": "torch.nn.modules.linear.Identity",
+         "module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}  # fmt: skip
+DENSE_DEFAULTS = {"activation_function": "torch.nn.modules.activation.Tanh", "module_input_name": "sentence_embedding"}
 
 MODULE_TABLE = Table(used="type path name", only={"kwargs": ([], {}, None)}, harmless="idx", strict=True)
 WHOLE_TABLE = Table(
@@ -69,9 +62,7 @@ ENCODER_TABLE = Table(
     only={
         "transformer_task": ("feature-extraction",),
         "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
-        "module_output_name": ("token_embeddings",),
-        "query_expansion": (None,),
-        "tokenizer_name_or_path": (None,),
+        "module_output_name": ("token_embeddings",), "query_expansion": (None,), "tokenizer_name_or_path": (None,),
         **dict.fromkeys(
             ("processing_kwargs", "model_args", "model_kwargs", "config_args", "config_kwargs", "tokenizer_args",
              "processor_kwargs"), ({}, None),
@@ -88,7 +79,7 @@ POOLING_TABLE = Table(
 )
 DENSE_TABLE = Table(
     used="in_features out_features",
-    only={**{name: (fine,) for name, fine in DENSE.items()}, "use_residual": (False,)},
+    only={name: (fine,) for name, fine in (DENSE | {"use_residual": False}).items()},
     strict=True,
 )
 NORMALIZE_TABLE = Table(
@@ -99,25 +90,15 @@ NORMALIZE_TABLE = Table(
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How a folder makes one vector of a sentence.
+    """How a folder makes one vector of a sentence."""
 
-    Attributes:
-        max_length: tokens kept of each sentence.
-        pooling: one of `POOLINGS`.
-        normalize: whether vectors are scaled to length 1.
-        dense: the subfolder with the projection of token vectors; "" = there is none.
-        width: how many numbers a projected vector has; 0 = there is none.
-        lowercase: whether texts are asked to be lower-cased first.
-        ignored: names in the files that mean nothing to minibert.
-    """
-
-    max_length: int
-    pooling: str = "mean"
-    normalize: bool = False
-    dense: str = ""
-    width: int = 0
-    lowercase: bool = False
-    ignored: tuple[str, ...] = ()
+    max_length: int  # tokens kept of each sentence
+    pooling: str = "mean"  # one of `POOLINGS`
+    normalize: bool = False  # whether vectors are scaled to length 1
+    dense: str = ""  # the subfolder with the projection of token vectors; "" = there is none
+    width: int = 0  # how many numbers a projected vector has; 0 = there is none
+    lowercase: bool = False  # whether texts are asked to be lower-cased first
+    ignored: tuple[str, ...] = ()  # names in the files that mean nothing to minibert
 
 
 def encoder_folder(folder: Path) -> Path:
@@ -126,12 +107,8 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
-    """What modules.json and its neighbours say; without them the mean, as sentence-transformers has it.
+    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D.
 
-    Args:
-        folder: the model's.
-        positions: the longest sequence that the encoder reads.
-        hidden_size: the numbers of a token's vector, D.
     Raises:
         UserError: a file is damaged, or asks for what minibert does not do.
     """
@@ -153,15 +130,11 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
     if "Normalize" in modules:
         ignored += NORMALIZE_TABLE.read(folder / modules["Normalize"] / CONFIG)[1]
     dense = modules.get("Dense", "")
+    width = _width(folder / dense / CONFIG, hidden_size) if dense else 0
     return SentenceSettings(
-        max_length=_length(encoder, length, positions),
-        pooling=pooling,
-        normalize="Normalize" in modules,
-        dense=dense,
-        width=_width(folder / dense / CONFIG, hidden_size) if dense else 0,
-        lowercase=bool(settings.get("do_lower_case")),
-        ignored=tuple(ignored),
-    )
+        _length(encoder, length, positions), pooling, "Normalize" in modules, dense, width,
+        lowercase=bool(settings.get("do_lower_case")), ignored=tuple(ignored),
+    )  # fmt: skip
 
 
 def _modules(folder: Path) -> dict[str, str]:

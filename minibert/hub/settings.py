@@ -28,19 +28,12 @@ Values = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The names of a JSON file; `used` and `harmless` are lists with spaces between the names.
+    """The names of a JSON file. Lists of them have spaces between the names."""
 
-    Attributes:
-        used: what decides what is computed, and how.
-        only: the values that are fine, because minibert does nothing else. A name that is missing is fine.
-        harmless: what changes no answer.
-        strict: whether any other name is refused; otherwise it is reported as unused.
-    """
-
-    used: str
-    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    harmless: str = ""
-    strict: bool = False
+    used: str  # what decides what is computed, and how
+    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # the values that are fine
+    harmless: str = ""  # what changes no answer
+    strict: bool = False  # whether any other name is refused; otherwise it is reported as unused
 
     def check(self, file: Path, values: Values) -> list[str]:
         """The names that are not in the table.
@@ -82,30 +75,18 @@ def blaming(path: Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of network that a config.json may describe.
-
-    Attributes:
-        model_type: its name there.
-        architectures: whose weights can be read. The first is the encoder, the second has the MLM head, too.
-        settings: names that are used, and the field of the configuration that each one is.
-        defaults: what transformers takes for settings that are missing.
-        only, harmless: as in `Table`. The first value that is fine is written into our own folders, if it is not None.
-        same: names that repeat one of `settings`, and have to agree with it.
-        written: what our own folders say besides, since transformers would take something else for granted.
-        fixed: fields of the configuration that have one value only.
-        translated: says in the names above what a file says in others.
-    """
+    """A kind of network that a config.json may describe."""
 
     model_type: str
-    architectures: tuple[str, ...]
-    settings: Mapping[str, str]
-    defaults: ModelConfig
-    only: Mapping[str, tuple[Any, ...]]
+    architectures: tuple[str, ...]  # whose weights can be read; the first is the encoder, the second has the MLM head
+    settings: Mapping[str, str]  # names that are used, and the field of the configuration that each one is
+    defaults: ModelConfig  # what transformers takes for settings that are missing
+    only: Mapping[str, tuple[Any, ...]]  # as in `Table`; a first value that is not None is written into our folders
     harmless: str
-    same: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    written: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    fixed: frozenset[str] = frozenset()
-    translated: Callable[[Values], Values] = dict
+    same: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that have to agree with one of `settings`
+    written: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # where transformers' defaults are others
+    fixed: frozenset[str] = frozenset()  # fields of the configuration that have one value only
+    translated: Callable[[Values], Values] = dict  # says in the names above what a file says in others
 
     @property
     def table(self) -> Table:
@@ -148,13 +129,7 @@ BERT = Kind(
 
 
 def _without_windows(values: Values) -> Values:
-    """Take away what a ModernBERT says of layers that attend to a window, if it has no such layer.
-
-    `layer_types` and `rope_parameters` say it, or the rules of older versions of transformers.
-
-    Raises:
-        UserError: a layer attends to a window only, or the angles follow another rule.
-    """
+    """Refuse layers that attend to a window, in newer files' words and in older ones; leave out what else is of them."""
     windows = ("layer_types", "rope_parameters", "global_attn_every_n_layers", "local_attention", "local_rope_theta")
     rest = {name: value for name, value in values.items() if name not in windows}
     kinds, angles = values.get("layer_types"), values.get("rope_parameters")
@@ -209,11 +184,7 @@ KINDS = {kind.model_type: kind for kind in (BERT, MODERNBERT)}
 
 
 def kind_of(config: ModelConfig) -> Kind:
-    """The kind of network of a configuration.
-
-    Raises:
-        UserError: the folder format has no name for it, or for one of its fields.
-    """
+    """The kind of network of a configuration; a UserError, if the folder format has no name for it or a field of it."""
     kind = next((kind for kind in KINDS.values() if type(kind.defaults) is type(config)), None)
     if kind is None:
         raise UserError(f"a {type(config).__name__} has no name in the folder format: it can't be saved or loaded")
