@@ -129,7 +129,7 @@ BERT = Kind(
 
 
 def _without_windows(values: Values) -> Values:
-    """Refuse layers that attend to a window, in newer files' words and in older ones; leave out what else is of them."""
+    """Refuse layers that attend to a window, in the words of any version; leave out what else is said of them."""
     windows = ("layer_types", "rope_parameters", "global_attn_every_n_layers", "local_attention", "local_rope_theta")
     rest = {name: value for name, value in values.items() if name not in windows}
     kinds, angles = values.get("layer_types"), values.get("rope_parameters")
