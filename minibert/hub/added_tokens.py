@@ -83,7 +83,7 @@ def add_tokens(backend: Tokenizer, own: list[Token], file: Path, settings: Value
     # text; and when transformers reads ADDED, it knows only these special ones. The order decides ids that none says.
     known = _by_name(MAP, names | {OLD_LIST: None}, usual=True) + [
         token
-        for token in _by_name(SETTINGS, {name: said[name] for name in said.keys() - names.keys()}, usual=True)
+        for token in _by_name(SETTINGS, {name: said[name] for name in said if name in LISTS or name not in names}, True)
         if not token.flags
     ]
     as_written = special.keys() - (set() if listed is not None else _contents(old) - _contents(known))

@@ -625,7 +625,11 @@ PLACES: dict[str, list[Any]] = {
             {"added_tokens_decoder": decoder(E1)},
             {"added_tokens_decoder": decoder(SPECIAL_E1)},
         )
-        for list in ({}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"})
+        for list in (
+            {}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"},
+            {"extra_special_tokens": ["[E2]", "[E1]"]}, {"eos_token": {"__type": "AddedToken", **SPECIAL_E1}},
+            {"extra_special_tokens": {"x_token": "[E2]"}}, {"eos_token": E1},
+        )
     ],
     "special_tokens_map": [
         None,
@@ -634,15 +638,17 @@ PLACES: dict[str, list[Any]] = {
         MAP,
         {"extra_special_tokens": ["[E1]"]},
         {"bos_token": "[E1]"},
+        {"additional_special_tokens": ["[E1]"], "extra_special_tokens": []},
+        {"eos_token": {name: value for name, value in SPECIAL_E1.items() if name != "id"}},
     ],
     "added_tokens": [None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
-}
+}  # fmt: skip
 
 
 def test_however_the_places_are_filled_it_is_the_same_or_refused(tmp_path: Path) -> None:
     """Added tokens in any of the places, in agreement and in contradiction."""
     chance, kept = random.Random(0), 0
-    for case in range(60):
+    for case in range(120):
         folder = tmp_path / str(case)
         folder.mkdir()
         write(folder, **{name: chance.choice(values) for name, values in PLACES.items()})
