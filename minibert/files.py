@@ -28,6 +28,7 @@ from minibert.errors import UserError, os_error_text, reason
 CHECKSUMS = "SHA256SUMS"
 PARTIAL = ".partial-"  # how the names begin under which files are written
 LOCK = ".lock"
+CHECKPOINTS = "checkpoints"  # the folder within a run's folder; it is there while the run is unfinished
 
 # The most bytes of a JSON file or a vocabulary: thirty times the tokenizer.json of a BERT for a hundred languages.
 MOST_TEXT = 2**26

@@ -47,7 +47,7 @@ from minibert.checkpoint import (
 from minibert.device import pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
-from minibert.files import claimed, remove_partial, remove_staged, write_json, zip_path
+from minibert.files import CHECKPOINTS, claimed, remove_partial, remove_staged, write_json, zip_path
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
 from minibert.options import TrainingOptions
 from minibert.plots import plot_training
@@ -55,7 +55,7 @@ from minibert.progress import heading, warning
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
-WEIGHTS, CHECKPOINTS, METRICS, OPTIONS = "model.safetensors", "checkpoints", "metrics.jsonl", "options.json"
+WEIGHTS, METRICS, OPTIONS = "model.safetensors", "metrics.jsonl", "options.json"
 STEP, EPOCH = "step-*.safetensors", "epoch-*.safetensors"
 RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, "confusion_matrix.png", OPTIONS)
 

@@ -127,11 +127,7 @@ class WordPieceTokenizer:
             "do_lower_case": bool(normalizer.get("lowercase", False)),
             "strip_accents": normalizer.get("strip_accents"),
             "tokenize_chinese_chars": bool(normalizer.get("handle_chinese_chars", True)),
-            "pad_token": PAD,
-            "unk_token": UNK,
-            "cls_token": CLS,
-            "sep_token": SEP,
-            "mask_token": MASK,
+            **{f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS},  # "pad_token": "[PAD]", ...
         }
         write_json(folder / "tokenizer_config.json", settings)
 
@@ -145,10 +141,13 @@ class WordPieceTokenizer:
         if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
         texts = [_valid_unicode(text) for text in texts]
-        if max_length is None or not self.splits_at_spaces:
-            pieces = [ids if max_length is None else ids[: max_length - 2] for ids in self._pieces(texts)]
-            return [[self.cls_id, *ids, self.sep_id] for ids in pieces]
-        return [[self.cls_id, *ids, self.sep_id] for ids in self._first_pieces(texts, max_length - 2)]
+        if max_length is None:
+            pieces = self._pieces(texts)
+        elif self.splits_at_spaces:
+            pieces = self._first_pieces(texts, max_length - 2)
+        else:
+            pieces = [ids[: max_length - 2] for ids in self._pieces(texts)]
+        return [[self.cls_id, *ids, self.sep_id] for ids in pieces]
 
     def _pieces(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]

@@ -13,9 +13,8 @@ while it loads, and is never read. Loading is strict: what is missing or has ano
 another network is refused by name, and what is not used is named. docs/format.md lists every name there is.
 """
 
-from minibert.hub.loading import from_pretrained, load_classifier, load_encoder, load_mlm
+from minibert.hub.loading import from_pretrained, load_classifier, load_encoder, load_mlm, load_tokenizer
 from minibert.hub.saving import save_classifier, save_mlm, zip_classifier
-from minibert.hub.tokenization import load_tokenizer
 
 __all__ = [
     "from_pretrained",

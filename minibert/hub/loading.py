@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,15 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.config import LABELS, ModelConfig
-from minibert.errors import UserError, printable
+from minibert.config import LABELS
+from minibert.errors import UserError, hub_reason, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
-from minibert.hub.names import Names, check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
-from minibert.hub.remote import fetched
+from minibert.hub.names import check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
 from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
-from minibert.hub.settings import read_config
-from minibert.hub.tables import Table, blaming, check_inside
-from minibert.hub.tokenization import load_tokenizer
+from minibert.hub.settings import Table, blaming, check_inside, read_config
+from minibert.hub.tokenization import FILES as TOKENIZER_FILES
+from minibert.hub.tokenization import read_tokenizer
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import FEATURES, PRODUCT, NLIClassifier, SentenceEncoder
@@ -37,18 +36,22 @@ WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json
 # Tokenizers may have a few tokens fewer than the model has rows: some round the matrix up to a multiple of 64 or 128.
 MOST_SPARE_ROWS = 127
 
-# What a zip may unpack to: thrice a BERT-large.
-MOST_UNPACKED = 4 * 2**30
-
 # Where networks are made with shapes and no numbers: `import_weights` brings those, once it has compared the shapes. So
 # a configuration that asks for more than its file holds costs nothing.
 NOWHERE = torch.device("meta")
 
-Network = TypeVar("Network", Bert, BertForMaskedLM)
-
 # What is fetched from the Hub and unpacked from a zip: never a pickle, never code.
 FILES = ("*.json", "*.safetensors", "vocab.txt", CHECKSUMS)
+MOST_UNPACKED = 4 * 2**30  # bytes, thrice a BERT-large
 MOST_ENTRIES = 10_000  # that a zip may have, whatever they are
+
+# A name on the Hub: USER/MODEL, or one of the old models that have no user.
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+# Where our own scripts write: who has that name on the Hub must not answer for a folder that is not there yet.
+OUTPUTS = "models"
+
+CLASSIFIER_TABLE = Table(used="labels features max_length dropout hypothesis_only", strict=True)
 
 
 def from_pretrained(name: str | Path) -> TrainedModel:
@@ -65,42 +68,27 @@ def from_pretrained(name: str | Path) -> TrainedModel:
             do.
     """
     with _opened(name) as folder:
-        encoder_files = encoder_folder(folder)
-        config, ignored = read_config(encoder_files)
-        tensors = _read_weights(encoder_files)
-        with blaming(encoder_files):
-            with_head = has_mlm_head(tensors, config)
-        masked_lm = None
-        if with_head:
-            masked_lm, unused = _filled(BertForMaskedLM, config, tensors, encoder_files)
-            encoder = masked_lm.bert
-        else:
-            encoder, unused = _filled(Bert, config, tensors, encoder_files)
-        settings = read_sentence_settings(folder, config.max_position_embeddings, config.hidden_size)
-        tokenizer = _read_tokenizer(encoder_files, config)
+        network, tokenizer, ignored = _read_network(encoder_folder(folder), with_head=None)
+        masked_lm = network if isinstance(network, BertForMaskedLM) else None
+        encoder = network if masked_lm is None else masked_lm.bert
+        settings = read_sentence_settings(folder, encoder.config.max_position_embeddings, encoder.config.hidden_size)
         if settings.lowercase and not tokenizer.lowercase:
             raise UserError(
                 f"{folder} asks for do_lower_case, but its tokenizer keeps case: minibert does not mix the two"
             )
-        ignored = [printable(name) for name in [*ignored, *unused, *settings.ignored]]
         with NOWHERE:
             sentence_encoder = SentenceEncoder(encoder, settings.pooling, settings.width)
         if sentence_encoder.projection is not None:
             _fill_linear(sentence_encoder.projection, folder / settings.dense / WEIGHTS, "linear.")
         parts = _read_classifier(folder, sentence_encoder, settings)
+    ignored += map(printable, settings.ignored)
     if ignored:
         logging.getLogger("minibert").warning("%s has more than is used here: %s", name, printable(left_out(ignored)))
     model = TrainedModel(
-        sentence_encoder,
-        tokenizer,
-        settings.max_length,
-        normalize=settings.normalize,
-        masked_lm=masked_lm,
-        ignored=tuple(ignored),
-        **parts,
+        sentence_encoder, tokenizer, settings.max_length, settings.normalize, masked_lm, ignored=tuple(ignored), **parts
     )
-    for network in model.networks:
-        network.eval()
+    for each in model.networks:
+        each.eval()
     return model
 
 
@@ -119,35 +107,33 @@ def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, 
         name: see `from_pretrained`, whose errors are raised here, too.
         dropout: the rate within the encoder; None = what the folder says.
     """
-    return _load(Bert, name, dropout)
+    with _opened(name) as folder:
+        return _read_network(encoder_folder(folder), with_head=False, dropout=dropout)
 
 
 def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:
     """The same of an encoder with its MLM head."""
-    return _load(BertForMaskedLM, name, dropout)
+    with _opened(name) as folder:
+        return _read_network(encoder_folder(folder), with_head=True, dropout=dropout)
 
 
-def _load(
-    kind: type[Network], name: str | Path, dropout: float | None
-) -> tuple[Network, WordPieceTokenizer, list[str]]:
-    with _opened(name) as whole:
-        folder = encoder_folder(whole)
-        config, ignored = read_config(folder)
-        if dropout is not None:
-            config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-        network, unused = _filled(kind, config, _read_weights(folder), folder)
-        return network, _read_tokenizer(folder, config), [printable(name) for name in ignored + unused]
+def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
+    """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
+
+    Raises:
+        UserError: there is nothing of that name, or it is damaged, or would give other ids than was meant.
+    """
+    path = Path(name)
+    if not path.is_dir():
+        if is_file(path):
+            return read_tokenizer(path)
+        advice = "pass --vocab the path of a vocab.txt, or --vocab train to learn one from the data"
+        path = _fetched(str(name), TOKENIZER_FILES, "file", advice)
+    check_folder(path, TOKENIZER_FILES)
+    return read_tokenizer(path)
 
 
-def _filled(
-    kind: type[Network], config: ModelConfig, tensors: dict[str, Tensor], folder: Path
-) -> tuple[Network, list[str]]:
-    """A network with a folder's weights, and the names of those that it has no place for."""
-    with blaming(folder), NOWHERE:
-        names = mlm_names(config) if kind is BertForMaskedLM else encoder_names(config)
-        check_complete(tensors, names)  # first, since making a thousand layers takes seconds, if no memory
-        network = cast("Network", make_masked_lm(config) if kind is BertForMaskedLM else make_bert(config))
-        return network, import_weights(network, tensors, names)
+# --- what a name stands for ---
 
 
 @contextmanager
@@ -159,57 +145,94 @@ def _opened(name: str | Path) -> Iterator[Path]:
         yield path
     elif path.is_file() and zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory() as temporary, blaming(path):
-            _extract(path, Path(temporary))
-            check_folder(Path(temporary))
-            yield Path(temporary)
+            folder = _unpacked(path, Path(temporary))
+            check_folder(folder)
+            yield folder
     elif path.exists():
         raise UserError(f"{path} is neither a folder nor a zip of one")
     else:
         advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
-        yield fetched(str(name), FILES, "folder", advice)
+        yield _fetched(str(name), FILES, "folder", advice)
 
 
-def _extract(path: Path, target: Path) -> None:
-    """Unpack the files of a model, whose names are known, and nothing else that a zip may hold."""
+def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
+    """A folder with some of the files that the Hub has under a name.
+
+    A name that looks like a path, or lies in a folder that is here, is not asked for.
+    """
+    parent = Path(name).parent
+    if not HUB_NAME.fullmatch(name) or parent.name == OUTPUTS or (parent.name and parent.is_dir()):
+        raise UserError(f"no {what} {name}: {advice}")
+    from huggingface_hub import snapshot_download  # a folder does not need it
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
+        raise UserError(
+            f"no {what} {name}, and the Hugging Face Hub gave no model of that name ({hub_reason(error)}): {advice}"
+        ) from error
+
+
+def _unpacked(path: Path, target: Path) -> Path:
+    """Where a model's files are in the target, and nothing else that the zip may hold: there, or in its one folder."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for place, entry in _entries(archive).items():
-                file = target / place
-                file.parent.mkdir(exist_ok=True)
-                with archive.open(entry) as packed, file.open("wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
+            archive.extractall(target, _entries(archive))
     except UserError:
         raise
     except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
         raise UserError(f"damaged, or a zip that can't be read: {error}") from error
+    top = list(target.iterdir())
+    return top[0] if len(top) == 1 and top[0].is_dir() else target
 
 
-def _entries(archive: zipfile.ZipFile) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The entries to unpack, and where to: a model's files, or a folder with a model's files."""
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The entries to unpack."""
     if len(archive.infolist()) > MOST_ENTRIES:
         raise UserError(f"more than {MOST_ENTRIES:,} entries: it is not a model's folder")
-    found = [(_place(entry.filename), entry) for entry in archive.infolist()]
-    named = [(place, entry) for place, entry in found if place is not None]
-    tops = {place.parts[0] for place, _ in named if len(place.parts) > 1}
-    if len(tops) == 1 and all(len(place.parts) > 1 for place, _ in named):
-        named = [(place.relative_to(*tops), entry) for place, entry in named]
-    entries = {place: entry for place, entry in named if len(place.parts) <= 2}
-    if len(entries) < sum(len(place.parts) <= 2 for place, _ in named):
+    entries = [entry for entry in archive.infolist() if _is_a_models(entry.filename)]
+    if len({PurePosixPath(entry.filename) for entry in entries}) < len(entries):
         raise UserError("two entries have the same name")
-    for place, entry in entries.items():
-        if place.suffix != ".safetensors" and entry.file_size > MOST_TEXT:
-            raise UserError(f"{place} has more than {MOST_TEXT:,} bytes, which make no sense there")
-    if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
+    for entry in entries:
+        if not entry.filename.endswith(".safetensors") and entry.file_size > MOST_TEXT:
+            raise UserError(f"{entry.filename} has more than {MOST_TEXT:,} bytes, which make no sense there")
+    if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return entries
 
 
-def _place(name: str) -> PurePosixPath | None:
-    """Where an entry of a zip belongs; None, if it is no file of a model, or points elsewhere."""
+def _is_a_models(name: str) -> bool:
+    """Whether an entry of a zip is a file of a model, and does not point elsewhere."""
     place = PurePosixPath(name)
     strange = place.is_absolute() or "\\" in name or any(part.startswith((".", "__MACOSX")) for part in place.parts)
-    known = any(place.match(pattern) for pattern in FILES) and not name.endswith("/")
-    return place if known and not strange else None
+    return not strange and not name.endswith("/") and any(place.match(pattern) for pattern in FILES)
+
+
+# --- what is in its folder ---
+
+
+def _read_network(
+    folder: Path, with_head: bool | None, dropout: float | None = None
+) -> tuple[Any, WordPieceTokenizer, list[str]]:
+    """A `Bert` or, `with_head`, a `BertForMaskedLM` (None = if there is one), its tokenizer, and what was not used."""
+    config, ignored = read_config(folder)
+    if dropout is not None:
+        config = replace(config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    tensors = _read_weights(folder)
+    with blaming(folder), NOWHERE:
+        if with_head is None:
+            with_head = has_mlm_head(tensors, config)
+        names = mlm_names(config) if with_head else encoder_names(config)
+        check_complete(tensors, names)  # first, since making a thousand layers takes seconds, if no memory
+        network = make_masked_lm(config) if with_head else make_bert(config)
+        ignored += import_weights(network, tensors, names)
+    tokenizer = read_tokenizer(folder)
+    if not config.vocab_size - MOST_SPARE_ROWS <= tokenizer.vocab_size <= config.vocab_size:
+        raise UserError(
+            f"{folder}: the vocabulary has {tokenizer.vocab_size:,} tokens, but the model {config.vocab_size:,}:"
+            " they are not of one training"
+        )
+    return network, tokenizer, [printable(name) for name in ignored]
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -240,31 +263,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or not a safetensors file: {str(error).splitlines()[0]}") from error
 
 
-def _read_tokenizer(folder: Path, config: ModelConfig) -> WordPieceTokenizer:
-    tokenizer = load_tokenizer(folder)
-    if not config.vocab_size - MOST_SPARE_ROWS <= tokenizer.vocab_size <= config.vocab_size:
-        raise UserError(
-            f"{folder}: the vocabulary has {tokenizer.vocab_size:,} tokens, but the model {config.vocab_size:,}:"
-            " they are not of one training"
-        )
-    return tokenizer
-
-
 def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
-    names: Names = {prefix + "weight": ("weight",), prefix + "bias": ("bias",)}
     with blaming(path):
-        import_weights(layer, _read_tensors(path), names)
-
-
-CLASSIFIER_SETTINGS = Table(
-    used={
-        "labels": "the order of the three outputs",
-        "features": "what the classifier sees",
-        "max_length": "tokens kept of each sentence",
-        "dropout": "of the features in training",
-        "hypothesis_only": "whether it is the control, which is used on emptied premises",
-    },
-)
+        import_weights(layer, _read_tensors(path), {prefix + name: (name,) for name in ("weight", "bias")})
 
 
 def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: SentenceSettings) -> dict[str, Any]:
@@ -272,8 +273,7 @@ def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: Sentence
     file = folder / CLASSIFIER
     if not is_file(file):
         return {}
-    settings = read_json(file, "")
-    CLASSIFIER_SETTINGS.check_all(file, settings)
+    settings: Any = CLASSIFIER_TABLE.read(file)[0]
     features = list(FEATURES)
     for name, fine in (("labels", (list(LABELS),)), ("features", (features, [*features, PRODUCT]))):
         if settings.get(name) not in fine:

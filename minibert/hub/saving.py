@@ -14,10 +14,10 @@ from minibert.bert import BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
-from minibert.hub.kinds import kind_of
-from minibert.hub.names import encoder_names, export_weights, head_names, mlm_names
-from minibert.hub.sentences import DENSE, POOLING_FLAGS
-from minibert.hub.settings import config_values
+from minibert.hub.added_tokens import ADDED, MAP
+from minibert.hub.names import PREFIXES, encoder_names, export_weights, mlm_names
+from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, WHOLE
+from minibert.hub.settings import config_values, kind_of
 from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
@@ -28,32 +28,8 @@ MODEL_FILES = (
     "1_Dense/model.safetensors", "2_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
 )  # fmt: skip
 
-
 # Files that loading reads and nothing here writes: whoever put them there, they change the model that they lie beside.
-FOREIGN_FILES = (
-    "special_tokens_map.json", "added_tokens.json", "config_sentence_transformers.json",
-    "sentence_roberta_config.json", "sentence_distilbert_config.json", "sentence_camembert_config.json",
-    "sentence_albert_config.json", "sentence_xlm-roberta_config.json", "sentence_xlnet_config.json",
-)  # fmt: skip
-
-
-def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], config: ModelConfig) -> None:
-    """Refuse a layer of somebody's own: whoever read the folder would get the usual one in its place.
-
-    Args:
-        model: to be saved.
-        make: what a reader makes of the configuration.
-        config: of the model.
-    Raises:
-        UserError: one of its layers is another than that.
-    """
-    kind_of(config)
-    with torch.device("meta"):
-        usual = {name: type(layer) for name, layer in make(config).named_modules()}
-    for name, layer in model.named_modules():
-        if usual.get(name) is not type(layer):
-            what = f"{name or 'the model'} is a {type(layer).__name__}"
-            raise UserError(f"{what}, which has no name in the folder format: it can't be saved")
+FOREIGN_FILES = (MAP, ADDED, WHOLE, *ENCODER_FILES[1:])
 
 
 def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
@@ -64,9 +40,9 @@ def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer
     """
     config = model.bert.config
     _check_sayable(model, make_masked_lm, config)
-    prefix, head = kind_of(config).prefix, head_names(config)
+    encoder = encoder_names(config)
     tensors = {
-        name if name in head else prefix + name: tensor
+        PREFIXES[type(config)] + name if name in encoder else name: tensor
         for name, tensor in export_weights(model, mlm_names(config)).items()
     }
     write_folder(folder, lambda staging: _write_model(staging, tensors, config, tokenizer, with_head=True))
@@ -96,47 +72,19 @@ def save_classifier(
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
-        "labels": list(LABELS),
-        "features": model.features,
-        "max_length": max_length,
-        "dropout": model.dropout.p,
+        "labels": list(LABELS), "features": model.features, "max_length": max_length, "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
-    }
+    }  # fmt: skip
 
     def write(staging: Path) -> None:
-        tensors = export_weights(model.encoder.bert, encoder_names(config))
+        tensors = export_weights(encoder.bert, encoder_names(config))
         _write_model(staging, tensors, config, tokenizer, with_head=False)
         _save_linear(model.classifier, staging / "classifier.safetensors")
         write_json(staging / "classifier.json", settings)
-        _write_modules(staging, model.encoder)
+        _write_modules(staging, encoder)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
 
     write_folder(folder, write)
-
-
-def _write_modules(folder: Path, encoder: SentenceEncoder) -> None:
-    """The steps from a text to its vector, in the words of sentence-transformers."""
-    kinds = ["Transformer", "Pooling"] if encoder.projection is None else ["Transformer", "Dense", "Pooling"]
-    paths = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds) if index)]
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
-    ]
-    write_json(folder / "modules.json", modules)
-    if encoder.projection is not None:
-        dense = {
-            "in_features": encoder.bert.config.hidden_size,
-            "out_features": encoder.projection.out_features,
-            **DENSE,
-        }
-        write_json(folder / paths[1] / "config.json", dense)
-        _save_linear(encoder.projection, folder / paths[1] / "model.safetensors", "linear.")
-    pooling = {"word_embedding_dimension": encoder.size, POOLING_FLAGS[encoder.pooling]: True}
-    write_json(folder / paths[-1] / "config.json", pooling)
-
-
-def _save_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
-    save_file({prefix + name: tensor.contiguous().cpu() for name, tensor in layer.state_dict().items()}, path)
 
 
 def zip_classifier(folder: Path) -> Path:
@@ -153,9 +101,41 @@ def zip_classifier(folder: Path) -> Path:
     return target
 
 
+def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], config: ModelConfig) -> None:
+    """Refuse a layer of somebody's own: whoever read the folder would `make` the usual one in its place."""
+    kind_of(config)
+    with torch.device("meta"):
+        usual = {name: type(layer) for name, layer in make(config).named_modules()}
+    for name, layer in model.named_modules():
+        if usual.get(name) is not type(layer):
+            what = f"{name or 'the model'} is a {type(layer).__name__}"
+            raise UserError(f"{what}, which has no name in the folder format: it can't be saved")
+
+
 def _write_model(
     folder: Path, tensors: dict[str, Tensor], config: ModelConfig, tokenizer: WordPieceTokenizer, *, with_head: bool
 ) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", config_values(config, with_head))
     tokenizer.save(folder, config.max_position_embeddings)
+
+
+def _write_modules(folder: Path, encoder: SentenceEncoder) -> None:
+    """The steps from a text to its vector, in the words of sentence-transformers."""
+    kinds = ["Transformer", "Pooling"] if encoder.projection is None else ["Transformer", "Dense", "Pooling"]
+    paths = ["", *(f"{index}_{kind}" for index, kind in enumerate(kinds) if index)]
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    write_json(folder / "modules.json", modules)
+    if encoder.projection is not None:
+        sizes = {"in_features": encoder.bert.config.hidden_size, "out_features": encoder.size}
+        write_json(folder / paths[1] / "config.json", sizes | DENSE)
+        _save_linear(encoder.projection, folder / paths[1] / "model.safetensors", "linear.")
+    pooling = {"word_embedding_dimension": encoder.size, POOLING_FLAGS[encoder.pooling]: True}
+    write_json(folder / paths[-1] / "config.json", pooling)
+
+
+def _save_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
+    save_file({prefix + name: tensor.contiguous().cpu() for name, tensor in layer.state_dict().items()}, path)

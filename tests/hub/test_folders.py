@@ -23,14 +23,7 @@ from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import pad
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS
-from minibert.hub import (
-    from_pretrained,
-    load_encoder,
-    load_tokenizer,
-    save_classifier,
-    save_mlm,
-    zip_classifier,
-)
+from minibert.hub import from_pretrained, load_encoder, load_tokenizer, save_classifier, save_mlm, zip_classifier
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
 from minibert.sbert import NLIClassifier, SentenceEncoder

@@ -1,5 +1,6 @@
 """Proves that weights find their place under any spelling, and that a wrong set of them is an error that names one."""
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -50,8 +51,8 @@ def under(prefix: str) -> Callable[[Weights], Weights]:
     return lambda weights: {prefix + name: tensor for name, tensor in weights.items()}
 
 
-def with_blocks_compiled(weights: Weights) -> Weights:
-    return {re.sub(r"(layer\.\d+)", r"\1._orig_mod", name): tensor for name, tensor in weights.items()}
+def around_blocks(wrapper: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {re.sub(r"(layer\.\d+)", rf"\1.{wrapper}", name): tensor for name, tensor in weights.items()}
 
 
 def half_under(prefix: str) -> Callable[[Weights], Weights]:
@@ -59,65 +60,40 @@ def half_under(prefix: str) -> Callable[[Weights], Weights]:
     return lambda weights: {prefix * (i % 2) + name: tensor for i, (name, tensor) in enumerate(weights.items())}
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        dict,
-        old,
-        bare,
-        without_heads,
-        with_positions,
-        lambda weights: old(bare(without_heads(weights))),
-        under("module."),
-        under("_orig_mod."),
-        under("model."),
-        under("module._orig_mod."),
-        under("_orig_mod.module."),
-        under("model.module."),
-        under("_fsdp_wrapped_module."),
-        under("_checkpoint_wrapped_module."),
-        under("0.auto_model."),
-        under("auto_model."),
-        lambda weights: under("0.auto_model.")(bare(weights)),
-        lambda weights: under("encoder.")(bare(weights)),
-        lambda weights: under("module.encoder.")(bare(without_heads(weights))),
-        lambda weights: {
-            name.replace("layer.1.", "layer.1._checkpoint_wrapped_module."): tensor for name, tensor in weights.items()
-        },
-        lambda weights: under("module.")(bare(weights)),
-        with_blocks_compiled,
-        half_under("module."),
-        half_under("_orig_mod."),
-        lambda weights: old(under("module.")(weights)),
-    ],
-    ids=[
-        "new",
-        "gamma and beta",
-        "no prefix",
-        "no heads",
-        "position ids",
-        "old, bare, headless",
-        "module",
-        "compiled",
-        "model",
-        "compiled in module",
-        "module in compiled",
-        "module in model",
-        "fsdp",
-        "checkpointed",
-        "sentence-transformer",
-        "auto_model",
-        "sentence-transformer, bare",
-        "encoder, bare",
-        "encoder in module, headless",
-        "one block checkpointed",
-        "module, bare",
-        "blocks compiled",
-        "half in module",
-        "half compiled",
-        "old in module",
-    ],
-)
+def compose(*steps: Callable[[Weights], Weights]) -> Callable[[Weights], Weights]:
+    return lambda weights: functools.reduce(lambda result, step: step(result), steps, weights)
+
+
+SPELLINGS: dict[str, Callable[[Weights], Weights]] = {
+    "new": dict,
+    "gamma and beta": old,
+    "no prefix": bare,
+    "no heads": without_heads,
+    "position ids": with_positions,
+    "old, bare, headless": compose(without_heads, bare, old),
+    "compiled in module": under("module._orig_mod."),
+    "module in compiled": under("_orig_mod.module."),
+    "module in model": under("model.module."),
+    "sentence-transformer": under("0.auto_model."),
+    "sentence-transformer, bare": compose(bare, under("0.auto_model.")),
+    "encoder, bare": compose(bare, under("encoder.")),
+    "encoder in module, headless": compose(without_heads, bare, under("module.encoder.")),
+    "module, bare": compose(bare, under("module.")),
+    "old in module": compose(under("module."), old),
+    "blocks compiled": around_blocks("_orig_mod"),
+    "blocks checkpointed": around_blocks("_checkpoint_wrapped_module"),
+    "half in module": half_under("module."),
+    "half compiled": half_under("_orig_mod."),
+    **{
+        f"in {name}": under(f"{name}.")
+        for name in (
+            "module", "_orig_mod", "model", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "auto_model"
+        )
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
 def test_every_spelling_fills_the_encoder_with_the_same_weights(
     config: ModelConfig, theirs: Weights, spelling: Callable[[Weights], Weights]
 ) -> None:

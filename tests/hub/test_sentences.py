@@ -69,12 +69,13 @@ MODERN_STEPS = modules(
     ("sentence_transformers.base.modules.normalize.Normalize", "2_Normalize"),
 )  # fmt: skip
 
+BASE = {"modules.json": PLAIN, POOL: MEAN}
 SHORT = {"max_seq_length": 6, "do_lower_case": False}
 
 SAME: dict[str, dict[str, Any]] = {
     "an encoder alone": {},
     "an encoder alone, with settings of a step": {OLD: {"max_seq_length": 5, "do_lower_case": False}},
-    "a mean": {"modules.json": PLAIN, POOL: MEAN},
+    "a mean": BASE,
     "normalised": {"modules.json": modules(ENCODER, POOLING, NORMALIZE), POOL: MEAN},
     "today's names": {"modules.json": MODERN_STEPS, POOL: {"embedding_dimension": 24, "pooling_mode": "mean"}},
     "a normaliser that says what it does": {
@@ -92,58 +93,40 @@ SAME: dict[str, dict[str, Any]] = {
         POOL: {"embedding_dimension": 24, "pooling_mode": "cls", "pooling_mode_mean_tokens": True},
     },
     "no pooling is a mean": {"modules.json": PLAIN, POOL: {"word_embedding_dimension": 24}},
-    "short": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": 6, "do_lower_case": False}},
+    "short": BASE | {OLD: {"max_seq_length": 6, "do_lower_case": False}},
     **{
-        f"short, by the name of {name}": {"modules.json": PLAIN, POOL: MEAN, f"sentence_{name}_config.json": SHORT}
+        f"short, by the name of {name}": BASE | {f"sentence_{name}_config.json": SHORT}
         for name in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
     },
-    "the first of two names": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
-        "sentence_xlnet_config.json": {"max_seq_length": 4},
-        "sentence_albert_config.json": SHORT,
-    },
-    "an empty file before the old name": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
-        OLD: {},
-        "sentence_distilbert_config.json": SHORT,
-    },
-    "a name that nobody reads": {"modules.json": PLAIN, POOL: MEAN, "sentence_electra_config.json": SHORT},
-    "no length": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": None}},
-    "lower case, twice": {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": 8, "do_lower_case": True}},
-    "today's settings": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
+    "the first of two names": BASE
+    | {"sentence_xlnet_config.json": {"max_seq_length": 4}, "sentence_albert_config.json": SHORT},
+    "an empty file before the old name": BASE | {OLD: {}, "sentence_distilbert_config.json": SHORT},
+    "a name that nobody reads": BASE | {"sentence_electra_config.json": SHORT},
+    "no length": BASE | {OLD: {"max_seq_length": None}},
+    "lower case, twice": BASE | {OLD: {"max_seq_length": 8, "do_lower_case": True}},
+    "today's settings": BASE
+    | {
         OLD: {
             "transformer_task": "feature-extraction",
             "module_output_name": "token_embeddings",
             "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-        },
+        }
     },
-    "empty settings": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
-        OLD: {"model_args": {}, "tokenizer_args": {}, "config_args": {}},
-    },
-    "lengths of queries": {"modules.json": PLAIN, POOL: MEAN, OLD: {"query_length": 4, "document_length": 5}},
-    "settings of the whole": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
+    "empty settings": BASE | {OLD: {"model_args": {}, "tokenizer_args": {}, "config_args": {}}},
+    "lengths of queries": BASE | {OLD: {"query_length": 4, "document_length": 5}},
+    "settings of the whole": BASE
+    | {
         WHOLE: {
             "__version__": {"sentence_transformers": "2.0.0"},
             "prompts": {"query": "q: ", "document": ""},
             "default_prompt_name": None,
             "similarity_fn_name": "dot",
             "model_type": "SentenceTransformer",
-        },
+        }
     },
-    "a prompt that is empty": {
-        "modules.json": PLAIN,
-        POOL: MEAN,
-        WHOLE: {"prompts": {"query": "q: ", "document": ""}, "default_prompt_name": "document"},
-    },
-    "a prompt that is there by itself": {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"default_prompt_name": "query"}},
+    "a prompt that is empty": BASE
+    | {WHOLE: {"prompts": {"query": "q: ", "document": ""}, "default_prompt_name": "document"}},
+    "a prompt that is there by itself": BASE | {WHOLE: {"default_prompt_name": "query"}},
     "keywords of no step": {"modules.json": [{**each, "kwargs": []} for each in PLAIN], POOL: MEAN},
 }
 
@@ -234,7 +217,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "asks for include_prompt False",
     ),
     **{
-        f"the setting {name}": ({"modules.json": PLAIN, POOL: MEAN, OLD: {name: value}}, f"asks for {name} ")
+        f"the setting {name}": (BASE | {OLD: {name: value}}, f"asks for {name} ")
         for name, value in {
             "transformer_task": "fill-mask",
             "module_output_name": "sentence_embedding",
@@ -247,38 +230,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "query_expansion": {"length": 32},
         }.items()
     },
-    "a length that is none": (
-        {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": "8"}},
-        "sentences of '8' tokens",
-    ),
-    "a length that is half": (
-        {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": 8.5}},
-        "sentences of 8.5 tokens",
-    ),
-    "a length that is true": (
-        {"modules.json": PLAIN, POOL: MEAN, OLD: {"max_seq_length": True}},
-        "sentences of True tokens",
-    ),
+    "a length that is none": (BASE | {OLD: {"max_seq_length": "8"}}, "sentences of '8' tokens"),
+    "a length that is half": (BASE | {OLD: {"max_seq_length": 8.5}}, "sentences of 8.5 tokens"),
+    "a length that is true": (BASE | {OLD: {"max_seq_length": True}}, "sentences of True tokens"),
     "a prompt": (
-        {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"prompts": {"query": "q: "}, "default_prompt_name": "query"}},
+        BASE | {WHOLE: {"prompts": {"query": "q: "}, "default_prompt_name": "query"}},
         "default_prompt_name 'query'",
     ),
-    "a prompt that is not there": (
-        {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"default_prompt_name": "x"}},
-        "prompt_name 'x'",
-    ),
-    "a prompt that is none": (
-        {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"default_prompt_name": ["x"]}},
-        "default_prompt_name",
-    ),
-    "the beginning of vectors": (
-        {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"truncate_dim": 8}},
-        "asks for truncate_dim 8",
-    ),
-    "another kind of model": (
-        {"modules.json": PLAIN, POOL: MEAN, WHOLE: {"model_type": "SparseEncoder"}},
-        "SparseEncoder",
-    ),
+    "a prompt that is not there": (BASE | {WHOLE: {"default_prompt_name": "x"}}, "prompt_name 'x'"),
+    "a prompt that is none": (BASE | {WHOLE: {"default_prompt_name": ["x"]}}, "default_prompt_name"),
+    "the beginning of vectors": (BASE | {WHOLE: {"truncate_dim": 8}}, "asks for truncate_dim 8"),
+    "another kind of model": (BASE | {WHOLE: {"model_type": "SparseEncoder"}}, "SparseEncoder"),
 }
 
 
@@ -311,7 +273,7 @@ def test_an_encoder_in_a_folder_of_its_own(folder: Path, name: str) -> None:
 
 
 def test_lower_case_that_the_tokenizer_does_not_give_is_refused(folder: Path) -> None:
-    write(folder, {"modules.json": PLAIN, POOL: MEAN, OLD: {"do_lower_case": True}})
+    write(folder, BASE | {OLD: {"do_lower_case": True}})
     for name, change in (("tokenizer.json", '"lowercase":true'), ("tokenizer_config.json", '"do_lower_case": true')):
         text = (folder / name).read_text()
         assert change in text.replace('"lowercase": true', '"lowercase":true')

@@ -85,6 +85,16 @@ def same(folder: Path) -> WordPieceTokenizer:
     return ours
 
 
+def vocab(settings: Any = None, **files: Any) -> dict[str, Any]:
+    """A folder with a vocabulary."""
+    return {"vocab": vocabulary(), **({} if settings is None else {"tokenizer_config": settings}), **files}
+
+
+def own(settings: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A folder with a tokenizer.json, changed."""
+    return {"tokenizer": whole(**changes), "tokenizer_config": settings}
+
+
 CASED: dict[str, Any] = {"do_lower_case": False}
 TAKEN: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -124,209 +134,114 @@ SAME: dict[str, dict[str, Any]] = {
     "nothing but a vocabulary": {
         "vocab": vocabulary([name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()])
     },
-    "settings that say nothing": {"vocab": vocabulary(), "tokenizer_config": {"do_lower_case": True}},
-    "cased": {"vocab": vocabulary(), "tokenizer_config": CASED},
-    "accents kept, lower case": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {"strip_accents": False, "do_lower_case": True},
-    },
-    "accents dropped, case kept": {"vocab": vocabulary(), "tokenizer_config": CASED | {"strip_accents": True}},
-    "Chinese characters in words": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {"tokenize_chinese_chars": False, "do_lower_case": True},
-    },
+    "settings that say nothing": vocab({"do_lower_case": True}),
+    "cased": vocab(CASED),
+    "accents kept, lower case": vocab({"strip_accents": False, "do_lower_case": True}),
+    "accents dropped, case kept": vocab(CASED | {"strip_accents": True}),
+    "Chinese characters in words": vocab({"tokenize_chinese_chars": False, "do_lower_case": True}),
     "a byte order mark": {"vocab": "\ufeff".encode() + vocabulary().encode(), "tokenizer_config": CASED},
     "lines of Windows": {"vocab": vocabulary().replace("\n", "\r\n"), "tokenizer_config": CASED},
     "blank lines at the end": {"vocab": vocabulary() + "\n\n \n", "tokenizer_config": CASED},
     "no newline at the end": {"vocab": vocabulary().rstrip(), "tokenizer_config": CASED},
     "spaces after tokens": {"vocab": vocabulary().replace("cat\n", "cat \t\n"), "tokenizer_config": CASED},
-    "tokenizer.json": {"tokenizer": whole(), "tokenizer_config": {}},
-    "tokenizer.json of its own class": {"tokenizer": whole(), "tokenizer_config": {"tokenizer_class": "BertTokenizer"}},
+    "tokenizer.json": own({}),
+    "tokenizer.json of its own class": own({"tokenizer_class": "BertTokenizer"}),
     "tokenizer.json and a vocabulary": {"tokenizer": whole(), "vocab": "a\nb\n", "tokenizer_config": {}},
     "tokenizer.json alone": {"tokenizer": whole()},
-    "tokenizer.json, cased": {"tokenizer": whole(cased=True), "tokenizer_config": CASED},
-    "accents as they are by default": {
-        "tokenizer": whole(normalizer=BERT_NORMALIZER | {"strip_accents": True}),
-        "tokenizer_config": {},
-    },
-    "truncation left in": {
-        "tokenizer": whole(truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}),
-        "tokenizer_config": {},
-    },
-    "truncation of old": {
-        "tokenizer": whole(truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0}),
-        "tokenizer_config": {},
-    },
-    "padding left in": {
-        "tokenizer": whole(
-            padding={
-                "strategy": {"Fixed": 9},
-                "direction": "Right",
-                "pad_id": 0,
-                "pad_to_multiple_of": None,
-                "pad_type_id": 0,
-                "pad_token": "[PAD]",
-            }
-        ),
-        "tokenizer_config": {},
-    },
-    "BertProcessing": {"tokenizer": whole(post_processor=BERT_PROCESSING), "tokenizer_config": {}},
-    "no special token among the added": {"tokenizer": whole(added_tokens=[]), "tokenizer_config": {}},
-    "one special token not among the added": {"tokenizer": whole(added_tokens=FIVE[:4]), "tokenizer_config": {}},
-    "a pipeline of small parts": {
-        "tokenizer": whole(**steps("normalizer", "NFD", "Lowercase", "StripAccents")),
-        "tokenizer_config": TAKEN,
-    },
-    "another pipeline": {"tokenizer": whole(**steps("normalizer", "NFKC", BERT_NORMALIZER)), "tokenizer_config": TAKEN},
-    "one part": {"tokenizer": whole(normalizer={"type": "Lowercase"}), "tokenizer_config": TAKEN},
-    "no normaliser": {"tokenizer": whole(normalizer=None), "tokenizer_config": TAKEN},
-    "no pre-tokeniser": {"tokenizer": whole(pre_tokenizer=None), "tokenizer_config": TAKEN},
-    "spaces alone": {"tokenizer": whole(pre_tokenizer={"type": "WhitespaceSplit"}), "tokenizer_config": TAKEN},
-    "words": {"tokenizer": whole(pre_tokenizer={"type": "Whitespace"}), "tokenizer_config": TAKEN},
-    "punctuation, not spaces": {
-        "tokenizer": whole(pre_tokenizer={"type": "Punctuation", "behavior": "Isolated"}),
-        "tokenizer_config": TAKEN,
-    },
-    "digits and spaces": {
-        "tokenizer": whole(**steps("pre_tokenizer", {"type": "Digits", "individual_digits": True}, "WhitespaceSplit")),
-        "tokenizer_config": TAKEN,
-    },
-    "longer words": {"tokenizer": whole(model={"max_input_chars_per_word": 200}), "tokenizer_config": TAKEN},
-    "control characters kept": {
-        "tokenizer": whole(normalizer=BERT_NORMALIZER | {"clean_text": False}),
-        "tokenizer_config": TAKEN,
-    },
-    "as it is, whatever the settings": {
-        "tokenizer": whole(cased=True),
-        "tokenizer_config": TAKEN | {"do_lower_case": True},
-    },
-    "added in tokenizer.json": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}},
-    "added in tokenizer.json, as it is": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": TAKEN},
-    "added_tokens_decoder": {"vocab": vocabulary(), "tokenizer_config": CASED | {"added_tokens_decoder": decoder(E1)}},
-    "added_tokens_decoder, special": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {
-            "do_lower_case": True,
-            "added_tokens_decoder": decoder(SPECIAL_E1),
-            "additional_special_tokens": ["[E1]"],
+    "tokenizer.json, cased": own(CASED, cased=True),
+    "accents as they are by default": own({}, normalizer=BERT_NORMALIZER | {"strip_accents": True}),
+    "truncation left in": own(
+        {}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    ),
+    "truncation of old": own({}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0}),
+    "padding left in": own(
+        {},
+        padding={
+            "strategy": {"Fixed": 9},
+            "direction": "Right",
+            "pad_id": 0,
+            "pad_to_multiple_of": None,
+            "pad_type_id": 0,
+            "pad_token": "[PAD]",
         },
-    },
-    "added_tokens_decoder and tokenizer.json": {
-        "tokenizer": whole(added_tokens=[*FIVE, E1]),
-        "tokenizer_config": {"added_tokens_decoder": decoder(E1)},
-    },
-    "added_tokens_decoder alone has it": {
-        "tokenizer": whole(),
-        "tokenizer_config": {"added_tokens_decoder": decoder(E1)},
-    },
-    "added_tokens_decoder alone has it, as it is": {
-        "tokenizer": whole(),
-        "tokenizer_config": TAKEN | {"added_tokens_decoder": decoder(E1)},
-    },
-    "added_tokens.json": {"vocab": vocabulary(), "tokenizer_config": CASED, "added_tokens": {"[E1]": NEXT}},
-    "added_tokens.json, two of them": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED,
-        "added_tokens": {"[E2]": NEXT + 1, "[E1]": NEXT},
-    },
-    "added_tokens.json with a special one": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {"do_lower_case": True},
-        "added_tokens": {"[E1]": NEXT},
-        "special_tokens_map": {"additional_special_tokens": ["[E1]"]},
-    },
+    ),
+    "BertProcessing": own({}, post_processor=BERT_PROCESSING),
+    "no special token among the added": own({}, added_tokens=[]),
+    "one special token not among the added": own({}, added_tokens=FIVE[:4]),
+    "a pipeline of small parts": own(TAKEN, **steps("normalizer", "NFD", "Lowercase", "StripAccents")),
+    "another pipeline": own(TAKEN, **steps("normalizer", "NFKC", BERT_NORMALIZER)),
+    "one part": own(TAKEN, normalizer={"type": "Lowercase"}),
+    "no normaliser": own(TAKEN, normalizer=None),
+    "no pre-tokeniser": own(TAKEN, pre_tokenizer=None),
+    "spaces alone": own(TAKEN, pre_tokenizer={"type": "WhitespaceSplit"}),
+    "words": own(TAKEN, pre_tokenizer={"type": "Whitespace"}),
+    "punctuation, not spaces": own(TAKEN, pre_tokenizer={"type": "Punctuation", "behavior": "Isolated"}),
+    "digits and spaces": own(
+        TAKEN, **steps("pre_tokenizer", {"type": "Digits", "individual_digits": True}, "WhitespaceSplit")
+    ),
+    "longer words": own(TAKEN, model={"max_input_chars_per_word": 200}),
+    "control characters kept": own(TAKEN, normalizer=BERT_NORMALIZER | {"clean_text": False}),
+    "as it is, whatever the settings": own(TAKEN | {"do_lower_case": True}, cased=True),
+    "added in tokenizer.json": own({}, added_tokens=[*FIVE, E1]),
+    "added in tokenizer.json, as it is": own(TAKEN, added_tokens=[*FIVE, E1]),
+    "added_tokens_decoder": vocab(CASED | {"added_tokens_decoder": decoder(E1)}),
+    "added_tokens_decoder, special": vocab(
+        {"do_lower_case": True, "added_tokens_decoder": decoder(SPECIAL_E1), "additional_special_tokens": ["[E1]"]}
+    ),
+    "added_tokens_decoder and tokenizer.json": own({"added_tokens_decoder": decoder(E1)}, added_tokens=[*FIVE, E1]),
+    "added_tokens_decoder alone has it": own({"added_tokens_decoder": decoder(E1)}),
+    "added_tokens_decoder alone has it, as it is": own(TAKEN | {"added_tokens_decoder": decoder(E1)}),
+    "added_tokens.json": vocab(CASED, added_tokens={"[E1]": NEXT}),
+    "added_tokens.json, two of them": vocab(CASED, added_tokens={"[E2]": NEXT + 1, "[E1]": NEXT}),
+    "added_tokens.json with a special one": vocab(
+        {"do_lower_case": True}, added_tokens={"[E1]": NEXT}, special_tokens_map={"additional_special_tokens": ["[E1]"]}
+    ),
     "added_tokens.json beside tokenizer.json": {
         "tokenizer": whole(),
         "tokenizer_config": {},
         "added_tokens": {"[E1]": NEXT},
     },
-    "special_tokens_map.json": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED,
-        "special_tokens_map": {"additional_special_tokens": ["[E1]", "[E2]"]},
-    },
-    "special_tokens_map.json with the usual": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED,
-        "special_tokens_map": {"cls_token": "[CLS]", "mask_token": "[MASK]"},
-    },
-    "a special token of the vocabulary": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED,
-        "special_tokens_map": {"additional_special_tokens": ["[unused1]"]},
-    },
-    "more special tokens in the settings": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"additional_special_tokens": ["[E2]", "[E1]"]},
-    },
-    "extra_special_tokens": {"vocab": vocabulary(), "tokenizer_config": CASED | {"extra_special_tokens": ["[E1]"]}},
-    "extra_special_tokens by name": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"extra_special_tokens": {"x_token": "[E1]"}},
-    },
-    "a special token after those that are listed": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {
-            "added_tokens_decoder": decoder(token("[E2]", NEXT)),
-            "additional_special_tokens": ["[E1]"],
-        },
-    },
-    "bos and eos": {"vocab": vocabulary(), "tokenizer_config": CASED | {"eos_token": "[E2]", "bos_token": "[E1]"}},
-    "a token by a name of its own": {"vocab": vocabulary(), "tokenizer_config": CASED | {"image_token": "[E1]"}},
-    "a mask with its space": {"vocab": vocabulary(), "tokenizer_config": CASED, "special_tokens_map": MAP},
-    "a mask with its space, in the settings": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"mask_token": {"__type": "AddedToken", **MAP["mask_token"]}},
-    },
-    "a token with a space": {"tokenizer": whole(added_tokens=[*FIVE, token("New York", NEXT)]), "tokenizer_config": {}},
-    "a special one with a space": {
-        "tokenizer": whole(added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
-        "tokenizer_config": {},
-    },
+    "special_tokens_map.json": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[E1]", "[E2]"]}),
+    "special_tokens_map.json with the usual": vocab(
+        CASED, special_tokens_map={"cls_token": "[CLS]", "mask_token": "[MASK]"}
+    ),
+    "a special token of the vocabulary": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[unused1]"]}),
+    "more special tokens in the settings": vocab(CASED | {"additional_special_tokens": ["[E2]", "[E1]"]}),
+    "extra_special_tokens": vocab(CASED | {"extra_special_tokens": ["[E1]"]}),
+    "extra_special_tokens by name": vocab(CASED | {"extra_special_tokens": {"x_token": "[E1]"}}),
+    "a special token after those that are listed": vocab(
+        {"added_tokens_decoder": decoder(token("[E2]", NEXT)), "additional_special_tokens": ["[E1]"]}
+    ),
+    "bos and eos": vocab(CASED | {"eos_token": "[E2]", "bos_token": "[E1]"}),
+    "a token by a name of its own": vocab(CASED | {"image_token": "[E1]"}),
+    "a mask with its space": vocab(CASED, special_tokens_map=MAP),
+    "a mask with its space, in the settings": vocab(
+        CASED | {"mask_token": {"__type": "AddedToken", **MAP["mask_token"]}}
+    ),
+    "a token with a space": own({}, added_tokens=[*FIVE, token("New York", NEXT)]),
+    "a special one with a space": own({}, added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
     **{
-        f"{content} by its id, in lower case": {
-            "vocab": vocabulary(),
-            "tokenizer_config": {"do_lower_case": True},
-            "added_tokens": {content: SPECIAL_TOKENS.index(content)},
-        }
+        f"{content} by its id, in lower case": vocab(
+            {"do_lower_case": True}, added_tokens={content: SPECIAL_TOKENS.index(content)}
+        )
         for content in ("[MASK]", "[CLS]")
     },
-    "a mask by its id and by its name": {
-        "vocab": vocabulary(),
-        "tokenizer_config": {"do_lower_case": True, "mask_token": "[MASK]"},
-        "added_tokens": {"[MASK]": 4},
-    },
-    "an object that is no token": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"image_token": token("<x>"), "x_token": {"y": 1}},
-    },
-    "an object of another type": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"image_token": {"__type": "Token", **token("<x>")}},
-    },
-    "an object of its own name in the old place": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED,
-        "special_tokens_map": {"image_token": token("<x>")},
-    },
-    "an object of its own name that is a token": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED | {"image_token": {"__type": "AddedToken", **token("<x>")}},
-    },
-    "tokens that differ in case alone, cased": {
-        "tokenizer": whole(cased=True, added_tokens=[*FIVE, token("New York", NEXT), token("new york", NEXT + 1)]),
-        "tokenizer_config": CASED,
-    },
-    "tokens that differ in case alone, as they are written": {
-        "tokenizer": whole(
-            added_tokens=[*FIVE, token("<x>", NEXT, normalized=False), token("<X>", NEXT + 1, normalized=False)]
-        ),
-        "tokenizer_config": {},
-    },
-    "white space that nothing else takes": {
-        "tokenizer": whole(added_tokens=[*FIVE, token("  ", NEXT)]),
-        "tokenizer_config": {},
-    },
+    "a mask by its id and by its name": vocab(
+        {"do_lower_case": True, "mask_token": "[MASK]"}, added_tokens={"[MASK]": 4}
+    ),
+    "an object that is no token": vocab(CASED | {"image_token": token("<x>"), "x_token": {"y": 1}}),
+    "an object of another type": vocab(CASED | {"image_token": {"__type": "Token", **token("<x>")}}),
+    "an object of its own name in the old place": vocab(CASED, special_tokens_map={"image_token": token("<x>")}),
+    "an object of its own name that is a token": vocab(
+        CASED | {"image_token": {"__type": "AddedToken", **token("<x>")}}
+    ),
+    "tokens that differ in case alone, cased": own(
+        CASED, cased=True, added_tokens=[*FIVE, token("New York", NEXT), token("new york", NEXT + 1)]
+    ),
+    "tokens that differ in case alone, as they are written": own(
+        {}, added_tokens=[*FIVE, token("<x>", NEXT, normalized=False), token("<X>", NEXT + 1, normalized=False)]
+    ),
+    "white space that nothing else takes": own({}, added_tokens=[*FIVE, token("  ", NEXT)]),
     **{
         f"a ModernBERT's, {'cased' if cased else 'lower case'}, {settings}": {
             "config": {"model_type": "modernbert", **said},
@@ -350,9 +265,8 @@ SAME: dict[str, dict[str, Any]] = {
             ("PreTrainedTokenizerFast", CASED | {"tokenizer_class": "BertTokenizer"}),
         )
     },
-    "all that is known of settings": {
-        "vocab": vocabulary(),
-        "tokenizer_config": CASED
+    "all that is known of settings": vocab(
+        CASED
         | {
             "truncation_side": "right",
             "padding_side": "right",
@@ -363,20 +277,16 @@ SAME: dict[str, dict[str, Any]] = {
             "clean_up_tokenization_spaces": True,
             "model_input_names": ["input_ids", "attention_mask"],
             "split_special_tokens": False,
-        },
-    },
-    **{
-        f"{flag} {'normalized' if normalized else 'as it is written'}": {
-            "tokenizer": whole(added_tokens=[*FIVE, token("<x>", NEXT, normalized=normalized, **{flag: True})]),
-            "tokenizer_config": {},
         }
+    ),
+    **{
+        f"{flag} {'normalized' if normalized else 'as it is written'}": own(
+            {}, added_tokens=[*FIVE, token("<x>", NEXT, normalized=normalized, **{flag: True})]
+        )
         for flag in ("lstrip", "rstrip", "single_word")
         for normalized in (True, False)
     },
-    "all flags": {
-        "tokenizer": whole(added_tokens=[*FIVE, token("<x>", NEXT, lstrip=True, rstrip=True, single_word=True)]),
-        "tokenizer_config": {},
-    },
+    "all flags": own({}, added_tokens=[*FIVE, token("<x>", NEXT, lstrip=True, rstrip=True, single_word=True)]),
 }
 
 
@@ -404,7 +314,7 @@ def asked(value: Any, known: str) -> str:
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
-        f"{name} {value!r}": ({"vocab": vocabulary(), "tokenizer_config": {name: value}}, f"asks for {name} ")
+        f"{name} {value!r}": (vocab({name: value}), f"asks for {name} ")
         for name, value in {
             "tokenizer_class": "BertJapaneseTokenizer",
             "auto_map": {"AutoTokenizer": ["x.Y", None]},
@@ -420,29 +330,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "cls_token": "<s>",
             "unk_token": "<unk>",
             "mask_token": None,
-            "pad_token": {"content": "<pad>"},
+            "pad_token": {"__type": "AddedToken", **token("<pad>")},
             "add_prefix_space": True,
             "init_inputs": ["vocab.txt", False],
         }.items()
     },
-    "RoCBert": (
-        {"vocab": vocabulary(), "tokenizer_config": {"tokenizer_class": "RoCBertTokenizer"}},
-        "RoCBertTokenizer",
-    ),
-    "a class that is no name": (
-        {"vocab": vocabulary(), "tokenizer_config": {"tokenizer_class": ["a"]}},
-        "tokenizer_class",
-    ),
+    "RoCBert": (vocab({"tokenizer_class": "RoCBertTokenizer"}), "RoCBertTokenizer"),
+    "a class that is no name": (vocab({"tokenizer_class": ["a"]}), "tokenizer_class"),
     "a renamed token in the old place": (
-        {"vocab": vocabulary(), "special_tokens_map": {"sep_token": "</s>"}},
+        vocab(None, special_tokens_map={"sep_token": "</s>"}),
         "special_tokens_map.json asks for sep_token '</s>': minibert knows only '[SEP]'",
     ),
-    "no vocabulary of its own": ({"vocab": vocabulary(), "tokenizer_config": TAKEN}, "which needs a tokenizer.json"),
-    "case that contradicts": (
-        {"tokenizer": whole(cased=True), "tokenizer_config": {"do_lower_case": True}},
-        "its normalizer",
-    ),
-    "case that nothing else says": ({"tokenizer": whole(cased=True), "tokenizer_config": {}}, "its normalizer"),
+    "no vocabulary of its own": (vocab(TAKEN), "which needs a tokenizer.json"),
+    "case that contradicts": (own({"do_lower_case": True}, cased=True), "its normalizer"),
+    "case that nothing else says": (own({}, cased=True), "its normalizer"),
     **{
         f"a ModernBERT's mask that nothing adds {settings}": (
             {
@@ -467,36 +368,24 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "its normalizer",
     ),
     "case, and no settings": ({"tokenizer": whole(cased=True)}, "its normalizer"),
-    "accents that contradict": ({"tokenizer": whole(), "tokenizer_config": {"strip_accents": False}}, "its normalizer"),
-    "Chinese that contradicts": (
-        {"tokenizer": whole(), "tokenizer_config": {"tokenize_chinese_chars": False}},
-        "normalizer",
-    ),
-    "a normaliser that would be built anew": (
-        {"tokenizer": whole(normalizer={"type": "Lowercase"}), "tokenizer_config": {}},
-        "its normalizer",
-    ),
+    "accents that contradict": (own({"strip_accents": False}), "its normalizer"),
+    "Chinese that contradicts": (own({"tokenize_chinese_chars": False}), "normalizer"),
+    "a normaliser that would be built anew": (own({}, normalizer={"type": "Lowercase"}), "its normalizer"),
     "control characters that would be dropped": (
-        {"tokenizer": whole(normalizer=BERT_NORMALIZER | {"clean_text": False}), "tokenizer_config": {}},
+        own({}, normalizer=BERT_NORMALIZER | {"clean_text": False}),
         "its normalizer",
     ),
     "a pre-tokeniser that would be built anew": (
-        {"tokenizer": whole(pre_tokenizer={"type": "WhitespaceSplit"}), "tokenizer_config": {}},
+        own({}, pre_tokenizer={"type": "WhitespaceSplit"}),
         "its pre_tokenizer is",
     ),
-    "no pre-tokeniser, where one would be built": (
-        {"tokenizer": whole(pre_tokenizer=None), "tokenizer_config": {}},
-        "its pre_tokenizer is null",
-    ),
+    "no pre-tokeniser, where one would be built": (own({}, pre_tokenizer=None), "its pre_tokenizer is null"),
     "longer words than would be built": (
-        {"tokenizer": whole(model={"max_input_chars_per_word": 20}), "tokenizer_config": {}},
+        own({}, model={"max_input_chars_per_word": 20}),
         "its max_input_chars_per_word is 20",
     ),
     **{
-        f"the normaliser {kind}": (
-            {"tokenizer": whole(normalizer=value), "tokenizer_config": TAKEN},
-            f"the normalizer is a {kind}",
-        )
+        f"the normaliser {kind}": (own(TAKEN, normalizer=value), f"the normalizer is a {kind}")
         for kind, value in {
             "Replace": {"type": "Replace", "pattern": {"String": "a"}, "content": "b"},
             "Prepend": {"type": "Prepend", "prepend": "x"},
@@ -508,10 +397,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         }.items()
     },
     **{
-        f"the pre-tokeniser {kind}": (
-            {"tokenizer": whole(pre_tokenizer=value), "tokenizer_config": TAKEN},
-            f"the pre_tokenizer is a {kind}",
-        )
+        f"the pre-tokeniser {kind}": (own(TAKEN, pre_tokenizer=value), f"the pre_tokenizer is a {kind}")
         for kind, value in {
             "Split": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False},
             "Metaspace": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True},
@@ -520,66 +406,37 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "FixedLength": {"type": "FixedLength", "length": 0},
         }.items()
     },
-    "a normaliser within a sequence": (
-        {"tokenizer": whole(**steps("normalizer", "NFD", "Nmt")), "tokenizer_config": TAKEN},
-        "the normalizer is a Nmt",
-    ),
-    "a sequence of nothing": (
-        {"tokenizer": whole(normalizer={"type": "Sequence"}), "tokenizer_config": TAKEN},
-        "a Sequence of",
-    ),
-    "a long sequence": (
-        {"tokenizer": whole(**steps("normalizer", *["NFD"] * 21)), "tokenizer_config": TAKEN},
-        "a Sequence of",
-    ),
-    "a list for a normaliser": ({"tokenizer": whole(normalizer=[]), "tokenizer_config": TAKEN}, "its normalizer is []"),
-    "the decoder of others": (
-        {"tokenizer": whole(decoder={"type": "ByteLevel"}), "tokenizer_config": {}},
-        "decoder is a Byte",
-    ),
-    "the model of others": (
-        {"tokenizer": whole(model={"type": "WordLevel"}), "tokenizer_config": {}},
-        "model is a WordLevel",
-    ),
+    "a normaliser within a sequence": (own(TAKEN, **steps("normalizer", "NFD", "Nmt")), "the normalizer is a Nmt"),
+    "a sequence of nothing": (own(TAKEN, normalizer={"type": "Sequence"}), "a Sequence of"),
+    "a long sequence": (own(TAKEN, **steps("normalizer", *["NFD"] * 21)), "a Sequence of"),
+    "a list for a normaliser": (own(TAKEN, normalizer=[]), "its normalizer is []"),
+    "the decoder of others": (own({}, decoder={"type": "ByteLevel"}), "decoder is a Byte"),
+    "the model of others": (own({}, model={"type": "WordLevel"}), "model is a WordLevel"),
     "a model without a type": (
         {"tokenizer": {**whole(), "model": {"vocab": {}}}, "tokenizer_config": {}},
         "the model is a None",
     ),
-    "a part that nobody knows": ({"tokenizer": whole(extra=1), "tokenizer_config": {}}, "has 'extra', which means"),
-    "a setting of the model that nobody knows": (
-        {"tokenizer": whole(model={"fuse_unk": True}), "tokenizer_config": {}},
-        "has 'fuse_unk', which means",
-    ),
+    "a part that nobody knows": (own({}, extra=1), "has 'extra', which means"),
+    "a setting of the model that nobody knows": (own({}, model={"fuse_unk": True}), "has 'fuse_unk', which means"),
     "another mark of pieces": (
-        {"tokenizer": whole(model={"continuing_subword_prefix": "@@"}), "tokenizer_config": {}},
+        own({}, model={"continuing_subword_prefix": "@@"}),
         "asks for continuing_subword_prefix '@@'",
     ),
-    "another unknown token": (
-        {"tokenizer": whole(model={"unk_token": "cat"}), "tokenizer_config": {}},
-        "unk_token 'cat'",
-    ),
+    "another unknown token": (own({}, model={"unk_token": "cat"}), "unk_token 'cat'"),
     "RobertaProcessing": (
-        {
-            "tokenizer": whole(
-                post_processor=BERT_PROCESSING
-                | {"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": True}
-            ),
-            "tokenizer_config": {},
-        },
+        own(
+            {},
+            post_processor=BERT_PROCESSING
+            | {"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": True},
+        ),
         "post_processor is a Roberta",
     ),
     "a sequence of processors": (
-        {
-            "tokenizer": whole(post_processor={"type": "Sequence", "processors": [BERT_PROCESSING]}),
-            "tokenizer_config": {},
-        },
+        own({}, post_processor={"type": "Sequence", "processors": [BERT_PROCESSING]}),
         "the post_processor is a Sequence",
     ),
     **{
-        f"a text as {name}": (
-            {"tokenizer": whole(post_processor=value), "tokenizer_config": settings},
-            "its post_processor does not make [CLS] text [SEP]",
-        )
+        f"a text as {name}": (own(settings, post_processor=value), "its post_processor does not make [CLS] text [SEP]")
         for settings in ({}, TAKEN)
         for name, value in {
             f"nothing else {len(settings)}": None,
@@ -593,36 +450,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         }.items()
     },
     "truncation at the left": (
-        {
-            "tokenizer": whole(
-                truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Left"}
-            ),
-            "tokenizer_config": {},
-        },
+        own({}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Left"}),
         "truncation is at",
     ),
-    "padding at the left": (
-        {"tokenizer": whole(padding={"strategy": "BatchLongest", "direction": "Left"}), "tokenizer_config": {}},
-        "the padding is at",
-    ),
+    "padding at the left": (own({}, padding={"strategy": "BatchLongest", "direction": "Left"}), "the padding is at"),
     "special tokens that nothing adds": (
-        {"tokenizer": whole(added_tokens=FIVE[:4]), "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}},
+        own({"tokenizer_class": "PreTrainedTokenizerFast"}, added_tokens=FIVE[:4]),
         "[MASK] is not among the added tokens",
     ),
     "a token with a hole before it": (
-        {"vocab": vocabulary(), "added_tokens": {"[E1]": NEXT + 1}},
+        vocab(None, added_tokens={"[E1]": NEXT + 1}),
         f"token {NEXT + 1}, but it is {NEXT}",
     ),
-    "a token at another's place": ({"vocab": vocabulary(), "added_tokens": {"[E1]": 7}}, "as token 7"),
+    "a token at another's place": (vocab(None, added_tokens={"[E1]": 7}), "as token 7"),
     "ids that contradict": (
         {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, "added_tokens": {"[E1]": 3}},
         "added_tokens.json has '[E1]' as token 3",
     ),
     "flags that contradict": (
-        {
-            "tokenizer": whole(added_tokens=[*FIVE, E1]),
-            "tokenizer_config": {"added_tokens_decoder": decoder(E1 | {"lstrip": True})},
-        },
+        own({"added_tokens_decoder": decoder(E1 | {"lstrip": True})}, added_tokens=[*FIVE, E1]),
         "tokenizer_config.json has lstrip True for '[E1]'",
     ),
     "a flag of the map that contradicts": (
@@ -630,103 +476,110 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "special_tokens_map.json has lstrip True for '[MASK]'",
     ),
     "a token that others would lose": (
-        {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {"added_tokens_decoder": decoder()}},
+        own({"added_tokens_decoder": decoder()}, added_tokens=[*FIVE, E1]),
         "tokenizer.json has the added token '[E1]', tokenizer_config.json has not",
     ),
     "an old token that others would lose": (
-        {
-            "vocab": vocabulary(),
-            "tokenizer_config": {"added_tokens_decoder": decoder()},
-            "added_tokens": {"[E1]": NEXT},
-        },
+        vocab({"added_tokens_decoder": decoder()}, added_tokens={"[E1]": NEXT}),
         "added_tokens.json has the added token",
     ),
     "a special token that others would lose": (
-        {
-            "vocab": vocabulary(),
-            "tokenizer_config": {"added_tokens_decoder": decoder()},
-            "special_tokens_map": {"additional_special_tokens": ["[E1]"]},
-        },
+        vocab({"added_tokens_decoder": decoder()}, special_tokens_map={"additional_special_tokens": ["[E1]"]}),
         "[E1]",
     ),
     "lists that contradict": (
-        {
-            "vocab": vocabulary(),
-            "tokenizer_config": {"additional_special_tokens": ["[E1]"]},
-            "special_tokens_map": {"additional_special_tokens": ["[E2]"]},
-        },
+        vocab({"additional_special_tokens": ["[E1]"]}, special_tokens_map={"additional_special_tokens": ["[E2]"]}),
         "other special tokens",
     ),
     "a setting in the wrong file": (
-        {"vocab": vocabulary(), "special_tokens_map": {"do_lower_case": False}},
+        vocab(None, special_tokens_map={"do_lower_case": False}),
         "'do_lower_case', which is no special token",
     ),
-    "a token that is none": (
-        {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": [7]}},
-        "which is no token",
-    ),
+    "a token that is none": (vocab({"additional_special_tokens": [7]}), "which is no token"),
     **{
         f"{one!r} and {other!r}": (
-            {
-                "tokenizer": whole(added_tokens=[*FIVE, token(one, NEXT), token(other, NEXT + 1)]),
-                "tokenizer_config": {},
-            },
+            own({}, added_tokens=[*FIVE, token(one, NEXT), token(other, NEXT + 1)]),
             f"the added tokens {one!r} and {other!r} are both",
         )
         for one, other in (("New York", "new york"), ("<x>", "<X>"), ("café", "Cafe"))
     },
     **{
         f"the token {content!r} after one that takes its space": (
-            {
-                "tokenizer": whole(
-                    cased=True,
-                    added_tokens=[*FIVE, token(content, NEXT, lstrip=True), token("<x>", NEXT + 1, rstrip=True)],
-                ),
-                "tokenizer_config": CASED,
-            },
+            own(
+                CASED,
+                cased=True,
+                added_tokens=[*FIVE, token(content, NEXT, lstrip=True), token("<x>", NEXT + 1, rstrip=True)],
+            ),
             f"the added token {content!r} begins with white space",
         )
         for content in ("  ", " a")
     },
-    "a token that is nothing in texts": (
-        {"tokenizer": whole(added_tokens=[*FIVE, token("\u200b", NEXT)]), "tokenizer_config": {}},
-        "begins with nothing",
-    ),
-    "an id of 5,000 digits": (
-        {"vocab": vocabulary(), "tokenizer_config": {"added_tokens_decoder": {"9" * 5_000: token("<x>")}}},
-        "is not an object of ids",
-    ),
-    "an id of 50 digits": ({"vocab": vocabulary(), "added_tokens": {"<x>": 10**50}}, "an id or a flag of '<x>'"),
+    "a token that is nothing in texts": (own({}, added_tokens=[*FIVE, token("\u200b", NEXT)]), "begins with nothing"),
+    "an id of 5,000 digits": (vocab({"added_tokens_decoder": {"9" * 5_000: token("<x>")}}), "is not an object of ids"),
+    "an id of 50 digits": (vocab(None, added_tokens={"<x>": 10**50}), "an id or a flag of '<x>'"),
     "more tokens than anybody adds": (
-        {"vocab": vocabulary(), "added_tokens": {f"<{i}>": NEXT + i for i in range(10_001)}},
+        vocab(None, added_tokens={f"<{i}>": NEXT + i for i in range(10_001)}),
         "added_tokens.json has 10,001 added tokens",
     ),
     "more special tokens than anybody adds": (
-        {"vocab": vocabulary(), "tokenizer_config": {"extra_special_tokens": ["<x>"] * 10_001}},
+        vocab({"extra_special_tokens": ["<x>"] * 10_001}),
         "tokenizer_config.json has 10,001 added tokens",
     ),
     "more tokens than anybody adds, in tokenizer.json": (
-        {"tokenizer": whole(added_tokens=[E1] * 10_001), "tokenizer_config": {}},
+        own({}, added_tokens=[E1] * 10_001),
         "tokenizer.json has 10,001 added tokens",
     ),
-    "a list that is none": (
-        {"vocab": vocabulary(), "tokenizer_config": {"additional_special_tokens": 7}},
-        "which is not a list of tokens",
+    **{
+        f"the list {value!r}": (vocab({"additional_special_tokens": value}), "which is not a list of tokens")
+        for value in (7, "[E1]", {"x_token": "[E1]"})
+    },
+    "an object of a usual name that is no token": (
+        vocab(CASED | {"eos_token": token("<x>")}),
+        "no token without a __type",
     ),
-    "an empty token": ({"vocab": vocabulary(), "added_tokens": {"": NEXT}}, "which is no token"),
-    "an id that is none": ({"vocab": vocabulary(), "added_tokens": {"[E1]": "1"}}, "an id or a flag of '[E1]'"),
-    "a flag that is none": (
-        {"tokenizer": whole(added_tokens=[E1 | {"lstrip": "yes"}]), "tokenizer_config": {}},
-        "an id or a flag of '[E1]'",
+    "an object in a list that is no token": (
+        vocab(CASED, special_tokens_map={"additional_special_tokens": [E1]}),
+        "no token without a __type",
     ),
-    "a decoder that is none": (
-        {"vocab": vocabulary(), "tokenizer_config": {"added_tokens_decoder": {"x": E1}}},
-        "of ids and",
+    "an object that lacks a flag": (
+        vocab(CASED | {"eos_token": {"__type": "AddedToken", "content": "<x>"}}),
+        "or lacks a flag",
     ),
-    "case that is neither": (
-        {"vocab": vocabulary(), "tokenizer_config": {"do_lower_case": "yes"}},
-        "do_lower_case 'yes'",
+    "a text in a decoder": (
+        vocab(CASED | {"added_tokens_decoder": {str(NEXT): "[E1]"}}),
+        "that is not an object of ids and tokens",
     ),
+    "two lists": (
+        vocab(CASED | {"additional_special_tokens": ["[E1]"], "extra_special_tokens": ["[E2]"]}),
+        "of which others read only one",
+    ),
+    "a list that nothing hides": (
+        vocab(CASED, special_tokens_map={"additional_special_tokens": ["[E1]"], "extra_special_tokens": None}),
+        "of which others read only one",
+    ),
+    "one token under two names": (
+        vocab(CASED | {"eos_token": {"__type": "AddedToken", **token("[MASK]")}}),
+        "one special token under two names",
+    ),
+    "flags that are not known where the id is": (
+        vocab(
+            CASED | {"eos_token": {"__type": "AddedToken", **token("<x>", normalized=False)}},
+            added_tokens={"<x>": NEXT},
+        ),
+        "has normalized False for '<x>'",
+    ),
+    "an old id that others do not read": (
+        vocab(
+            CASED | {"added_tokens_decoder": decoder(), "additional_special_tokens": ["[E2]", "[E1]"]},
+            added_tokens={"[E1]": NEXT},
+        ),
+        f"as token {NEXT}, but it is {NEXT + 1}",
+    ),
+    "an empty token": (vocab(None, added_tokens={"": NEXT}), "which is no token"),
+    "an id that is none": (vocab(None, added_tokens={"[E1]": "1"}), "an id or a flag of '[E1]'"),
+    "a flag that is none": (own({}, added_tokens=[E1 | {"lstrip": "yes"}]), "an id or a flag of '[E1]'"),
+    "a decoder that is none": (vocab({"added_tokens_decoder": {"x": E1}}), "of ids and"),
+    "case that is neither": (vocab({"do_lower_case": "yes"}), "do_lower_case 'yes'"),
     "a doubled line": ({"vocab": vocabulary() + "cat\n"}, f"'cat' is token 33 and token {NEXT + 1}"),
     "a line doubled but for spaces": ({"vocab": vocabulary() + "cat \n"}, "'cat' is token 33 and"),
     "a blank line": ({"vocab": vocabulary().replace("cat\n", "\ncat\n")}, "line 33 is blank"),
@@ -734,21 +587,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no unknown token": ({"vocab": vocabulary().replace("[UNK]", "[unk]")}, "lacks [UNK]"),
     "no first token": ({"vocab": vocabulary().replace("[CLS]", "[cls]")}, "lacks [CLS]"),
     "an unknown token that is only added": (
-        {"tokenizer": whole(model={"vocab": {n: i for i, n in enumerate(TOKENS) if i != 1}}), "tokenizer_config": {}},
+        own({}, model={"vocab": {n: i for i, n in enumerate(TOKENS) if i != 1}}),
         "UNK",
     ),
-    "ids with a hole": (
-        {"tokenizer": whole(model={"vocab": {n: i + (i > 50) for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
-        "not 0, 1, 2",
-    ),
-    "an id twice": (
-        {"tokenizer": whole(model={"vocab": {n: i - (i > 50) for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
-        "not 0, 1, 2",
-    ),
-    "a negative id": (
-        {"tokenizer": whole(model={"vocab": {n: i - 1 for i, n in enumerate(TOKENS)}}), "tokenizer_config": {}},
-        "not a WordPiece vocabulary",
-    ),
+    "ids with a hole": (own({}, model={"vocab": {n: i + (i > 50) for i, n in enumerate(TOKENS)}}), "not 0, 1, 2"),
+    "an id twice": (own({}, model={"vocab": {n: i - (i > 50) for i, n in enumerate(TOKENS)}}), "not 0, 1, 2"),
+    "a negative id": (own({}, model={"vocab": {n: i - 1 for i, n in enumerate(TOKENS)}}), "not a WordPiece vocabulary"),
     "another encoding": ({"vocab": vocabulary().encode("utf-16")}, "not a WordPiece vocabulary"),
 }
 
@@ -781,7 +625,11 @@ PLACES: dict[str, list[Any]] = {
             {"added_tokens_decoder": decoder(E1)},
             {"added_tokens_decoder": decoder(SPECIAL_E1)},
         )
-        for list in ({}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"})
+        for list in (
+            {}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"},
+            {"extra_special_tokens": ["[E2]", "[E1]"]}, {"eos_token": {"__type": "AddedToken", **SPECIAL_E1}},
+            {"extra_special_tokens": {"x_token": "[E2]"}}, {"eos_token": E1},
+        )
     ],
     "special_tokens_map": [
         None,
@@ -790,15 +638,17 @@ PLACES: dict[str, list[Any]] = {
         MAP,
         {"extra_special_tokens": ["[E1]"]},
         {"bos_token": "[E1]"},
+        {"additional_special_tokens": ["[E1]"], "extra_special_tokens": []},
+        {"eos_token": {name: value for name, value in SPECIAL_E1.items() if name != "id"}},
     ],
     "added_tokens": [None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
-}
+}  # fmt: skip
 
 
 def test_however_the_places_are_filled_it_is_the_same_or_refused(tmp_path: Path) -> None:
     """Added tokens in any of the places, in agreement and in contradiction."""
     chance, kept = random.Random(0), 0
-    for case in range(60):
+    for case in range(120):
         folder = tmp_path / str(case)
         folder.mkdir()
         write(folder, **{name: chance.choice(values) for name, values in PLACES.items()})
