@@ -23,10 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
 from minibert.config import LABELS
-from minibert.drawing import draw_attention, style
 from minibert.errors import UserError, printable, reason
 from minibert.options import option
-from minibert.plots import read
+from minibert.plots import draw_attention, read, style
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers

@@ -19,11 +19,11 @@ from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import LABELS, ModelConfig
 from minibert.demo import VERDICTS, Guard, attention_html, bars, kindly, main, pair_html, words_html
-from minibert.drawing import draw_attention, new_figure
 from minibert.errors import UserError, printable
 from minibert.hub import save_classifier, save_mlm
 from minibert.inference import TrainedModel
 from minibert.modern import make_masked_lm
+from minibert.plots import draw_attention, new_figure
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 from tests.processes import start
