@@ -445,7 +445,27 @@ def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str
         notes.append(f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.")
     if UNK in tokens:
         notes.append(f"{UNK} in {name} stands for something that the vocabulary can't spell.")
-    return tokens, [note[0].upper() + note[1:] for note in notes]
+    return tokens, [note[0].upper() + note[1:] for note in notes] + unknown(model, text, name)
+
+
+def unknown(model: TrainedModel, text: str, name: str) -> list[str]:
+    """A sentence that says so, if most words of a text called `name` are unknown to a model."""
+    known = known_words(model, text)
+    note = f"Most words of {name} are unknown to this model, which can only spell them: its answers mean little."
+    return [note] if sum(known) < len(known) / 2 else []
+
+
+def known_words(model: TrainedModel, text: str) -> list[bool]:
+    """Of each word that a model reads of a text, whether its vocabulary has it as a whole."""
+    from minibert.tokenizer import UNK
+
+    tokens = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0])
+    after = [*tokens[1:], ""]
+    return [
+        token != UNK and not rest.startswith("##")
+        for token, rest in zip(tokens, after, strict=True)
+        if token == UNK or token[:1].isalnum()
+    ]
 
 
 def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:

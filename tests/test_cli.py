@@ -95,7 +95,7 @@ def test_flags_that_do_not_exist_or_make_no_sense(arguments: list[str]) -> None:
 @pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
 def test_help_loads_nothing_heavy(program: str) -> None:
     how = "run_path" if program.endswith(".py") else "run_module"
-    heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib", "gradio"}
+    heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib"}
     code = (
         "import sys, runpy; sys.argv = ['x', '--help']\n"
         f"try: runpy.{how}({program!r}, run_name='__main__')\n"
