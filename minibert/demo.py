@@ -28,7 +28,7 @@ from minibert.cli import parse_options, run
 from minibert.config import LABELS
 from minibert.errors import UserError, printable, reason
 from minibert.options import Options, option
-from minibert.plots import draw_attention, known_words, need_matplotlib, read, style, unknown
+from minibert.plots import draw_attention, known_words, need_matplotlib, read, style
 
 if TYPE_CHECKING:
     from minibert.inference import TrainedModel
@@ -285,7 +285,7 @@ def words_html(model: TrainedModel | None, text: str) -> str:
         raise UserError("there is no model that fills masks")
     found: Any = model.fill_mask(text, WORDS)
     masks = [found] if isinstance(found[0], dict) else found
-    parts = [_note(note) for note in unknown(model, text, "the text")]
+    parts = [_note(note) for note in read(model, text, "the text")[1]]
     for number, guesses in enumerate(masks, start=1):
         parts.append(f"<h3>[MASK] {number}</h3>" if len(masks) > 1 else "")
         parts.append(bars([(guess["token_str"], guess["score"]) for guess in guesses]))
@@ -336,7 +336,7 @@ def suited(model: TrainedModel, examples: Sequence[Sequence[str]]) -> list[Seque
     """Examples, those first of whose words a model knows most."""
 
     def share(texts: Sequence[str]) -> float:
-        known = [word for text in texts for word in known_words(model, text)]
+        known = [word for text in texts for word in known_words(read(model, text, text)[0])]
         return sum(known) / len(known)
 
     return sorted(examples, key=share, reverse=True)  # equal ones stay in their order

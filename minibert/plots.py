@@ -148,7 +148,7 @@ def check_picture(path: Path) -> str:
     """The format that a picture's name asks for; without an ending, PNG. To be asked before any work.
 
     Raises:
-        UserError: there is no matplotlib; the name has an ending that is none of `FORMATS`, or is a folder's.
+        UserError: there is no matplotlib; the name has another ending, or is a folder's.
     """
     need_matplotlib()
     ending = path.suffix[1:].lower() or FORMATS[0]
@@ -178,27 +178,27 @@ def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) 
         KeyError, TypeError, ValueError: the records are none of a run's.
     """
     of = {kind: [record for record in records if record["kind"] == kind] for kind in ("start", "train", "validation")}
+    start, held_out = ({**(of[kind] or [{}])[0]} for kind in ("start", "validation"))
+    figure = new_figure(10, 3.4, title)
+    panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
 
     def line(axes: Any, kind: str, name: str, label: str, colour: str) -> None:
         points = [(float(record["step"]), float(record[name])) for record in of[kind] if name in record]
         mark = "o" if kind == "validation" else "." if len(points) < FEW else ""
         if points:
-            axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4, linewidth=1.5)
+            axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4)
 
-    figure = new_figure(10, 3.4, title)
-    panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
-    comparable = "cross_entropy" if any("cross_entropy" in record for record in of["train"]) else "loss"
-    line(panels["loss"], "train", comparable, "training", BLUE)
+    line(panels["loss"], "train", "cross_entropy" if "cross_entropy" in str(of["train"]) else "loss", "training", BLUE)
     line(panels["accuracy"], "train", "accuracy", "training", BLUE)
+    line(panels["learning rate"], "train", "learning_rate", "", GREEN)
     for name in ("loss", "accuracy"):
-        for key in [key for record in of["validation"][:1] for key in record if key.endswith(f"_{name}")][:1]:
+        for key in [key for key in held_out if key.endswith(f"_{name}")][:1]:
             line(panels[name], "validation", key, legible(key.replace("_", " ")), ORANGE)
-        for guesser in ("unigram", "majority"):
-            for value in [record[f"{guesser}_{name}"] for record in of["start"][:1] if f"{guesser}_{name}" in record]:
-                panels[name].axhline(float(value), color=GREY, linestyle=":", label=f"{guesser} guesser")
+        for guesser in [guesser for guesser in ("unigram", "majority") if f"{guesser}_{name}" in start]:
+            value = float(start[f"{guesser}_{name}"])
+            panels[name].axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
         if panels[name].lines:
             panels[name].legend(frameon=False, fontsize=8)
-    line(panels["learning rate"], "train", "learning_rate", "learning rate", GREEN)
     panels["learning rate"].set_ylim(bottom=0)
     panels["learning rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for name, axes in panels.items():
@@ -218,14 +218,12 @@ def draw_answers(
     """A classifier's answers: which labels it takes for which, and how often it is right when it is so sure.
 
     On the left, a row is a true label, a column a predicted one, and shades are shares of the row. On the right, a
-    probability on the diagonal means what it says; a point below it is overconfident, one above it too modest. The bars
-    are how many answers are given with such a probability.
+    point below the diagonal is overconfident, one above it too modest; the bars are how many answers there are.
 
     Args:
-        labels: (pairs,) the true ones.
+        labels: (pairs,) the true ones, places in `names`.
         probabilities: (pairs, labels), rows of sum 1.
-        title: what it is of.
-        names: of the labels.
+        title, names: what it is of, and what the labels are called.
     Source: Guo et al. 2017, "On calibration of modern neural networks", figure 1 (the right one).
     """
     from sklearn.calibration import CalibrationDisplay
@@ -342,10 +340,21 @@ def draw_embeddings(vectors: NDArray[np.float32], topics: Sequence[str], title: 
 
 
 def draw_run(folder: Path) -> Any:
-    """`draw_training` of the records in a run's folder; what is wrong with them is raised as it comes."""
-    options = folder / "options.json"
-    data = [f"trained on {read_json(options, '')['data']}"] if options.exists() else []
-    return draw_training(read_records(folder / "metrics.jsonl"), [folder.resolve().name, *data])
+    """`draw_training` of what is in a run's folder.
+
+    Raises:
+        UserError: it has no metrics.jsonl, or a damaged one.
+    """
+    metrics, options = folder / "metrics.jsonl", folder / "options.json"
+    if not metrics.is_file():
+        raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
+    try:
+        data = [f"trained on {read_json(options, '')['data']}"] if options.exists() else []
+        return draw_training(read_records(metrics), [folder.resolve().name, *data])
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{metrics} is damaged: {error}") from error
 
 
 @optional()
@@ -370,14 +379,8 @@ class TrainingPicture(Options):
     output: str = option("training.png", "where the picture goes")
 
     def figure(self) -> Any:
-        """Raises UserError: the folder has no metrics.jsonl, or the file is damaged."""
-        metrics = Path(self.run) / "metrics.jsonl"
-        if not metrics.is_file():
-            raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
-        try:
-            return draw_run(Path(self.run))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{metrics} is damaged: {error}") from error
+        """Errors as in `draw_run`."""
+        return draw_run(Path(self.run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,32 +443,22 @@ def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str
     ids = model.tokenizer.encode([text], max_length=model.max_length + 1)[0]  # one more than is read: is there more?
     if len(ids) == 2:  # [CLS] and [SEP]
         raise UserError(f"{name} is empty: write a sentence there")
-    tokens, notes = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0]), []
-    if len(ids) > model.max_length:
-        notes.append(f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.")
-    if UNK in tokens:
-        notes.append(f"{UNK} in {name} stands for something that the vocabulary can't spell.")
-    return tokens, [note[0].upper() + note[1:] for note in notes] + unknown(model, text, name)
-
-
-def unknown(model: TrainedModel, text: str, name: str) -> list[str]:
-    """A sentence that says so, if most words of a text called `name` are unknown to a model."""
-    known = known_words(model, text)
-    note = f"Most words of {name} are unknown to this model, which can only spell them: its answers mean little."
-    return [note] if sum(known) < len(known) / 2 else []
-
-
-def known_words(model: TrainedModel, text: str) -> list[bool]:
-    """Of each word that a model reads of a text, whether its vocabulary has it as a whole."""
-    from minibert.tokenizer import UNK
-
     tokens = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0])
-    after = [*tokens[1:], ""]
-    return [
-        token != UNK and not rest.startswith("##")
-        for token, rest in zip(tokens, after, strict=True)
-        if token == UNK or token[:1].isalnum()
-    ]
+    known = known_words(tokens)
+    notes = {
+        f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.":
+            len(ids) > model.max_length,
+        f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
+        f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
+            sum(known) < len(known) / 2,
+    }  # fmt: skip
+    return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
+
+
+def known_words(tokens: Sequence[str]) -> list[bool]:
+    """Of each word among tokens, whether the vocabulary has it as a whole."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    return [t != "[UNK]" and not after.startswith("##") for t, after in pairs if t == "[UNK]" or t[:1].isalnum()]
 
 
 def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
@@ -482,7 +475,7 @@ def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
 
     topical = toy_sentences(max_sentences) if data == "toy" else []
     try:
-        lines = [] if data == "toy" else Path(data).read_text(encoding="utf-8").split("\n")
+        lines = Path(data).read_text(encoding="utf-8").split("\n") if data != "toy" else []
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{data} can't be read ({reason(error)}): --data is toy, or text in UTF-8") from error
     for number, line in enumerate(lines, start=1):

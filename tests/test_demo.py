@@ -73,7 +73,7 @@ def test_it_is_said_when_most_words_are_unknown(model: TrainedModel) -> None:
         notes = marked(pair_html(model, "the cat", text), "note")
         assert (note.format("hypothesis") in notes) is said, text
         assert note.format("premise") not in notes
-    assert marked(words_html(model, "zebra xylophones [MASK]"), "note") == [note.format("text")]
+    assert note.format("text") in marked(words_html(model, "zebra xylophones [MASK]"), "note")
     assert marked(words_html(model, "the cat [MASK]"), "note") == []
 
 
