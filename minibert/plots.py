@@ -178,7 +178,7 @@ def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) 
         KeyError, TypeError, ValueError: the records are none of a run's.
     """
     of = {kind: [record for record in records if record["kind"] == kind] for kind in ("start", "train", "validation")}
-    start, held_out = ({**(of[kind] or [{}])[0]} for kind in ("start", "validation"))
+    start, held_out = ((of[kind] or [{}])[0] for kind in ("start", "validation"))
     figure = new_figure(10, 3.4, title)
     panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
 
@@ -188,7 +188,8 @@ def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) 
         if points:
             axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4)
 
-    line(panels["loss"], "train", "cross_entropy" if "cross_entropy" in str(of["train"]) else "loss", "training", BLUE)
+    comparable = "cross_entropy" if any("cross_entropy" in record for record in of["train"]) else "loss"
+    line(panels["loss"], "train", comparable, "training", BLUE)
     line(panels["accuracy"], "train", "accuracy", "training", BLUE)
     line(panels["learning rate"], "train", "learning_rate", "", GREEN)
     for name in ("loss", "accuracy"):

@@ -188,18 +188,18 @@ def test_a_confusion_matrix_of_any_labels(labels: list[str]) -> None:
 
 
 def test_reliability() -> None:
-    """Ten answers: four of 0.35, one of them right; four of 0.7, two right; two of 0.9, both right."""
-    confidence = np.array([0.35] * 4 + [0.7] * 4 + [0.9] * 2)
+    """Ten answers: four of 0.35, one of them right; four of 0.62, two right; two of 0.75, both right."""
+    confidence = np.array([0.35] * 4 + [0.62] * 4 + [0.75] * 2)
     labels = np.array([0, 1, 1, 2, 0, 0, 1, 2, 0, 0])
     probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
     _, right, many = plots.draw_answers(labels, probabilities).axes
     diagonal, points = (line.get_xydata() for line in right.lines)
     assert diagonal.tolist() == [[0, 0], [1, 1]]
-    np.testing.assert_allclose(points, [[0.35, 0.25], [0.7, 0.5], [0.9, 1]])  # none for an empty bin
+    np.testing.assert_allclose(points, [[0.35, 0.25], [0.62, 0.5], [0.75, 1]])  # none for an empty bin
     bars = {round(bar.get_x() * 15): bar.get_height() for bar in many.patches if bar.get_height()}
-    assert bars == {5: 4, 10: 4, 13: 2}  # of 15: 0.35 is in [5/15, 6/15]
+    assert bars == {5: 4, 9: 4, 11: 2}  # of 15: 0.35 is in [5/15, 6/15]
     assert len(many.patches) == 15
-    assert right.get_title() == "calibration error 0.140"  # (4 x 0.1 + 4 x 0.2 + 2 x 0.1) / 10
+    assert right.get_title() == "calibration error 0.138"  # (4 x 0.1 + 4 x 0.12 + 2 x 0.25) / 10
     assert right.get_ylabel() == "share of right answers"
     assert many.get_xlabel() == "probability of the answer given"
 
