@@ -139,9 +139,9 @@ def test_a_picture_of_one_step_is_not_empty() -> None:
 
 def test_a_picture_of_a_run_names_the_run_and_its_data(here: Path, drawn: list[Any]) -> None:
     plots.plot_training(here)
-    (here / "options.json").write_text('{"data": "my $x_1 texts/"}')
+    (here / "options.json").write_text('{"data": "my $x^2$ texts/"}')
     plots.plot_training(here)
-    assert [seen(figure._suptitle) for figure in drawn] == [here.name, f"{here.name}\ntrained on my $x_1 texts/"]
+    assert [seen(figure._suptitle) for figure in drawn] == [here.name, f"{here.name}\ntrained on my $x^2$ texts/"]
 
 
 def test_the_majority_is_a_guesser_too() -> None:
