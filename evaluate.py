@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,18 +34,17 @@ def evaluate(options: EvaluateOptions) -> None:
         UserError: an option, a path or a file is wrong.
     """
     # torch loads only now: --help does not need it.
-    from minibert.card import CARD, EVALUATION, write_card
+    from minibert.card import CARD, write_card
     from minibert.data.sources import load_pairs
     from minibert.device import pick_device
-    from minibert.drawing import need_matplotlib
     from minibert.files import write_json
     from minibert.hub import load_classifier
     from minibert.metrics import figures, report_text
-    from minibert.plots import plot_confusion
+    from minibert.plots import check_picture, plot_answers
     from minibert.progress import warning
 
     if options.figure:
-        need_matplotlib()
+        check_picture(Path(options.figure))
     device = pick_device(options.device)
     if options.similarity:
         report_similarity(options, device)
@@ -67,8 +67,14 @@ def evaluate(options: EvaluateOptions) -> None:
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
     )
-    record = {"model": str(path), "data": options.data, "split": options.split, **result}
+    record = {
+        "model": str(path),
+        "data": options.data,
+        "split": options.split,
+        "date": time.strftime("%Y-%m-%d"),
+    } | result
     default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+    title = [str(path), f"{options.split} split of {options.data}, {len(pairs):,} pairs"]
 
     def write_record() -> None:
         if options.json:
@@ -76,8 +82,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
     def add_to_card() -> None:
         if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
-            write_json(path / EVALUATION, record)
-            write_card(path)
+            write_card(path, record)
 
     if was_trained_on(path, Path(options.data)):
         print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
@@ -86,7 +91,7 @@ def evaluate(options: EvaluateOptions) -> None:
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report}", flush=True)
     all_of(
         write_record,
-        lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),
+        lambda: plot_answers(pairs.labels, predictions.probabilities, title, Path(options.figure or default)),
         add_to_card,
     )
 

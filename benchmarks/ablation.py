@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
-from minibert import drawing
+from minibert import plots
 from minibert.files import read_records, write_json
 
 
@@ -174,30 +174,30 @@ def read(folder: Path, row: Row) -> tuple[float, float]:
     return best, seconds
 
 
-@drawing.optional()
+@plots.optional()
 def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
     """The losses in training of all rows over their steps, of the first seed; dotted, that of a unigram guesser."""
     many = len(options.rows) > 4  # names that need a place of their own
-    figure = drawing.new_figure(8 if many else 6, 4.5 if many else 3.5)
+    figure = plots.new_figure(8 if many else 6, 4.5 if many else 3.5)
     axes, strong = figure.subplots(), [row for row in ladder if row.kept][-1]
     for index, number in enumerate(options.rows):
         start, *records = read_records(place(number, options.seeds[0], options) / "metrics.jsonl")
         training = [record for record in records if record["kind"] == "train"]
         colour, style = (
-            drawing.COLOURS[index % len(drawing.COLOURS)],
-            ("-", "--", "-.")[index // len(drawing.COLOURS) % 3],
+            plots.COLOURS[index % len(plots.COLOURS)],
+            ("-", "--", "-.")[index // len(plots.COLOURS) % 3],
         )
         steps, losses = ([record[name] for record in training] for name in ("step", "loss"))
         name = ladder[number].name + (", which is the strong recipe" if ladder[number] == strong else "")
         axes.plot(steps, losses, style, color=colour, linewidth=1.5, label=f"{number}: {name}")
     if "unigram_loss" in start:
-        axes.axhline(start["unigram_loss"], color=drawing.GREY, linestyle=":", linewidth=1)
+        axes.axhline(start["unigram_loss"], color=plots.GREY, linestyle=":", linewidth=1)
         axes.text(axes.get_xlim()[1], start["unigram_loss"], "unigrams", fontsize=7, ha="right", va="bottom")
     axes.set(xlabel="step", ylabel="loss in training")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False, fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))
-    drawing.open_axes(axes)
-    drawing.save(figure, options.output / f"{options.ladder}.png")
+    plots.open_axes(axes)
+    plots.save(figure, options.output / f"{options.ladder}.png")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
-from minibert import drawing
+from minibert import plots
 from minibert.hub import from_pretrained
 from minibert.inference import TrainedModel
 
@@ -90,24 +90,24 @@ def look_of(model: TrainedModel, text: str) -> Look:
     return Look(tokens, maps[layer, head], int(layer), int(head), float(shares[layer, head]))
 
 
-@drawing.optional()
+@plots.optional()
 def draw(looks: dict[tuple[str, int], Look], names: list[str], steps: list[int], path: Path) -> None:
     """A row of maps for each run, a column for each step."""
-    figure = drawing.new_figure(3.1 * len(steps) + 0.8, 3.3 * len(names) + 0.6)
+    figure = plots.new_figure(3.1 * len(steps) + 0.8, 3.3 * len(names) + 0.6)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(len(names), len(steps), squeeze=False, sharex=True, sharey=True)
     for row, name in zip(grid, names, strict=True):
         for axes, step in zip(row, steps, strict=True):
             look = looks[name, step]
-            axes.imshow(look.shares, cmap=drawing.SHADES, vmin=0, vmax=1)
+            axes.imshow(look.shares, cmap=plots.SHADES, vmin=0, vmax=1)
             when = f"step {step:,}" if step else "the last step"
-            axes.set_title(f"{drawing.legible(name)}, {when}\nneighbours get {look.neighbours:.0%}", fontsize=9)
+            axes.set_title(f"{plots.legible(name)}, {when}\nneighbours get {look.neighbours:.0%}", fontsize=9)
             axes.tick_params(length=0, labelsize=8)
             axes.tick_params(axis="x", labelrotation=90)
-    tokens = [drawing.legible(token) for token in look.tokens]
+    tokens = [plots.legible(token) for token in look.tokens]
     grid[0, 0].set_xticks(range(len(tokens)), tokens)
     grid[0, 0].set_yticks(range(len(tokens)), tokens)
-    drawing.save(figure, path)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":

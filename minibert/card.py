@@ -1,13 +1,15 @@
 """The model card: README.md of a trained folder, with what it is, how it was made, what it reaches, and its limits.
 
-It is put together from what the scripts have written there: options.json, metrics.jsonl, and evaluation.json if
-evaluate.py has been run on it. So it can be made anew at any time, and says nothing that is not in them.
+It is put together from what the scripts have written there: options.json, metrics.jsonl, and evaluation.json, which has
+what evaluate.py found, for each data set and split. So it can be made anew at any time, and says nothing else.
 
 Source: Mitchell et al. 2019, "Model cards for model reporting", section 4.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,22 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 import minibert
-from minibert.errors import UserError
-from minibert.files import read_json, read_records, write_file
+from minibert.errors import UserError, printable
+from minibert.files import read_json, read_records, write_file, write_json
 from minibert.options import MLMOptions, NLIOptions
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 
 # Options that say where and with what a run was made, and not what was made.
 _CIRCUMSTANCES = {"output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip"}
+# Licences that are known, and what is not the name of a label in scikit-learn's report.
+_LICENCES = {"wikimedia/wikipedia": "CC BY-SA", "stanfordnlp/snli": "CC BY-SA 4.0", "toy": "Apache-2.0, as minibert"}
+_MEANS = {"accuracy", "macro avg", "weighted avg"}
 
+_USE = {
+    MLMOptions: 'print(model.fill_mask("A poodle is a kind of [MASK].")[0])',
+    NLIOptions: 'print(model.predict(["A poodle is sleeping in the park."], ["An animal is resting."]).probabilities)',
+}
 _LIMITS = {
     MLMOptions: (
         "It guesses hidden words of texts like those it was trained on, and says what stood in them, true or not. It is"
@@ -37,14 +46,23 @@ _LIMITS = {
 }
 
 
-def write_card(folder: Path) -> None:
+def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
     """Write the card of a folder in which a training is finished.
 
+    Args:
+        folder: of the run.
+        report: what evaluate.py found; in evaluation.json it replaces the one on the same data and split, if any.
     Raises:
-        UserError: the run's records are missing or damaged, or the card can't be written.
+        UserError: the run's records are missing or damaged, or a file can't be written.
     """
     try:
-        text = _card(folder)
+        reports = read_json(folder / EVALUATION, "", object) if (folder / EVALUATION).exists() else []
+        reports = [reports] if isinstance(reports, dict) else reports  # an older version kept only one
+        if report is not None:
+            of = {(os.path.normpath(each["data"]), each["split"]): each for each in [*reports, report]}
+            reports = [*of.values()]
+            write_json(folder / EVALUATION, reports)
+        text = _card(folder, reports)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -52,32 +70,45 @@ def write_card(folder: Path) -> None:
     write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
-def _card(folder: Path) -> str:
-    options = read_json(folder / "options.json", "")
-    records = read_records(folder / "metrics.jsonl")
-    kind = NLIOptions if "encoder" in options else MLMOptions
-    script = "train_nli.py" if kind is NLIOptions else "train_mlm.py"
-    flags = shlex.join(_flags(options, kind))
-    report = read_json(folder / EVALUATION, "") if (folder / EVALUATION).exists() else None
-    name = folder.resolve().name
+def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
+    options, records = read_json(folder / "options.json", ""), read_records(folder / "metrics.jsonl")
+    start, end, name = records[0], records[-1], folder.resolve().name
+    pairs = "encoder" in options
+    kind, script = (NLIOptions, "train_nli.py") if pairs else (MLMOptions, "train_mlm.py")
+    validations = [record for record in records if record["kind"] == "validation"]
+    steps = [{"epoch": str(each["epoch"]), "step": f"{each['step']:,}", **_numbers(each)} for each in validations]
+    kept = f"epoch {end['best_epoch']}, the best on validation" if end["best_epoch"] else "the last epoch"
+    average = ", averaged over the last steps" if options.get("average") else ""
+    data, path = _dataset(options["data"], pairs), json.dumps(str(folder), ensure_ascii=False)
+    labels = "  # " + printable(", ".join(read_json(folder / "classifier.json", "")["labels"])) if pairs else ""
     header = ModelCardData(
-        pipeline_tag="sentence-similarity" if kind is NLIOptions else "fill-mask",
-        tags=["minibert", "bert"],
+        library_name="sentence-transformers" if pairs else "transformers",  # they read the folder, too
+        pipeline_tag="sentence-similarity" if pairs else "fill-mask",
+        tags=["minibert", read_json(folder / "config.json", "")["model_type"]],
+        license="unknown",  # the model's, which nobody has said
         model_name=name,
-        eval_results=None if report is None else [_result(report)],
+        eval_results=[result for each in reports for result in _results(each)] or None,
     )
     parts = [
         f"---\n{header.to_yaml()}\n---",
         f"# {name}",
-        f"Trained by minibert {minibert.__version__}: `python {script} {flags}`.",
+        f"Trained by minibert {minibert.__version__}{' on ' + end['date'] if 'date' in end else ''}:"
+        f" `python {script} {shlex.join(_flags(options, kind))}`.",
+        "## Use",
+        f"```python\nimport minibert\n\nmodel = minibert.from_pretrained({path})\n{_USE[kind]}{labels}\n```",
         "## Data",
-        _data(options, records[0]),
-        "## Metrics",
-        *_metrics(records),
-        *([] if report is None else _evaluation(report)),
+        (f"{start['pairs']:,} sentence pairs from {data}, on the encoder in {options['encoder']}." if pairs
+         else f"{start['articles']:,} texts, {start['tokens']:,} tokens, from {data}.")
+        + f" Licence of the data: {_LICENCES.get(data, 'unknown')}.",
+        "## Training",
+        _table(steps),
+        f"The weights are those of {kept}{average}. To compare with: "
+        f"{', '.join(f'{name} {value}' for name, value in _numbers(start).items())}."
+        f" {start['parameters']:,} parameters, {end['seconds']:,.0f} s of training.",
+        *(["## Evaluation", _table([_row(each) for each in reports])] if reports else []),
         "## Limits",
         _LIMITS[kind],
-    ]
+    ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,45 +127,37 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
     return flags
 
 
-def _data(options: dict[str, Any], start: dict[str, Any]) -> str:
-    if "pairs" in start:
-        return f"{start['pairs']:,} sentence pairs from {options['data']}, on the encoder in {options['encoder']}."
-    return f"{start['articles']:,} texts, {start['tokens']:,} tokens, from {options['data']}."
-
-
-def _metrics(records: list[dict[str, Any]]) -> list[str]:
-    """What was measured before, during and after training."""
-    start, end = records[0], records[-1]
-    validations = [record for record in records if record["kind"] == "validation"]
-    names = [name for name, value in validations[-1].items() if isinstance(value, float)]
-    rows = [[str(record["epoch"]), f"{record['step']:,}", *(f"{record[name]:.4f}" for name in names)]
-            for record in validations]  # fmt: skip
-    seconds = f"{end['seconds']:,.0f} s of training"
-    baselines = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in start.items() if isinstance(value, float)]
-    return [
-        _table(["epoch", "step", *(name.replace("_", " ") for name in names)], rows),
-        f"To compare with: {', '.join(baselines)}. {start['parameters']:,} parameters, {seconds}.",
-    ]
-
-
-def _result(report: dict[str, Any]) -> EvalResult:
-    """What the Hub shows of an evaluation."""
-    return EvalResult(
-        task_type="text-classification",
-        dataset_type=report["data"],
-        dataset_name=report["data"],
-        dataset_split=report["split"],
-        metric_type="accuracy",
-        metric_value=report["accuracy"],
+def _dataset(data: str, pairs: bool) -> str:
+    """What `--data` is called on the Hub, if that is known."""
+    return {"hub": "stanfordnlp/snli" if pairs else "wikimedia/wikipedia", "hub-pairs": "stanfordnlp/snli"}.get(
+        data, data
     )
 
 
-def _evaluation(report: dict[str, Any]) -> list[str]:
-    names = ("accuracy", "majority_baseline", "calibration_error", "mean_cosine")
-    rows = [[name.replace("_", " "), f"{report[name]:.4f}"] for name in names]
-    return [f"On the {report['split']} split of {report['data']}, {report['pairs']:,} pairs:", _table(["", ""], rows)]
+def _numbers(record: dict[str, Any]) -> dict[str, str]:
+    return {name.replace("_", " "): f"{value:.4f}" for name, value in record.items() if isinstance(value, float)}
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _row(report: dict[str, Any]) -> dict[str, str]:
+    """An evaluation, to stand beside others."""
+    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in _MEANS}
+    about = {"data": report["data"], "split": report["split"], "pairs": f"{report['pairs']:,}"}
+    return {**about, **_numbers({**report, **f1}), "date": report.get("date", "")}
+
+
+def _results(report: dict[str, Any]) -> list[EvalResult]:
+    """What the Hub shows of an evaluation."""
+    data, split, f1 = report["data"], report["split"], report["report"]["macro avg"]["f1-score"]
+    return [
+        EvalResult(
+            "text-classification", _dataset(data, True), data, kind, value, dataset_split=split, metric_name=name
+        )
+        for kind, name, value in (("accuracy", "accuracy", report["accuracy"]), ("f1", "macro F1", f1))
+    ]
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    """Rows as a table, with a column for every name in them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---"] * len(names), *([row.get(name, "") for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)

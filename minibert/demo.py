@@ -2,69 +2,55 @@
 
 Example:
     python -m minibert.demo --model models/sbert_nli_small
-"""
 
-# gradio, which makes the page, is an extra (`demo`). The page is for this machine alone and needs no
-# internet; `Guard` and `ENVIRONMENT` see to the first.
+The page is for this machine alone and needs no internet: it is one file, which asks this program and nobody else.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from email.message import Message
+from functools import partial
+from hashlib import sha256
 from html import escape
-from importlib.util import find_spec
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
+from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from minibert.cli import parse_options, run
 from minibert.config import LABELS
-from minibert.drawing import draw_attention, style
-from minibert.errors import UserError, install, printable, reason
-from minibert.options import option
-from minibert.plots import read
+from minibert.errors import UserError, printable, reason
+from minibert.options import Options, option
+from minibert.plots import draw_attention, known_words, need_matplotlib, read, style
 
 if TYPE_CHECKING:
-    from starlette.datastructures import Headers
-
     from minibert.inference import TrainedModel
 
 HOST = "127.0.0.1"  # this machine, and no other
-
-# How the names begin of all that gradio would take from the environment: public links, folders to be served, servers to
-# be asked, what it tells its makers, and that this were one of Hugging Face's own machines.
-ENVIRONMENT = ("GRADIO_", "SPACE_", "SPACES_", "OAUTH_", "OPENID_")
-
-# All that the page asks for: whole paths, and how paths begin.
-PATHS = {
-    "GET": {"/", "/theme.css", "/manifest.json", "/favicon.ico", "/gradio_api/queue/data"},
-    "POST": {"/gradio_api/queue/join", "/gradio_api/run/predict"},
-}
-FOLDERS = ("/assets/", "/static/")
+MOST = 1_000_000  # bytes of a question
 
 TITLE = "Do you agree?"
 QUESTION = "Given the premise: does the hypothesis follow, is it left open, or do the two contradict each other?"
 ATTENDING = "A row is a token that attends to all the tokens of its sentence; the darker, the more."
 SIDES = ("premise", "hypothesis")
 WORDS = 5  # for each [MASK]
-# How each event is answered: a question that is asked while another is being answered is answered next, and not lost.
-QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
 DOTS, PIXELS = 200, 1_600  # an inch, in a small picture; across a large one
 
-PAIRS = [
-    # The notebook's own.
-    ["A group of people riding a yellow roller coaster.", "A group of people are riding a roller coaster."],
-    ["A man is playing a guitar on stage.", "The man is performing music."],
-    ["Two women are walking their dogs in the park.", "The women are asleep at home."],
-    # The toy world's.
-    ["A poodle is sleeping in the park.", "A dog is resting indoors."],
-    ["A poodle is sleeping in the park.", "An animal is resting."],
+PAIRS = [  # the notebook's own, and the toy world's
+    ("A group of people riding a yellow roller coaster.", "A group of people are riding a roller coaster."),
+    ("A man is playing a guitar on stage.", "The man is performing music."),
+    ("Two women are walking their dogs in the park.", "The women are asleep at home."),
+    ("A poodle is sleeping in the park.", "An animal is resting."),
+    ("A poodle is sleeping in the park.", "A dog is resting indoors."),
 ]
-TEXTS = ["Paris is the [MASK] of France.", "The film was directed [MASK] him.", "A poodle is a kind of [MASK]."]
+TEXTS = [["Paris is the [MASK] of France."], ["The film was directed [MASK] him."], ["A poodle is a kind of [MASK]."]]
 
 VERDICTS = {
     "entailment": "Yes: the second follows from the first.",
@@ -72,142 +58,187 @@ VERDICTS = {
     "contradiction": "No: the two can't both be true.",
 }
 
-# Fonts of the system and colours of the theme, so that nothing is fetched and a dark page is dark.
+# What is asked of a form, by where the answer is to be seen.
+ASKED: dict[str, dict[str, Callable[[str], Any]]] = {
+    "answer": {"premise": str, "hypothesis": str},
+    "attention": {"premise": str, "hypothesis": str, "side": str, "layer": int, "head": int},
+    "words": {"text": str},
+}
+
 STYLE = """
-.gradio-container {width: 100%; max-width: 1080px !important; margin: 0 auto !important}
-.gradio-container .html-container {padding: 0}
-.gradio-container td, .gradio-container th {text-align: left !important}
-.say img {width: 100%; max-width: 29rem; border-radius: 0.4rem}
-.say h1 {font-size: 2rem; font-weight: 650; letter-spacing: -0.02em; margin: 0.4rem 0 0.2rem}
-.say h2 {font-size: 1.2rem; font-weight: 600; margin: 0 0 0.9rem}
-.say h3 {font-size: 0.8rem; font-weight: 600; margin: 1.3rem 0 0.4rem; opacity: 0.75}
-.say p {margin: 0.3rem 0; line-height: 1.5}
-.say .quiet, .say .note {opacity: 0.75; font-size: 0.9rem}
-.say .note {border-left: 3px solid #E69F00; padding-left: 0.6rem; margin-top: 0.7rem}
-.say .bar {display: grid; grid-template-columns: 7.5rem 1fr 3.5rem; align-items: center; gap: 0.7rem; margin: 0.45rem 0}
-.say .track {height: 0.9rem; border-radius: 0.45rem; background: var(--border-color-primary); overflow: hidden}
-.say .fill {display: block; height: 100%; background: #56B4E9}
-.say .bar.first .fill {background: #0072B2}
-.say .bar.first .name, .say .bar.first .value {font-weight: 650}
-.say .value {text-align: right; font-variant-numeric: tabular-nums}
-.say .pieces {display: flex; flex-wrap: wrap; gap: 0.3rem}
-.say .piece {font-family: ui-monospace, monospace; font-size: 0.82rem; padding: 0.1rem 0.45rem; border-radius: 0.35rem;
-  border: 1px solid var(--border-color-primary); white-space: pre}
+:root {color-scheme: light dark; --line: light-dark(#d5dbe3, #3b4450)}
+body {font: 1rem/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem}
+h2 {font-size: 1.2rem; margin: 0}
+h3, legend, form > label {font-size: 0.85rem; font-weight: 600; margin: 1rem 0 0.3rem}
+section {display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2.5rem;
+  border-top: 1px solid var(--line); margin-top: 1rem; padding-top: 1rem}
+form > label, form > label input, button, button span {display: block; box-sizing: border-box; width: 100%}
+form > label input, button {font: 1rem system-ui, sans-serif; padding: 0.5rem 0.7rem; border-radius: 0.4rem;
+  border: 1px solid var(--line)}
+button {background: none; color: inherit; text-align: left; margin-top: 0.4rem; cursor: pointer}
+button[type=submit] {background: #0072b2; color: white; text-align: center; margin-top: 1rem}
+fieldset {border: 0; padding: 0}
+img {width: 100%; max-width: 29rem; border-radius: 0.4rem; margin-top: 1rem}
+.quiet, .note {font-size: 0.9rem; opacity: 0.8; margin: 0.3rem 0}
+.note {border-left: 3px solid #e69f00; padding-left: 0.6rem}
+.bar {display: grid; grid-template-columns: 7.5rem 1fr 3.5rem; align-items: center; gap: 0.7rem; margin: 0.4rem 0}
+.fill {height: 0.9rem; border-radius: 0.45rem; background: linear-gradient(#56b4e9 0 0) no-repeat var(--line)}
+.first {font-weight: 650}
+.first .fill {background-image: linear-gradient(#0072b2 0 0)}
+.value {text-align: right; font-variant-numeric: tabular-nums}
+.piece {font: 0.82rem ui-monospace, monospace; padding: 0.1rem 0.45rem; border: 1px solid var(--line);
+  border-radius: 0.35rem; white-space: pre; display: inline-block; margin: 0 0.2rem 0.2rem 0}
 """
+
+# The answer to an older question is not shown over a newer one's.
+SCRIPT = """
+const asked = {}, ended = '<p class="note">The program behind this page has ended: start it again.</p>'
+async function ask(place, form) {
+  const number = asked[place] = (asked[place] ?? 0) + 1
+  const question = {method: 'POST', body: new URLSearchParams(new FormData(form))}
+  const answer = await fetch(place, question).then(got => got.text()).catch(() => ended)
+  if (number === asked[place]) document.getElementById(place).innerHTML = answer
+}
+for (const form of document.forms) {
+  const send = () => form.dataset.asks.split(' ').forEach(place => ask(place, form))
+  form.onsubmit = event => { event.preventDefault(); send() }
+  form.onchange = event => { if (event.target.type === 'radio') ask('attention', form) }
+  for (const example of form.querySelectorAll('button[type=button]'))
+    example.onclick = () => {
+      for (const text of example.children) form.elements[text.dataset.of].value = text.textContent
+      send()
+    }
+  send()
+}
+"""
+_HASH = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+POLICY = (
+    f"default-src 'none'; script-src 'sha256-{_HASH}'; style-src 'unsafe-inline'; img-src data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoOptions:
+class DemoOptions(Options):
     """Options of the page."""
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
     mlm: str = option("models/bert_mlm_small", "folder written by train_mlm.py, which fills masks")
-    port: int = option(7860, "where on this machine the page is: http://127.0.0.1:PORT")
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65_535:
-            raise UserError(f"--port {self.port}: it has to be from 1 to 65535")
+    port: int = option(
+        7860, "where on this machine the page is: http://127.0.0.1:PORT",
+        at_least=1, below=65_536, else_say="it has to be from 1 to 65535",
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, load the models, serve the page until Ctrl-C.
 
     Raises:
-        UserError: gradio or matplotlib is not installed, the port is taken, or a model can't be read or lacks its head.
+        UserError: matplotlib is not installed, the port is taken, or a model can't be read or lacks its head.
     """
     options = parse_options(DemoOptions, arguments, str(__doc__), "python -m minibert.demo")
-    for needed in ("gradio", "matplotlib"):
-        if find_spec(needed) is None:
-            raise UserError(f"the page needs {needed}: {install('demo')}")
-    with listening(options.port) as opened:
+    need_matplotlib()
+    try:
+        server = Server((HOST, options.port), Handler)
+    except OSError as error:
+        raise UserError(f"port {options.port}: {reason(error)}; choose another with --port") from error
+    with server:
         from minibert.hub import from_pretrained, load_classifier
 
         model = load_classifier(options.model)
         filler = from_pretrained(options.mlm) if Path(options.mlm).exists() else None
         if filler and filler.masked_lm is None:
             raise UserError(f"{options.mlm} has no MLM head: write one with train_mlm.py")
-        for name in [name for name in os.environ if name.startswith(ENVIRONMENT)]:
-            del os.environ[name]  # before gradio is imported
         advice = f"There is no {options.mlm}. To make it: python train_mlm.py --output {options.mlm}"
-        serve(build(model, Path(options.model).name, filler, advice), opened)
+        server.page = page_html(model, Path(options.model).name, filler, advice)
+        server.answers = {
+            "answer": partial(pair_html, model), "attention": partial(attention_html, model),
+            "words": partial(words_html, filler),
+        }  # fmt: skip
+        print(f"open http://{HOST}:{options.port} in a browser; Ctrl-C ends it", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
-def listening(port: int) -> socket.socket:
-    """The page's place, so that no other program has it any more.
+class Server(ThreadingTCPServer):
+    """Listens on a port, from the beginning. It has the page, and a function for each place where an answer is seen."""
 
-    Raises:
-        UserError: the port is taken, or may not be.
-    """
-    opened = socket.socket()
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((HOST, port))
-        opened.listen()
-    except OSError as error:
-        opened.close()
-        raise UserError(f"port {port}: {reason(error)}; choose another with --port") from error
-    return opened
+    allow_reuse_address = daemon_threads = True
+    page: str
+    answers: dict[str, Callable[..., str]]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves while it is answered is no error."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
-def serve(page: Any, opened: socket.socket) -> None:
-    """Serve the page behind its `Guard` until Ctrl-C. gradio's own `launch` would open more than is needed."""
-    import gradio as gr
-    import uvicorn
-    from fastapi import FastAPI
+class Handler(BaseHTTPRequestHandler):
+    """Opens the page for who sits at this machine, and answers the page's own questions."""
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}  # others would be fetched
-    app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None), page, path="/", server_name=HOST, server_port=opened.getsockname()[1],
-        theme=gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="lg", **fonts), css=STYLE,
-        root_path="", allowed_paths=[], blocked_paths=[], max_file_size=1, show_error=False, footer_links=[],
-        run_history=False, enable_monitoring=False, pwa=False, mcp_server=False, ssr_mode=False,
-    )  # fmt: skip
-    guard = Guard(app, opened.getsockname()[1])
-    config = uvicorn.Config(guard, log_level="warning", ws="none", proxy_headers=False, timeout_graceful_shutdown=1)
-    print(f"open http://{HOST}:{guard.port} in a browser; Ctrl-C ends it", flush=True)
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[opened])
+    server: Server
+    timeout = 60  # seconds, for a request to come
+
+    def do_GET(self) -> None:
+        """The page."""
+        if self.path == "/" and allows(self.headers, self.server.server_address[1], opening=True):
+            self.reply(200, self.server.page)
+        else:
+            self.refuse()
+
+    def do_POST(self) -> None:
+        """A form, and its answer."""
+        kinds, length = ASKED.get(self.path[1:]), self.headers.get("Content-Length", "")
+        if kinds is None or not allows(self.headers, self.server.server_address[1]):
+            return self.refuse()
+        if not (length.isascii() and length.isdecimal()) or int(length) > MOST:
+            return self.reply(413, f"A question has at most {MOST:,} bytes.")
+        try:
+            form = dict(parse_qsl(self.rfile.read(int(length)).decode(), keep_blank_values=True, max_num_fields=9))
+            question = {name: kind(form[name]) for name, kind in kinds.items()}
+        except (KeyError, ValueError):
+            return self.reply(400, "This is no question of the page.")
+        return self.reply(200, kindly(self.server.answers[self.path[1:]], **question))
+
+    def refuse(self) -> None:
+        """Say where the page is."""
+        place = f"http://{HOST}:{self.server.server_address[1]}"
+        self.reply(403, f"The page is at {place}, and answers nobody but those who open it there.")
+
+    def reply(self, status: int, html: str) -> None:
+        """Send HTML, which may ask this server, and nobody else, for anything."""
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(html.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """The terminal is for what goes wrong."""
 
 
-@dataclass(frozen=True)
-class Guard:
-    """Lets through to an ASGI application what the page itself asks of it, or somebody who opens it in a browser.
+def allows(headers: Message, port: int, opening: bool = False) -> bool:
+    """Whether a request is one of the page's own, or opens the page.
 
     Any web page can have a browser send requests to this machine, and a name of its own can be made to mean this
-    machine (DNS rebinding). So a request has to name the page's own host, to come from the page, and to be for one of
-    `PATHS` or `FOLDERS`, none of which takes or gives away a file of anybody's.
+    machine (DNS rebinding). So a request has to name the page's own host, and to come from the page or from nowhere; a
+    link may open the page, but in no frame.
     """
+    hosts, origins = headers.get_all("Host", []), headers.get_all("Origin", [])
+    names = [name if ":" in name else f"{name}:80" for name in hosts]
+    if names not in ([f"{HOST}:{port}"], [f"localhost:{port}"]) or origins not in ([], [f"http://{hosts[0]}"]):
+        return False
+    linked = opening and headers.get("Sec-Fetch-Dest") == "document"
+    return headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") or linked
 
-    app: Callable[..., Any]
-    port: int
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """ASGI's interface."""
-        from starlette.datastructures import Headers
-        from starlette.responses import PlainTextResponse
-
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif self.allows(scope["method"], scope["path"], Headers(scope=scope)):
-            # Without what a proxy would say of the address that the page was asked for at: there is none.
-            headers = [(name, value) for name, value in scope["headers"] if not name.startswith(b"x-")]
-            await self.app({**scope, "headers": headers}, receive, send)
-        else:
-            words = f"The page is at http://{HOST}:{self.port}, and answers nobody but those who open it there."
-            await PlainTextResponse(words, 403)(scope, receive, send)
-
-    def allows(self, method: str, path: str, headers: Headers) -> bool:
-        """Whether a request is one of the page's own, or opens the page."""
-        hosts, origins, site = headers.getlist("host"), headers.getlist("origin"), headers.get("sec-fetch-site", "none")
-        names = [name if ":" in name else f"{name}:80" for name in hosts]
-        if names not in ([f"{HOST}:{self.port}"], [f"localhost:{self.port}"]):
-            return False
-        if origins not in ([], [f"http://{hosts[0]}"]):
-            return False
-        followed = (method, path, headers.get("sec-fetch-dest")) == ("GET", "/", "document")  # a link, into no frame
-        if site not in ("none", "same-origin") and not followed:
-            return False
-        return path in PATHS.get(method, ()) or (method == "GET" and path.startswith(FOLDERS))
+def kindly(ask: Callable[..., str], **question: Any) -> str:
+    """The answer to a question, or what is wrong with it, where the answer would be."""
+    try:
+        return ask(**question)
+    except UserError as error:
+        return _note(f"{str(error)[:1].upper()}{str(error)[1:]}.")
 
 
 def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
@@ -223,36 +254,42 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
         tokens, remarks = read(model, text, f"the {side}")
         notes += remarks
         chips = "".join(f'<span class="piece">{_text(token)}</span>' for token in tokens)
-        pieces += f'<h3>The {side} in WordPieces</h3><div class="pieces {side}">{chips}</div>'
-    probabilities = model.predict([premise], [hypothesis]).probabilities[0]  # (3,)
+        pieces += f'<h3>The {side} in WordPieces</h3><div class="{side}">{chips}</div>'
+    probabilities = model.predict([premise], [hypothesis]).probabilities[0]
+    verdict = LABELS[probabilities.argmax()]
     u, v = model.encode([premise, hypothesis], normalize=True)  # (D,) each, of length 1
-    return say(
-        f"<h2>{VERDICTS[LABELS[probabilities.argmax()]]}</h2>"
+    return (
+        f"<h2>{_text(VERDICTS.get(verdict, verdict))}</h2>"
         + bars(list(zip(LABELS, probabilities.tolist(), strict=True)))
-        + "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
+        + "".join(map(_note, notes))
         + f'<h3>Cosine of the two vectors</h3><p><b class="cosine">{u @ v:.3f}</b> '
         '<span class="quiet">1: the same direction; 0: at right angles</span></p>' + pieces
     )
 
 
-def attention_html(model: TrainedModel, text: str, side: str, layer: int, head: int) -> str:
+def attention_html(model: TrainedModel, premise: str, hypothesis: str, side: str, layer: int, head: int) -> str:
     """A picture of what a head of a layer attends to, both counted from 1, and its description in words."""
-    figure, file = draw_attention(*model.attention(text), layers=[layer - 1], heads=[head - 1]), BytesIO()
+    tokens, maps = model.attention(premise if side == SIDES[0] else hypothesis)
+    if not (0 < layer <= maps.shape[0] and 0 < head <= maps.shape[1]):
+        raise UserError(f"the model has no head {head} of layer {layer}")
+    figure, file = draw_attention(tokens, maps, [layer - 1], [head - 1]), BytesIO()
     with style():
         figure.savefig(file, format="png", dpi=min(DOTS, PIXELS / max(figure.get_size_inches())))
     words = f"what head {head} of layer {layer} attends to in the {side}"
-    return say(f'<img alt="{words}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">')
+    return f'<img alt="{_text(words)}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
 
 
-def words_html(model: TrainedModel, text: str) -> str:
+def words_html(model: TrainedModel | None, text: str) -> str:
     """The likeliest words for each [MASK] of a text; errors as in `TrainedModel.fill_mask`."""
+    if model is None:
+        raise UserError("there is no model that fills masks")
     found: Any = model.fill_mask(text, WORDS)
     masks = [found] if isinstance(found[0], dict) else found
-    parts = []
+    parts = [_note(note) for note in read(model, text, "the text")[1]]
     for number, guesses in enumerate(masks, start=1):
         parts.append(f"<h3>[MASK] {number}</h3>" if len(masks) > 1 else "")
         parts.append(bars([(guess["token_str"], guess["score"]) for guess in guesses]))
-    return say("".join(parts))
+    return "".join(parts)
 
 
 def bars(shares: Sequence[tuple[str, float]]) -> str:
@@ -260,37 +297,14 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
     most = max(share for _, share in shares)
     return "".join(
         f'<div class="bar{" first" if share == most else ""}"><span class="name">{_text(name)}</span>'
-        f'<span class="track"><span class="fill" style="width: {share:.1%}"></span></span>'
+        f'<span class="fill" style="background-size: {share:.1%} 100%"></span>'
         f'<span class="value">{share:.1%}</span></div>'
         for name, share in shares
     )
 
 
-def say(content: str) -> str:
-    """Content in the page's style."""
-    return f'<div class="say">{content}</div>'
-
-
-def _text(text: str) -> str:
-    """Somebody's text, to be seen on the page as it is."""
-    return escape(printable(text))
-
-
-def kindly(ask: Callable[..., str]) -> Callable[..., str]:
-    """What is wrong with a question is said where the answer would be."""
-
-    def asked(*question: Any) -> str:
-        try:
-            return ask(*question)
-        except UserError as error:
-            text = str(error)
-            return say(f'<p class="note">{_text(text[:1].upper() + text[1:])}.</p>')
-
-    return asked
-
-
-def build(model: TrainedModel, name: str, filler: TrainedModel | None, advice: str) -> Any:
-    """The page: what stands where, and what is asked when something is clicked.
+def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advice: str) -> str:
+    """The page: two forms, and where the answers go.
 
     Args:
         model: with a classifier.
@@ -298,71 +312,63 @@ def build(model: TrainedModel, name: str, filler: TrainedModel | None, advice: s
         filler: with an MLM head, or None.
         advice: how to come by one, said in its place.
     """
-    import gradio as gr
-
-    config = model.encoder.config
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        heads = f"{config.num_hidden_layers} x {config.num_attention_heads} heads"
-        shape = f"{heads}, sentences as vectors of {model.embedding_size:,} numbers"
-        gr.HTML(say(f'<h1>{TITLE}</h1><p>{QUESTION}</p><p class="quiet">{_text(name)} · {shape}</p>'))
-        with gr.Tab("Two sentences"):
-            _pair_tab(gr, page, model)
-        with gr.Tab("Fill a mask"):
-            _mask_tab(gr, page, filler, advice)
-    return page
-
-
-def _pair_tab(gr: Any, page: Any, model: TrainedModel) -> None:
-    config = model.encoder.config
-    with gr.Row():
-        with gr.Column():
-            premise = gr.Textbox(PAIRS[0][0], label="Premise", elem_id="premise")
-            hypothesis = gr.Textbox(PAIRS[0][1], label="Hypothesis", elem_id="hypothesis")
-            compare = gr.Button("Compare", variant="primary", elem_id="compare")
-            examples = gr.Examples(PAIRS, [premise, hypothesis], label="Examples", cache_examples=False)
-        with gr.Column():
-            result = gr.HTML(elem_id="answer")
-    with gr.Row():
-        with gr.Column():
-            gr.HTML(say(f'<h2>Attention</h2><p class="quiet">{ATTENDING}</p>'))
-            side = gr.Radio(list(SIDES), value=SIDES[0], label="Sentence", elem_id="side")
-            layer, head = (
-                gr.Radio(list(range(1, most + 1)), value=1, label=label, elem_id=label.lower())
-                for label, most in (("Layer", config.num_hidden_layers), ("Head", config.num_attention_heads))
-            )
-        with gr.Column():
-            picture = gr.HTML(elem_id="attention")
-
-    def ask(premise: str, hypothesis: str) -> str:
-        return pair_html(model, premise, hypothesis)
-
-    def look(premise: str, hypothesis: str, side: str, layer: int, head: int) -> str:
-        return attention_html(model, premise if side == SIDES[0] else hypothesis, side, layer, head)
-
-    seen = {"fn": kindly(look), "inputs": [premise, hypothesis, side, layer, head], "outputs": picture, **QUIETLY}
-    asked = [page.load, compare.click, premise.submit, hypothesis.submit, examples.load_input_event.then]
-    for event in asked:
-        event(kindly(ask), [premise, hypothesis], result, **QUIETLY).then(**seen)
-    gr.on([side.change, layer.change, head.change], **seen)
+    layers, heads = model.encoder.config.num_hidden_layers, model.encoder.config.num_attention_heads
+    shape = f"{_text(name)} · {layers} x {heads} heads, sentences as vectors of {model.embedding_size:,} numbers"
+    pairs, texts = suited(model, PAIRS), suited(filler or model, TEXTS)
+    mask = f"""<form data-asks="words"><h2>Fill a mask</h2>{_box("text", "A text with a [MASK]", texts[0][0])}
+<button type="submit" id="fill">Fill</button>{_examples(texts, ["text"])}</form>"""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{TITLE}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
+<h1>{TITLE}</h1><p>{QUESTION}</p><p class="quiet">{shape}</p>
+<section><form data-asks="answer attention">
+{_box("premise", "Premise", pairs[0][0])}{_box("hypothesis", "Hypothesis", pairs[0][1])}
+<button type="submit" id="compare">Compare</button>{_examples(pairs, SIDES)}
+<h3>Attention</h3><p class="quiet">{ATTENDING}</p>
+{_choice("side", SIDES)}{_choice("layer", range(1, layers + 1))}{_choice("head", range(1, heads + 1))}</form>
+<div><div id="answer" aria-live="polite"></div><div id="attention" aria-live="polite"></div></div></section>
+<section>{mask if filler else ""}<div id="words" aria-live="polite">{"" if filler else _note(advice)}</div></section>
+<script>{SCRIPT}</script></body></html>
+"""
 
 
-def _mask_tab(gr: Any, page: Any, filler: TrainedModel | None, advice: str) -> None:
-    if filler is None:
-        gr.HTML(say(f'<p class="note">{_text(advice)}</p>'), elem_id="words")
-        return
-    with gr.Row():
-        with gr.Column():
-            text = gr.Textbox(TEXTS[0], label="A text with a [MASK]", elem_id="text")
-            fill = gr.Button("Fill", variant="primary", elem_id="fill")
-            examples = gr.Examples([[text] for text in TEXTS], [text], label="Examples", cache_examples=False)
-        with gr.Column():
-            words = gr.HTML(elem_id="words")
+def suited(model: TrainedModel, examples: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Examples, those first of whose words a model knows most."""
 
-    def ask(text: str) -> str:
-        return words_html(filler, text)
+    def share(texts: Sequence[str]) -> float:
+        known = [word for text in texts for word in known_words(read(model, text, text)[0])]
+        return sum(known) / len(known)
 
-    for event in (page.load, fill.click, text.submit, examples.load_input_event.then):
-        event(kindly(ask), [text], words, **QUIETLY)
+    return sorted(examples, key=share, reverse=True)  # equal ones stay in their order
+
+
+def _box(name: str, label: str, text: str) -> str:
+    return f'<label id="{name}">{label}<input name="{name}" value="{_text(text)}" autocomplete="off"></label>'
+
+
+def _examples(examples: Sequence[Sequence[str]], names: Sequence[str]) -> str:
+    buttons = ""
+    for example in examples:
+        texts = (f'<span data-of="{name}">{_text(text)}</span>' for name, text in zip(names, example, strict=True))
+        buttons += f'<button type="button">{"".join(texts)}</button>'
+    return f"<h3>Examples</h3>{buttons}"
+
+
+def _choice(name: str, values: Sequence[object]) -> str:
+    buttons = ""
+    for value in values:
+        checked = " checked" if value == values[0] else ""
+        buttons += f'<label><input type="radio" name="{name}" value="{value}"{checked}> {value}</label> '
+    return f'<fieldset id="{name}"><legend>{name.capitalize()}</legend>{buttons}</fieldset>'
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{_text(text)}</p>'
+
+
+def _text(text: str) -> str:
+    """Somebody's text, to be seen on the page as it is."""
+    return escape(printable(text))
 
 
 if __name__ == "__main__":

@@ -97,13 +97,13 @@ def is_file(path: Path, most: int | None = None) -> bool:
     return True
 
 
-def read_json(path: Path, advice: str, kind: type[dict[str, Any]] | type[list[Any]] = dict) -> Any:
+def read_json(path: Path, advice: str, kind: type[object] = dict) -> Any:
     """The JSON object or list in a file.
 
     Args:
         path: the file.
         advice: what to do if there is none.
-        kind: dict for an object, list for a list.
+        kind: dict for an object, list for a list, object for either.
     Raises:
         UserError: there is no such file, or it holds something else, or it can be understood in two ways.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,28 +127,11 @@ def similarity_text(result: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """A classifier's answers, put into `BINS` bins of equal width by the probability of the answer given.
+def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> float:
+    """How far a classifier's confidence is from its accuracy, on average: its expected calibration error.
 
-    Attributes:
-        counts: (bins,) answers in each.
-        confidence: (bins,) the mean probability of the answers in each; 0 where there are none.
-        accuracy: (bins,) the share of them that are right; likewise.
-    """
-
-    counts: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    @property
-    def error(self) -> float:
-        """How far confidence is from accuracy, on average over the answers."""
-        return float(self.counts @ np.abs(self.accuracy - self.confidence) / self.counts.sum())
-
-
-def reliability(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> Reliability:
-    """How often a classifier is right when it is so sure.
+    Answers are put into `BINS` bins of equal width by the probability of the answer given. In each bin the mean
+    probability should be the share of right answers; the differences are averaged, each bin weighted by its answers.
 
     Args:
         labels: (pairs,) the true ones.
@@ -157,19 +139,8 @@ def reliability(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) 
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 2, with their 15 bins.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    sums = (np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, right))
-    return Reliability(counts, *(total / np.maximum(counts, 1) for total in sums))
-
-
-def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> float:
-    """How far a classifier's confidence is from its accuracy, on average: its expected calibration error.
-
-    In each bin the mean probability should be the share of right answers; the differences are averaged, each bin
-    weighted by its answers. Arguments and source as in `reliability`.
-    """
-    return reliability(labels, probabilities).error
+    bins = np.digitize(confidence, np.linspace(0, 1, BINS + 1)[1:-1], right=True)
+    return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(labels))
 
 
 def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -156,7 +156,7 @@ class TrainingOptions(Options):
     clip: float = option(1.0, "largest gradient norm", above=0)
     final_rate: float = rate(0.0, "share of the peak learning rate that the linear schedule ends at")
     average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
-    log_every: int = count(100, "steps between two lines of progress")
+    log_every: int = limit(0, "steps between two lines of progress; 0: at most 100, and twenty lines or more")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
     resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
@@ -302,7 +302,7 @@ class EvaluateOptions(AnswersOptions):
     similarity: str = option(
         "", "instead, pairs with scores (sentence1, sentence2, score): how well the vectors' cosines agree with them"
     )
-    figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
+    figure: str = option("", "where confusion matrix and calibration are drawn (default: beside the model)")
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
     hypothesis: str | None = option(None, "see --premise")
 

@@ -1,8 +1,6 @@
-"""Draw one picture of a run or of a model.
+"""Draw one picture of a run or of a model; what evaluate.py finds, it draws itself.
 
     training     loss, accuracy and learning rate of a run
-    confusion    which labels a classifier takes for which
-    reliability  how often it is right when it is so sure
     attention    what every head attends to in a sentence
     embeddings   sentences' vectors in two dimensions
 
@@ -12,118 +10,389 @@ Example:
 Each has its own flags: python -m minibert.plots attention --help
 """
 
-# A picture is a dataclass of options, whose `draw` asks the model; minibert.drawing makes a figure of the numbers. Only
-# then are torch and matplotlib imported: --help needs neither.
+# All pictures are meant for print and for colour-blind readers, and say which model and data they are of. torch and
+# matplotlib (an extra, `plots`) are slow to import, so they wait until something is drawn.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import Parser, parse_options, run
-from minibert.drawing import (
-    draw_attention,
-    draw_confusion,
-    draw_embeddings,
-    draw_reliability,
-    draw_training,
-    need_matplotlib,
-    optional,
-    picture_format,
-    save,
-)
-from minibert.errors import UserError
-from minibert.files import read_records
-from minibert.options import AnswersOptions, option
+from minibert.config import LABELS
+from minibert.errors import UserError, install, printable, reason
+from minibert.files import read_json, read_records, write_file
+from minibert.options import Options, limit, option
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minibert.inference import Predictions, TrainedModel
+    from minibert.inference import TrainedModel
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
+# keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#777777"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", SKY, "#000000")
+SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
+SHADES = "Blues"
+
+FORMATS = ("png", "svg", "pdf")
+TOKEN = 0.17  # inches for each, which its name at 8 points just needs
+SMALLEST, LARGEST = 1.6, 40.0  # inches: of a panel, of the whole figure
+LONGEST = 32  # characters of a name
+MOST_TOPICS = 20  # with a name, a colour and a shape of their own
+FEW = 50  # points of a line, each of which is marked: of one point alone there is no line to see
+
+# Asked, in this order, for what matplotlib's own fonts lack; those that are not installed are passed over.
+FONTS = (
+    "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei",
+    "SimHei", "Hiragino Sans GB", "Malgun Gothic", "Nirmala UI", "Arial Unicode MS", "Noto Emoji", "Segoe UI Emoji",
+)  # fmt: skip
 
 
-# What a training and evaluate.py draw by the way.
+class NoMatplotlib(UserError):
+    """There is no matplotlib."""
 
 
-def plot_training(folder: Path, path: Path | None = None) -> None:
-    """Draw a run's metrics.jsonl, if there is matplotlib, to a path or training.png in the folder."""
-    with optional():
-        save(draw_training(read_records(folder / "metrics.jsonl")), path or folder / "training.png")
+def need_matplotlib() -> Any:
+    """matplotlib, or `NoMatplotlib` is raised."""
+    # A notebook tells the programs that it starts to draw into it. Where there is no such thing, matplotlib won't load.
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib.figure
+        import matplotlib.style
+    except ImportError as error:
+        raise NoMatplotlib(f"a picture needs matplotlib: {install('plots')}") from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
 
 
-def plot_confusion(matrix: Sequence[Sequence[int]], path: Path) -> None:
-    """Draw a confusion matrix, if there is matplotlib."""
-    with optional():
-        save(draw_confusion(matrix), path)
+@contextmanager
+def optional() -> Iterator[None]:
+    """For a picture that nobody has asked for: without matplotlib, a line says that there is none."""
+    try:
+        yield
+    except NoMatplotlib as missing:
+        print(f"(no picture: {missing})")
 
 
-# The command's pictures: their options, and where their numbers come from.
+_LOCK = RLock()  # matplotlib's settings are the whole process's, and the page draws in threads
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The settings that matplotlib comes with, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
+    matplotlib = need_matplotlib()
+    with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0]}]):
+        yield
+
+
+@cache
+def fonts() -> tuple[list[str], set[int]]:
+    """The names of a picture's fonts, those of a matplotlibrc first, and all characters that they have."""
+    from matplotlib import font_manager, rcParams
+
+    installed, names, characters = set(font_manager.get_font_names()), [], set()
+    for name in dict.fromkeys([*rcParams["font.sans-serif"], "DejaVu Sans", *FONTS]):
+        if name in installed:
+            with suppress(OSError, RuntimeError):  # a font that can't be opened
+                characters |= set(font_manager.get_font(font_manager.findfont(name)).get_charmap())
+                names.append(name)
+    return names, characters
+
+
+def legible(text: str, most: int = LONGEST) -> str:
+    """Somebody's text for a picture: drawn letter for letter, never as mathematics, and cut in the middle if long.
+
+    Characters that no font has, or that can not be seen, are drawn as escapes, so that names can be told apart.
+    """
+    spaced = (" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
+    known = fonts()[1]
+    shown = "".join(c if c.isprintable() and ord(c) in known else ascii(c)[1:-1] for c in spaced)
+    if len(shown) > most:
+        shown = f"{shown[: most * 2 // 3]}…{shown[-most // 3 + 1 :]}"
+    return shown.replace("$", r"\$")
+
+
+def new_figure(width: float, height: float, title: Sequence[str] = ()) -> Any:
+    """An empty figure of some inches, and above it the lines that say what it is of."""
+    figure = need_matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle("\n".join(legible(line, int(width * 13)) for line in title), fontsize=9)  # 13 letters an inch
+    return figure
+
+
+def open_axes(*several: Any) -> None:
+    """Leave out the lines at the top and on the right, which measure nothing."""
+    for axes in several:
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+def check_picture(path: Path) -> str:
+    """The format that a picture's name asks for; without an ending, PNG. To be asked before any work.
+
+    Raises:
+        UserError: there is no matplotlib; the name has another ending, or is a folder's.
+    """
+    need_matplotlib()
+    ending = path.suffix[1:].lower() or FORMATS[0]
+    if ending not in FORMATS:
+        raise UserError(f"{path}: a picture ends with .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the picture a name")
+    return ending
+
+
+@style()
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, whole or not at all, and say where it is; errors as in `check_picture`."""
+    kind = check_picture(path)
+    write_file(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))
+    print(f"{'drawn':<11} {printable(str(path))}")
+
+
+@style()
+def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) -> Any:
+    """The records of a run's metrics.jsonl, over its steps.
+
+    Held-out figures stand at the epochs' ends; the dotted line is the baseline: the unigram guesser or the majority. If
+    training has more than one loss, the one drawn is that which validation has, too.
+
+    Raises:
+        KeyError, TypeError, ValueError: the records are none of a run's.
+    """
+    of = {kind: [record for record in records if record["kind"] == kind] for kind in ("start", "train", "validation")}
+    start, held_out = ((of[kind] or [{}])[0] for kind in ("start", "validation"))
+    figure = new_figure(10, 3.4, title)
+    panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
+
+    def line(axes: Any, kind: str, name: str, label: str, colour: str) -> None:
+        points = [(float(record["step"]), float(record[name])) for record in of[kind] if name in record]
+        mark = "o" if kind == "validation" else "." if len(points) < FEW else ""
+        if points:
+            axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4)
+
+    comparable = "cross_entropy" if any("cross_entropy" in record for record in of["train"]) else "loss"
+    line(panels["loss"], "train", comparable, "training", BLUE)
+    line(panels["accuracy"], "train", "accuracy", "training", BLUE)
+    line(panels["learning rate"], "train", "learning_rate", "", GREEN)
+    for name in ("loss", "accuracy"):
+        for key in [key for key in held_out if key.endswith(f"_{name}")][:1]:
+            line(panels[name], "validation", key, legible(key.replace("_", " ")), ORANGE)
+        for guesser in [guesser for guesser in ("unigram", "majority") if f"{guesser}_{name}" in start]:
+            value = float(start[f"{guesser}_{name}"])
+            panels[name].axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
+        if panels[name].lines:
+            panels[name].legend(frameon=False, fontsize=8)
+    panels["learning rate"].set_ylim(bottom=0)
+    panels["learning rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for name, axes in panels.items():
+        axes.set(xlabel="step", title=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    open_axes(*panels.values())
+    return figure
+
+
+@style()
+def draw_answers(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating],
+    title: Sequence[str] = (),
+    names: Sequence[str] = LABELS,
+) -> Any:
+    """A classifier's answers: which labels it takes for which, and how often it is right when it is so sure.
+
+    On the left, a row is a true label, a column a predicted one, and shades are shares of the row. On the right, a
+    point below the diagonal is overconfident, one above it too modest; the bars are how many answers there are.
+
+    Args:
+        labels: (pairs,) the true ones, places in `names`.
+        probabilities: (pairs, labels), rows of sum 1.
+        title, names: what it is of, and what the labels are called.
+    Source: Guo et al. 2017, "On calibration of modern neural networks", figure 1 (the right one).
+    """
+    from sklearn.calibration import CalibrationDisplay
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+    from minibert.metrics import BINS, calibration_error
+
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    side = max(4, 1.3 * len(names))  # inches of the matrix
+    figure = new_figure(side + 4.6, side + 0.6, title)
+    layout = {"height_ratios": (3, 1), "width_ratios": (side, 4)}
+    matrix, share, many = figure.subplot_mosaic([["matrix", "share"], ["matrix", "many"]], **layout).values()
+
+    counts = confusion_matrix(labels, predicted, labels=range(len(names)))
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    display = ConfusionMatrixDisplay(shares, display_labels=[legible(name) for name in names])
+    display.plot(ax=matrix, cmap=SHADES, colorbar=False, im_kw={"vmin": 0, "vmax": 1})
+    for text, count, part in zip(display.text_.flat, counts.flat, shares.flat, strict=True):
+        text.set(text=f"{count:,}\n{part:.0%}", color="white" if part > 0.5 else "black")
+    matrix.set(xlabel="predicted", ylabel="true")
+    matrix.set_yticks(range(len(names)), matrix.get_yticklabels(), rotation=90, va="center")
+
+    look = {"name": "This classifier", "color": BLUE, "marker": "o", "markersize": 4, "clip_on": False}
+    CalibrationDisplay.from_predictions(predicted == labels, confidence, n_bins=BINS, ax=share, **look)
+    share.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="share of right answers")
+    share.set_title(f"calibration error {calibration_error(labels, probabilities):.3f}", fontsize=9)
+    share.legend(frameon=False, fontsize=8, loc="upper left")
+    many.hist(confidence, bins=BINS, range=(0, 1), edgecolor="white", color=GREY)
+    many.set(xlim=(0, 1), xlabel="probability of the answer given", ylabel="answers")
+    many.yaxis.set_major_formatter("{x:,.0f}")
+    open_axes(matrix, share, many)
+    return figure
+
+
+@style()
+def draw_attention(
+    tokens: Sequence[str],
+    maps: NDArray[np.float32],
+    layers: Sequence[int] = (),
+    heads: Sequence[int] = (),
+    title: Sequence[str] = (),
+) -> Any:
+    """A panel for each of some layers and heads, where a row attends to the columns; a layer is a row of panels.
+
+    One layer alone has several, of at most four panels. Shades go from 0 to the largest probability in the figure.
+
+    Args:
+        tokens, maps: T tokens and (L, H, T, T), as `TrainedModel.attention` gives them.
+        layers, heads: which of them, from 0; empty: all. In the panels' titles they are counted from 1.
+        title: what it is of.
+    """
+    layers, heads = layers or range(maps.shape[0]), heads or range(maps.shape[1])
+    names = [legible(token) for token in tokens]
+    panels = [(layer, head) for layer in layers for head in heads]
+    columns = len(heads) if len(layers) > 1 else max(n for n in (1, 2, 3, 4) if len(heads) % n == 0)
+    rows = len(panels) // columns
+    panel, name = max(SMALLEST, TOKEN * len(names)), 0.07 * max(map(len, names))
+    width, height = (panel + 0.1) * columns + name + 0.7, (panel + 0.3) * rows + name + 0.2 * len(title)
+    scale = min(1, LARGEST / max(width, height))
+    figure = new_figure(width * scale, height * scale, title)
+    figure.set_layout_engine("compressed")  # panels are square, and stay close together
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    most = max(float(maps[layer, head].max()) for layer, head in panels)
+    for axes, (layer, head) in zip(grid.flat, panels, strict=True):
+        image = axes.imshow(maps[layer, head], cmap=SHADES, vmin=0, vmax=most)
+        axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9 * scale)
+        axes.tick_params(length=0, labelsize=8 * scale)
+        axes.tick_params(axis="x", labelrotation=90)
+        axes.spines[:].set_color("#BBBBBB")
+    grid[0, 0].set_xticks(range(len(names)), names)  # panels share their axes
+    grid[0, 0].set_yticks(range(len(names)), names)
+    bar = figure.colorbar(image, ax=grid, fraction=0.1, aspect=20 * rows, pad=0.02)
+    bar.ax.tick_params(labelsize=8 * scale, length=0)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@style()
+def draw_embeddings(vectors: NDArray[np.float32], topics: Sequence[str], title: Sequence[str] = ()) -> Any:
+    """Vectors as dots in two dimensions, coloured and shaped by topic.
+
+    The two are the principal components, in which the vectors vary most; the axes say how much of the variance each
+    shows. The decomposition is exact and its signs are settled, so equal vectors give equal pictures.
+
+    Args:
+        vectors: (sentences, D), at least two sentences and two numbers.
+        topics: one for each sentence. The most frequent have a colour and a shape each; the others share one.
+        title: what it is of.
+    """
+    from sklearn.decomposition import PCA
+
+    projection = PCA(n_components=2, svd_solver="full")
+    places = projection.fit_transform(vectors)  # (sentences, 2)
+    counts = Counter(topics)
+    looks: dict[str | None, tuple[str, str, str]] = {
+        topic: (legible(topic), COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)])
+        for index, (topic, _) in enumerate(counts.most_common(MOST_TOPICS))
+    }
+    if len(counts) > MOST_TOPICS:
+        looks[None] = (f"{len(counts) - MOST_TOPICS:,} other topics", "#BBBBBB", ".")
+    figure = new_figure(6.4, 4.8, title)
+    axes, dots = figure.subplots(), []
+    for topic, (_, colour, shape) in looks.items():
+        rows = [row for row, other in enumerate(topics) if (other if other in looks else None) == topic]
+        dots.append(axes.scatter(*places[rows].T, s=26, c=colour, marker=shape, linewidths=0.4, edgecolors="white"))
+    for name, share in zip("xy", projection.explained_variance_ratio_, strict=True):
+        axes.set(**{f"{name}label": f"{share:.0%} of the variance"})
+    axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+    legend = figure.legend(dots, ["topic"] * len(dots), loc="outside right upper", frameon=False, fontsize=9)
+    for text, (label, _, _) in zip(legend.get_texts(), looks.values(), strict=True):
+        text.set_text(label)  # only now: a legend passes over labels that begin with _
+    open_axes(axes)
+    return figure
+
+
+def draw_run(folder: Path) -> Any:
+    """`draw_training` of what is in a run's folder.
+
+    Raises:
+        UserError: it has no metrics.jsonl, or a damaged one.
+    """
+    metrics, options = folder / "metrics.jsonl", folder / "options.json"
+    if not metrics.is_file():
+        raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
+    try:
+        data = [f"trained on {read_json(options, '')['data']}"] if options.exists() else []
+        return draw_training(read_records(metrics), [folder.resolve().name, *data])
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{metrics} is damaged: {error}") from error
+
+
+@optional()
+def plot_training(folder: Path) -> None:
+    """What a training draws at its end, if there is matplotlib: its training.png."""
+    save(draw_run(folder), folder / "training.png")
+
+
+@optional()
+def plot_answers(
+    labels: NDArray[np.int64], probabilities: NDArray[np.floating], title: Sequence[str], path: Path
+) -> None:
+    """What evaluate.py draws, if there is matplotlib."""
+    save(draw_answers(labels, probabilities, title), path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPicture:
+class TrainingPicture(Options):
     """Loss, accuracy and learning rate over a run's steps."""
 
     run: str = option("models/bert_mlm_small", "folder of a run of train_mlm.py or train_nli.py")
-    output: str = option("", "where the picture goes (default: training.png in that folder)")
+    output: str = option("training.png", "where the picture goes")
 
-    def draw(self) -> None:
-        """Raises UserError: the folder has no metrics.jsonl, or the file is damaged."""
-        metrics = Path(self.run) / "metrics.jsonl"
-        if not metrics.is_file():
-            raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
-        try:
-            figure = draw_training(read_records(metrics))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{metrics} is damaged: {error}") from error
-        save(figure, Path(self.output or metrics.with_name("training.png")))
+    def figure(self) -> Any:
+        """Errors as in `draw_run`."""
+        return draw_run(Path(self.run))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfusionPicture(AnswersOptions):
-    """Which labels a classifier takes for which; the options are those of evaluate.py."""
-
-    output: str = option("confusion_matrix.png", "where the picture goes")
-
-    def draw(self) -> None:
-        """Errors as in evaluate.py."""
-        from minibert.metrics import figures
-
-        save(draw_confusion(figures(*_answers(self))["confusion_matrix"]), Path(self.output))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityPicture(AnswersOptions):
-    """How often a classifier is right that says it is so sure; the options are those of evaluate.py."""
-
-    output: str = option("reliability.png", "where the picture goes")
-
-    def draw(self) -> None:
-        """Errors as in evaluate.py."""
-        from minibert.metrics import reliability
-
-        labels, predictions = _answers(self)
-        save(draw_reliability(reliability(labels, predictions.probabilities)), Path(self.output))
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionPicture:
+class AttentionPicture(Options):
     """What every head attends to in a sentence, with the tokens on both axes."""
 
     model: str = option("models/sbert_nli_small", "folder, zip or name of a model")
     text: str = option("A man is playing a guitar on stage.", "the sentence")
-    layer: int = option(0, "which layer, from 1; 0: all of them, a row each")
+    layer: int = limit(0, "which layer, from 1; 0: all of them, a row each")
     output: str = option("attention.png", "where the picture goes")
 
-    def __post_init__(self) -> None:
-        if self.layer < 0:
-            raise UserError(f"--layer {self.layer}: layers are counted from 1, and 0 is all of them")
-
-    def draw(self) -> None:
+    def figure(self) -> Any:
         """Raises UserError: the model can't be read or does not have this layer, or the text is empty."""
         from minibert.hub import from_pretrained
 
@@ -133,24 +402,20 @@ class AttentionPicture:
         tokens, maps = model.attention(self.text)
         if self.layer > len(maps):
             raise UserError(f"--layer {self.layer}: {self.model} has {len(maps)}")
-        save(draw_attention(tokens, maps, [self.layer - 1] if self.layer else ()), Path(self.output))
+        return draw_attention(tokens, maps, [self.layer - 1] if self.layer else (), title=[self.model])
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingsPicture:
+class EmbeddingsPicture(Options):
     """Sentences' vectors in two dimensions, their principal components, coloured and shaped by topic."""
 
     model: str = option("models/sbert_nli_small", "folder, zip or name of a model")
     data: str = option("toy", "toy, or a text file with a line `topic<TAB>sentence` each")
-    max_sentences: int = option(300, "how many sentences at most, from the first on")
+    max_sentences: int = option(300, "how many sentences at most, from the first on", at_least=2)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     output: str = option("embeddings.png", "where the picture goes")
 
-    def __post_init__(self) -> None:
-        if self.max_sentences < 2:
-            raise UserError(f"--max-sentences {self.max_sentences}: it has to be at least 2")
-
-    def draw(self) -> None:
+    def figure(self) -> Any:
         """Raises UserError: the device, the model or the sentences can't be had, or have all the same vector."""
         from minibert.device import pick_device
         from minibert.hub import from_pretrained
@@ -159,36 +424,17 @@ class EmbeddingsPicture:
         vectors = from_pretrained(self.model).to(pick_device(self.device)).encode(sentences)
         if len(vectors) < 2 or (vectors == vectors[0]).all():
             raise UserError(f"{self.data}: a picture needs at least two sentences with vectors that differ")
-        save(draw_embeddings(vectors, topics), Path(self.output))
+        return draw_embeddings(vectors, topics, [self.model, f"{len(vectors):,} sentences of {self.data}"])
 
 
 PICTURES: dict[str, type[Any]] = {
-    "training": TrainingPicture,
-    "confusion": ConfusionPicture,
-    "reliability": ReliabilityPicture,
-    "attention": AttentionPicture,
-    "embeddings": EmbeddingsPicture,
-}
-
-
-def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
-    """The true labels of some pairs, and what the classifier says of them."""
-    from minibert.data.sources import load_pairs
-    from minibert.device import pick_device
-    from minibert.hub import load_classifier
-
-    model = load_classifier(options.model).to(pick_device(options.device))
-    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
-    return pairs.labels, model.predict(pairs.premises, pairs.hypotheses)
+    "training": TrainingPicture, "attention": AttentionPicture, "embeddings": EmbeddingsPicture,
+}  # fmt: skip
 
 
 def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str]]:
-    """The tokens that a model reads of a text, and what one should know of them, a sentence each.
+    """The tokens that a model reads of a text called `name`, and what one should know of them, a sentence each.
 
-    Args:
-        model: the model.
-        text: the text.
-        name: what to call it.
     Raises:
         UserError: the text has nothing in it that could be read.
     """
@@ -197,12 +443,22 @@ def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str
     ids = model.tokenizer.encode([text], max_length=model.max_length + 1)[0]  # one more than is read: is there more?
     if len(ids) == 2:  # [CLS] and [SEP]
         raise UserError(f"{name} is empty: write a sentence there")
-    tokens, notes = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0]), []
-    if len(ids) > model.max_length:
-        notes.append(f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.")
-    if UNK in tokens:
-        notes.append(f"{UNK} in {name} stands for something that the vocabulary can't spell.")
-    return tokens, [note[0].upper() + note[1:] for note in notes]
+    tokens = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0])
+    known = known_words(tokens)
+    notes = {
+        f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.":
+            len(ids) > model.max_length,
+        f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
+        f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
+            sum(known) < len(known) / 2,
+    }  # fmt: skip
+    return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
+
+
+def known_words(tokens: Sequence[str]) -> list[bool]:
+    """Of each word among tokens, whether the vocabulary has it as a whole."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    return [t != "[UNK]" and not after.startswith("##") for t, after in pairs if t == "[UNK]" or t[:1].isalnum()]
 
 
 def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
@@ -217,35 +473,22 @@ def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
     """
     from minibert.toy import toy_sentences
 
-    topical = toy_sentences(max_sentences) if data == "toy" else _topics_file(Path(data))[:max_sentences]
-    return [topic for topic, _ in topical], [sentence for _, sentence in topical]
-
-
-def _topics_file(path: Path) -> list[tuple[str, str]]:
+    topical = toy_sentences(max_sentences) if data == "toy" else []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be read: {error.strerror}; --data is toy, or a file of topics and sentences"
-        ) from error
-    topical = []
+        lines = Path(data).read_text(encoding="utf-8").split("\n") if data != "toy" else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{data} can't be read ({reason(error)}): --data is toy, or text in UTF-8") from error
     for number, line in enumerate(lines, start=1):
         topic, _, sentence = (part.strip() for part in line.lstrip("\ufeff").partition("\t"))  # files joined have more
         if topic and sentence:
             topical.append((topic, sentence))
         elif line.replace("\ufeff", "").strip():
-            raise UserError(f"{path}, line {number}: a line has to be a topic, a tab and a sentence")
-    return topical
+            raise UserError(f"{data}, line {number}: a line has to be a topic, a tab and a sentence")
+    return [topic for topic, _ in topical][:max_sentences], [sentence for _, sentence in topical][:max_sentences]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the picture's name, then its options, then draw it.
-
-    Raises:
-        UserError: matplotlib is not installed, or what a picture's `draw` says.
-    """
+    """Read the picture's name, then its options, then draw it; errors as in `check_picture` and a `figure()`."""
     program = "python -m minibert.plots"
     parser = Parser(f"{program} PICTURE", str(__doc__))
     parser.add_argument("picture", choices=PICTURES, metavar="PICTURE", help="the name of one of these")
@@ -253,10 +496,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words[:1])
     kind = PICTURES[given.picture]
     picture = parse_options(kind, words[1:], str(kind.__doc__), program=f"{program} {given.picture}")
-    need_matplotlib()
-    if picture.output or kind is not TrainingPicture:
-        picture_format(Path(picture.output))
-    picture.draw()
+    check_picture(Path(picture.output))
+    save(picture.figure(), Path(picture.output))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,25 @@
 """The toy data set: a small generated world, so that every script runs without a download.
 
-It is a teaching aid and not a benchmark: a score on it shows that the code learns, and says nothing
-about English.
+It is a teaching aid and no benchmark: a score on it shows that the code learns, and says nothing about English.
 
-The world. A scene holds one creature and what is true of it: its kind, its size, what it wears,
-what it does, where and when. The terms of each of these six slots form a tree, `TAXONOMY`: a poodle
-is a dog, a dog is an animal, an animal is a creature; in the park is outdoors. A sentence states a
-few slots of a scene, each by one term of its tree.
+The world. A scene holds one creature and what is true of it: its kind, its size, what it wears, what it does, where and
+when. The terms of each of these six slots form a tree, `TAXONOMY`: a poodle is a dog, a dog is an animal, an animal is
+a creature; in the park is outdoors. A sentence states a few slots of a scene, each by one term of its tree.
 
 The labels follow. Let a hypothesis claim a term, and let the premise state a term of the same slot:
 
 * entailment: the premise's term lies at or below the claim (a poodle is a dog);
-* neutral: it lies above the claim (an animal need not be a dog); a slot that the premise leaves out
-  counts as its root, which lies above everything;
-* contradiction: it lies on another branch (a swan is no dog). Only branches shut each other out:
-  two leaves of one branch may both be true (a nurse may be a woman), and so are never set against
-  each other.
+* neutral: it lies above the claim (an animal need not be a dog); a slot that the premise leaves out counts as its root;
+* contradiction: it lies on another branch (a swan is no dog). Only branches shut each other out: two leaves of one
+  branch may both be true (a nurse may be a woman), and so are never set against each other.
 
-The controls stay low by construction. Pairs are made nine at a time: three premises meet three
-hypotheses, and the labels form a Latin square, so that each premise and each hypothesis carries
-each label exactly once. Whatever looks at one side alone is therefore right one time in three,
-however clever it is. Counting shared words helps little more, for what is entailed is mostly said
+The controls stay low by construction. Pairs are made nine at a time: three premises meet three hypotheses, and the
+labels form a Latin square, so that each sentence carries each label exactly once. Whatever looks at one side alone is
+right one time in three, however clever it is. Counting shared words helps little more: what is entailed is mostly said
 by a more general term or a synonym, and the creature is named alike under all three labels.
 
-The articles tell of the same world: they define its terms and draw conclusions from scenes, so that
-pretraining on them carries what the pairs ask for.
+The articles define the terms of the same world and draw conclusions from scenes, so that pretraining on them carries
+what the pairs ask for.
 """
 
 import random
@@ -35,121 +30,75 @@ from typing import Any
 
 from minibert.config import LABELS
 
-ENTAILMENT, NEUTRAL, CONTRADICTION = map(LABELS.index, ("entailment", "neutral", "contradiction"))
-
+ENTAILMENT, NEUTRAL = LABELS.index("entailment"), LABELS.index("neutral")
 SIZES: Mapping[str, int] = MappingProxyType({"train": 12000, "validation": 1000, "test": 2000})
-
 SLOTS = ("creature", "size", "dress", "activity", "place", "time")
 
-# Each term and the terms right below it; a slot is the root of its own tree. A term is its own
-# wording: it stands in a sentence as it stands here.
+# Each term and the terms right below it. A slot is the root of its own tree, and a term stands in a sentence as here.
 TAXONOMY: dict[str, tuple[str, ...]] = {
-    "creature": ("animal", "person"),
-    "animal": ("dog", "horse", "bird"),
-    "dog": ("poodle", "beagle", "terrier", "spaniel"),
-    "horse": ("mare", "stallion", "filly", "mustang"),
+    "creature": ("animal", "person"), "animal": ("dog", "horse", "bird"), "person": ("child", "adult"),
+    "dog": ("poodle", "beagle", "terrier", "spaniel"), "horse": ("mare", "stallion", "filly", "mustang"),
     "bird": ("duck", "goose", "swan", "gull"),
-    "person": ("child", "adult"),
-    "child": ("boy", "girl", "pupil", "scout"),
-    "adult": ("man", "woman", "farmer", "nurse"),
-    "size": ("small", "big"),
-    "small": ("tiny", "miniature"),
-    "big": ("huge", "giant"),
+    "child": ("boy", "girl", "pupil", "scout"), "adult": ("man", "woman", "farmer", "nurse"),
+    "size": ("small", "big"), "small": ("tiny", "miniature"), "big": ("huge", "giant"),
     "dress": ("in bright clothes", "in dark clothes"),
     "in bright clothes": ("in red", "in yellow", "in orange", "in pink"),
     "in dark clothes": ("in black", "in brown", "in navy", "in maroon"),
     "activity": ("resting", "active"),
-    "resting": ("sleeping", "dozing", "napping", "lying still"),
-    "active": ("walking", "running", "jumping", "dancing"),
+    "resting": ("sleeping", "dozing", "napping", "lying still"), "active": ("walking", "running", "jumping", "dancing"),
     "place": ("outdoors", "indoors"),
     "outdoors": ("in the park", "in the garden", "in the forest", "in the street", "on the beach"),
     "indoors": ("in the kitchen", "in the library", "in the hall", "in the attic", "in the cellar"),
     "time": ("by day", "at night"),
     "by day": ("in the morning", "at breakfast", "at noon", "in the afternoon"),
     "at night": ("at midnight", "at bedtime", "after sunset", "before sunrise"),
-}
+}  # fmt: skip
+PARENTS = {below: term for term, terms in TAXONOMY.items() for below in terms}
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
-    "animal": ("beast",),
-    "person": ("human",),
-    "dog": ("hound",),
-    "child": ("youngster",),
-    "adult": ("grownup",),
-    "small": ("little",),
-    "tiny": ("teeny",),
-    "big": ("large",),
-    "huge": ("enormous",),
-    "giant": ("gigantic",),
-    "in bright clothes": ("in bright colours",),
-    "in dark clothes": ("in dark colours",),
-    "resting": ("at rest", "taking a rest"),
-    "sleeping": ("asleep",),
-    "active": ("on the move", "moving about"),
-    "walking": ("strolling",),
-    "running": ("racing",),
-    "jumping": ("leaping",),
-    "outdoors": ("outside", "in the open air"),
-    "indoors": ("inside", "under a roof"),
-    "in the forest": ("in the woods",),
-    "in the street": ("on the road",),
-    "by day": ("in the daytime", "in daylight"),
-    "at noon": ("at midday",),
+    "animal": ("beast",), "person": ("human",), "dog": ("hound",), "child": ("youngster",), "adult": ("grownup",),
+    "small": ("little",), "tiny": ("teeny",), "big": ("large",), "huge": ("enormous",), "giant": ("gigantic",),
+    "in bright clothes": ("in bright colours",), "in dark clothes": ("in dark colours",),
+    "resting": ("at rest", "taking a rest"), "sleeping": ("asleep",), "active": ("on the move", "moving about"),
+    "walking": ("strolling",), "running": ("racing",), "jumping": ("leaping",),
+    "outdoors": ("outside", "in the open air"), "indoors": ("inside", "under a roof"),
+    "in the forest": ("in the woods",), "in the street": ("on the road",),
+    "by day": ("in the daytime", "in daylight"), "at noon": ("at midday",),
     "at night": ("by night", "during the night"),
-}
+}  # fmt: skip
 
-# What the articles say of a term: {above} is a term above it, {rival} a branch that this shuts out.
-DEFINITIONS: dict[str, tuple[str, ...]] = {
-    "creature": (
-        "every {term} is a {above} and never a {rival}",
-        "a {term} is a kind of {above}, not a {rival}",
-    ),
-    **dict.fromkeys(
-        ("size", "dress", "activity"),
-        (
-            "whoever is {term} is {above} and never {rival}",
-            "to be {term} is to be {above}, not {rival}",
-        ),
-    ),
-    **dict.fromkeys(
-        ("place", "time"),
-        (
-            "what happens {term} happens {above} and never {rival}",
-            "whoever is seen {term} is seen {above}, not {rival}",
-        ),
-    ),
+# What the articles say of a slot's terms: {above} is a term above it, {rival} a branch that this shuts out.
+_STATES = "whoever is {term} is {above} and never {rival}", "to be {term} is to be {above}, not {rival}"
+_CIRCUMSTANCES = (
+    "what happens {term} happens {above} and never {rival}", "whoever is seen {term} is seen {above}, not {rival}",
+)  # fmt: skip
+DEFINITIONS = {
+    "creature": ("every {term} is a {above} and never a {rival}", "a {term} is a kind of {above}, not a {rival}"),
+    **dict.fromkeys(("size", "dress", "activity"), _STATES),
+    **dict.fromkeys(("place", "time"), _CIRCUMSTANCES),
 }
-
 CONCLUSIONS = ("so {}", "in other words, {}", "this means that {}", "it follows that {}")
-
 NAMES = (
     "Alex", "Ash", "Billie", "Bo", "Charlie", "Dana", "Frankie", "Jo", "Jules", "Kim", "Kit", "Lou",
     "Max", "Noa", "Pip", "Quinn", "Remy", "Robin", "Rowan", "Sam", "Sandy", "Sasha", "Sky", "Toni",
 )  # fmt: skip
 
-PARENTS = {below: term for term, terms in TAXONOMY.items() for below in terms}
-
-# What a text states of its creature besides its kind: a premise at least this much, an article just
-# this much. A hypothesis claims one thing only.
-PREMISE_FACTS = 2
-ARTICLE_FACTS = 3
-# How often a term drawn at random gives way to one right below it. Premises tend to be specific and
-# claims general, which keeps the words that they share few.
-PREMISE_DEPTH = 0.9
-CLAIM_DEPTH = 0.3
+# What a text states of its creature besides its kind: a premise at least this much, an article just this much.
+PREMISE_FACTS, ARTICLE_FACTS = 2, 3
+# How often a term drawn at random gives way to one right below it. Premises tend to be specific and claims general,
+# which keeps the words that they share few.
+PREMISE_DEPTH, CLAIM_DEPTH = 0.9, 0.3
 
 Scene = dict[str, str]  # slot -> term
 
 
 def toy_articles(count: int = 4000, seed: int = 42) -> list[dict[str, str]]:
-    """Write encyclopaedic paragraphs about the toy world.
+    """So many encyclopaedic paragraphs about the toy world, the same for the same seed.
 
-    Args:
-        count: How many articles to write.
-        seed: The same seed gives the same articles.
     Returns:
         Rows {"id", "title", "text"}; the texts are unique and longer than 200 characters.
     Raises:
-        ValueError: If count is negative.
+        ValueError: count is negative.
     """
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
@@ -159,22 +108,20 @@ def toy_articles(count: int = 4000, seed: int = 42) -> list[dict[str, str]]:
     while len(titles) < count:
         title, text = _article(rng)
         titles.setdefault(text, title)
-    return [
-        {"id": f"toy-{number}", "title": title, "text": text} for number, (text, title) in enumerate(titles.items())
-    ]
+    return [{"id": f"toy-{row}", "title": title, "text": text} for row, (text, title) in enumerate(titles.items())]
 
 
 def toy_pairs(seed: int = 42, sizes: Mapping[str, int] = SIZES) -> dict[str, list[dict[str, Any]]]:
-    """Make labelled pairs of sentences about the toy world.
+    """Labelled pairs of sentences about the toy world, the same for the same seed and sizes.
 
     Args:
-        seed: The same seed and sizes give the same pairs.
-        sizes: Split -> number of pairs.
+        seed: any number.
+        sizes: split -> number of pairs.
     Returns:
-        Split -> rows {"premise", "hypothesis", "label"}, with label 0 for entailment, 1 for neutral
-        and 2 for contradiction. No premise stands in two splits, and no pair twice.
+        Split -> rows {"premise", "hypothesis", "label"}, the label a place in `LABELS`. No premise stands in two
+        splits, and no pair twice.
     Raises:
-        ValueError: If a size is negative.
+        ValueError: a size is negative.
     """
     for split, size in sizes.items():
         if size < 0:
@@ -196,14 +143,7 @@ def toy_pairs(seed: int = 42, sizes: Mapping[str, int] = SIZES) -> dict[str, lis
 
 
 def toy_sentences(count: int = 300, seed: int = 42) -> list[tuple[str, str]]:
-    """Write sentences that say one thing each of a creature; some may stand twice.
-
-    Args:
-        count: How many.
-        seed: The same seed gives the same sentences.
-    Returns:
-        (slot, sentence): of what the sentence speaks, and the sentence.
-    """
+    """So many sentences that say one thing each of a creature, with the slot that each speaks of: (slot, sentence)."""
     rng = random.Random(f"toy sentences {seed}")
     sentences = []
     for _ in range(count):
@@ -214,7 +154,7 @@ def toy_sentences(count: int = 300, seed: int = 42) -> list[tuple[str, str]]:
 
 
 def _square(rng: random.Random) -> list[dict[str, Any]]:
-    """Make three premises, three hypotheses and their nine pairs, a Latin square of labels."""
+    """Three premises, three hypotheses and their nine pairs: a Latin square of labels."""
     tested = rng.sample(SLOTS, 3)
     claims = {slot: _descend(rng.choice(TAXONOMY[slot]), CLAIM_DEPTH, rng) for slot in tested}
     kind = _descend("creature", PREMISE_DEPTH, rng)
@@ -224,10 +164,8 @@ def _square(rng: random.Random) -> list[dict[str, Any]]:
         for column, slot in enumerate(tested):
             scene[slot] = _answer(claims[slot], (row + column) % 3, rng)
         scenes.append(_fill(scene, rng))
-
     # A hypothesis stands or falls by its one claim, so its subject must fit all three premises.
-    fitting = set.intersection(*(set(_lineage(scene["creature"])) for scene in scenes))
-    subjects = sorted(fitting)
+    subjects = sorted(set.intersection(*(set(_lineage(scene["creature"])) for scene in scenes)))
     premises = [_sentence(scene, rng) for scene in scenes]
     hypotheses = [_sentence({"creature": rng.choice(subjects), slot: claims[slot]}, rng) for slot in tested]
     return [
@@ -238,7 +176,7 @@ def _square(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def _answer(claim: str, label: int, rng: random.Random) -> str:
-    """Draw a premise's term that gives the claim this label."""
+    """A premise's term that gives the claim this label."""
     if label == ENTAILMENT:
         return _descend(claim, PREMISE_DEPTH, rng)
     if label == NEUTRAL:
@@ -247,16 +185,14 @@ def _answer(claim: str, label: int, rng: random.Random) -> str:
 
 
 def _fill(scene: Scene, rng: random.Random) -> Scene:
-    """Add facts from slots that the scene does not touch, where it states too few for a premise."""
+    """The scene with facts from slots that it does not touch, where it states too few for a premise."""
     missing = 1 + PREMISE_FACTS - len(_stated(scene))
-    untouched = [slot for slot in SLOTS if slot not in scene]
-    extra = rng.sample(untouched, max(missing, 0))
+    extra = rng.sample([slot for slot in SLOTS if slot not in scene], max(missing, 0))
     return scene | {slot: _descend(rng.choice(TAXONOMY[slot]), PREMISE_DEPTH, rng) for slot in extra}
 
 
 def _stated(scene: Scene) -> list[str]:
-    """List the slots that a sentence about a scene speaks of."""
-    # The root of a slot says nothing, but a sentence needs its subject.
+    """The slots that a sentence about a scene speaks of. A root says nothing, but there has to be a subject."""
     return [slot for slot, term in scene.items() if slot == "creature" or slot != term]
 
 
@@ -268,23 +204,18 @@ def _descend(term: str, depth: float, rng: random.Random) -> str:
 
 
 def _lineage(term: str) -> list[str]:
-    """List a term and the terms above it, up to the root of its slot."""
-    terms = [term]
-    while terms[-1] in PARENTS:
-        terms.append(PARENTS[terms[-1]])
-    return terms
+    """A term and the terms above it, up to the root of its slot."""
+    return [term, *_lineage(PARENTS[term])] if term in PARENTS else [term]
 
 
 def _rivals(term: str) -> list[str]:
-    """List the highest branches that shut a term out."""
-    lineage = _lineage(term)
-    # A leaf stands for its branch, as the other leaves of it need not shut it out.
-    branches = lineage[:-1] if term in TAXONOMY else lineage[1:-1]
+    """The highest branches that shut a term out. A leaf stands for its branch, whose others need not shut it out."""
+    branches = [branch for branch in _lineage(term) if branch in TAXONOMY and branch in PARENTS]
     return [rival for branch in branches for rival in TAXONOMY[PARENTS[branch]] if rival != branch]
 
 
 def _sentence(scene: Scene, rng: random.Random) -> str:
-    """Put a scene into words."""
+    """A scene in words."""
     words = {slot: _word(scene[slot], rng) for slot in _stated(scene)}
     subject = " ".join(["a", *(words[slot] for slot in ("size", "creature", "dress") if slot in words)])
     if "activity" in words:
@@ -299,39 +230,34 @@ def _sentence(scene: Scene, rng: random.Random) -> str:
 
 
 def _word(term: str, rng: random.Random) -> str:
-    """Choose one of the wordings of a term."""
+    """One of the wordings of a term."""
     return rng.choice((term, *SYNONYMS.get(term, ())))
 
 
 def _finish(clause: str) -> str:
-    """Make a sentence of a clause: "an" before a vowel, a capital letter and a full stop."""
+    """A sentence of a clause: "an" before a vowel, a capital letter and a full stop."""
     clause = re.sub(r"\ba (?=[aeiou])", "an ", clause)
     return f"{clause[0].upper()}{clause[1:]}."
 
 
 def _article(rng: random.Random) -> tuple[str, str]:
-    """Write the title and the text of one article: a scene, its terms and what follows from it."""
+    """The title and the text of one article: a scene, its terms and what follows from it."""
     slots = rng.sample(SLOTS[1:], ARTICLE_FACTS)
     scene = {slot: _descend(slot, 1, rng) for slot in ("creature", *slots)}
     name, kind = rng.choice(NAMES), scene["creature"]
     sentences = [_finish(f"{name} is a {kind}"), _sentence(scene, rng), _definition(kind, rng)]
     for slot in slots:
-        general = {
-            "creature": rng.choice(_lineage(kind)[1:]),
-            slot: rng.choice(_lineage(scene[slot])[1:-1]),
-        }
+        general = {"creature": rng.choice(_lineage(kind)[1:]), slot: rng.choice(_lineage(scene[slot])[1:-1])}
         conclusion = _sentence(general, rng)
-        clause = conclusion[0].lower() + conclusion[1:-1]
         sentences.append(_definition(scene[slot], rng))
-        sentences.append(_finish(rng.choice(CONCLUSIONS).format(clause)))
+        sentences.append(_finish(rng.choice(CONCLUSIONS).format(conclusion[0].lower() + conclusion[1:-1])))
     return f"{name} the {kind}", " ".join(sentences)
 
 
 def _definition(leaf: str, rng: random.Random) -> str:
-    """Say where a leaf stands: below a term, and apart from a branch that this term shuts out."""
+    """Where a leaf stands: below a term, and apart from a branch that this term shuts out."""
     lineage = _lineage(leaf)
     above = rng.choice(lineage[1:-1])
     rival = rng.choice(_rivals(above))
     pattern = rng.choice(DEFINITIONS[lineage[-1]])
-    words = {"term": _word(leaf, rng), "above": _word(above, rng), "rival": _word(rival, rng)}
-    return _finish(pattern.format(**words))
+    return _finish(pattern.format(term=_word(leaf, rng), above=_word(above, rng), rival=_word(rival, rng)))

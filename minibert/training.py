@@ -118,7 +118,7 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
                 progress.advance()
                 stop = all_reduce_max(signals[0] if signals else 0)  # it need not reach all ranks before the same step
                 save = bool(stop) or (bool(options.save_every) and state.step % options.save_every == 0)
-                if save or state.step % options.log_every == 0:
+                if save or state.step % trainer.log_every == 0:
                     trainer.log()
                 if save:
                     trainer.save()
@@ -150,6 +150,7 @@ class Trainer:
     def __post_init__(self) -> None:
         options = self.options = self.run.options
         self.steps = total_steps(self.task, options)
+        self.log_every = options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
         self.schedule = schedule(options.schedule, self.steps, options.warmup_ratio, options.final_rate)
         self.optimizer = adamw(self.model, options)
         self.average = average_of(self.model) if options.average else None
@@ -265,7 +266,7 @@ class Trainer:
         elif self.average is not None:
             exchange(self.model, self.average)
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
-        self.run.record("end", end)
+        self.run.record("end", {**end, "date": time.strftime("%Y-%m-%d")})
 
     def _precision(self) -> AbstractContextManager[None]:
         """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""

@@ -52,7 +52,7 @@ def screenshot(page: Page, file: Path) -> None:
 
 def main(address: str, file: str, example: str | None = None) -> None:
     """Open the page, click an example if one is named, wait for the answer, keep what is seen."""
-    with opened(f"{address}/?__theme=light", []) as page:
+    with opened(address, []) as page:
         picture = page.locator("#attention img")
         expect(picture).to_be_visible()
         if example is not None:

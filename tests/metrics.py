@@ -15,4 +15,5 @@ def records(folder: Path, kind: str = "") -> list[dict[str, Any]]:
 
 def untimed(folder: Path) -> list[dict[str, Any]]:
     """All records, without what differs between equal runs."""
-    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "seconds")} for line in records(folder)]
+    differing = ("tokens_per_second", "seconds", "date")
+    return [{k: v for k, v in line.items() if k not in differing} for line in records(folder)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+import minibert
 from minibert.card import write_card
 from minibert.errors import UserError
 from minibert.options import MLMOptions, NLIOptions
@@ -22,9 +24,12 @@ VALIDATIONS = [
     {"kind": "validation", "step": 2_140, "epoch": 2, "validation_loss": 0.9753, "validation_accuracy": 0.5432,
      "mean_cosine": 0.1357, "most_answered": 0.4802},
 ]  # fmt: skip
-END = {"kind": "end", "step": 2_140, "seconds": 3_671.4, "best_epoch": 2}
-REPORT = {"model": "x", "data": "snli: 'small'", "split": "test", "pairs": 9_824, "accuracy": 0.6172,
-          "majority_baseline": 0.3429, "calibration_error": 0.0191, "mean_cosine": 0.2083}  # fmt: skip
+END = {"kind": "end", "step": 2_140, "seconds": 3_671.4, "best_epoch": 2, "date": "2026-02-28"}
+F1 = {"entailment": 0.6612, "maybe | not": 0.5034, "contradiction": 0.6301}
+REPORT = {"model": "x", "data": "snli: 'small'", "split": "test", "date": "2026-03-01", "pairs": 9_824,
+          "accuracy": 0.6172, "majority_baseline": 0.3429, "calibration_error": 0.0191, "mean_cosine": 0.2083,
+          "report": {**{label: {"f1-score": value} for label, value in F1.items()}, "accuracy": 0.6172,
+                     "macro avg": {"f1-score": 0.5982}, "weighted avg": {"f1-score": 0.6}}}  # fmt: skip
 
 
 @pytest.fixture
@@ -34,12 +39,14 @@ def folder(tmp_path: Path) -> Path:
     options = NLIOptions.of("strong", data="my pairs/", encoder="mlm", batch_size=7)
     (folder / "options.json").write_text(json.dumps(asdict(options)))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (START, *VALIDATIONS, END)))
+    (folder / "config.json").write_text('{"model_type": "modernbert"}')
+    (folder / "classifier.json").write_text('{"labels": ["yes", "perhaps", "no", "\\n"]}')
     return folder
 
 
-def card(folder: Path) -> Any:
+def card(folder: Path, report: dict[str, Any] | None = None) -> Any:
     """As the Hub reads it."""
-    write_card(folder)
+    write_card(folder, report)
     return ModelCard.load(folder / "README.md")
 
 
@@ -59,7 +66,7 @@ def tables(text: str) -> list[list[dict[str, str]]]:
 
 
 def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def test_every_measurement_is_in_its_place(folder: Path) -> None:
@@ -74,23 +81,66 @@ def test_every_measurement_is_in_its_place(folder: Path) -> None:
     assert "To compare with: majority accuracy 0.3512. 1,234,567 parameters, 3,671 s of training." in text
     assert "4,321 sentence pairs from my pairs/, on the encoder in mlm." in text
     assert "# sbert: a & b\n" in text
+    assert "on 2026-02-28: `python" in text
+    assert "The weights are those of epoch 2, the best on validation, averaged over the last steps." in text
+    assert "Licence of the data: unknown." in text
     assert "`python train_nli.py --recipe strong --data 'my pairs/' --batch-size 7 --encoder mlm`" in text
 
 
-def test_an_evaluation_is_a_table_and_a_result_for_the_hub(folder: Path) -> None:
+def test_an_evaluation_is_a_row_and_a_result_for_the_hub(folder: Path) -> None:
     assert card(folder).data.eval_results is None
-    (folder / "evaluation.json").write_text(json.dumps(REPORT))
-    made = card(folder)
-    _, rows = tables(made.text.replace("|  |  |", "| name | value |"))
-    assert {row["name"]: row["value"] for row in rows} == {
-        "accuracy": "0.6172", "majority baseline": "0.3429", "calibration error": "0.0191", "mean cosine": "0.2083",
-    }  # fmt: skip
-    assert "On the test split of snli: 'small', 9,824 pairs:" in made.text
-    (result,) = made.data.eval_results
-    assert (result.dataset_name, result.dataset_split) == ("snli: 'small'", "test")
-    assert (result.metric_type, result.metric_value) == ("accuracy", 0.6172)
+    made = card(folder, REPORT)
+    _, rows = tables(made.text)
+    assert rows == [
+        {"data": "snli: 'small'", "split": "test", "pairs": "9,824", "accuracy": "0.6172",
+         "majority baseline": "0.3429", "calibration error": "0.0191", "mean cosine": "0.2083",
+         "F1 entailment": "0.6612", "F1 maybe | not": "0.5034", "F1 contradiction": "0.6301", "date": "2026-03-01"}
+    ]  # fmt: skip
+    accuracy, f1 = made.data.eval_results
+    assert (accuracy.dataset_name, accuracy.dataset_split) == ("snli: 'small'", "test")
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.6172)
+    assert (f1.metric_type, f1.metric_name, f1.metric_value) == ("f1", "macro F1", 0.5982)
     assert (made.data.model_name, made.data.pipeline_tag) == ("sbert: a & b", "sentence-similarity")
-    assert made.data.tags == ["minibert", "bert"]
+    assert (made.data.tags, made.data.library_name) == (["minibert", "modernbert"], "sentence-transformers")
+    assert made.data.license == "unknown"
+
+
+def test_evaluations_stand_side_by_side_and_only_the_same_is_replaced(folder: Path) -> None:
+    """By data, however its path is spelled, and by split; an older version's file has a single one."""
+    other = {**REPORT, "data": "hub", "accuracy": 0.1}
+    (folder / "evaluation.json").write_text(json.dumps(other))
+    del other["data"]
+    for report in (
+        REPORT,
+        {**other, "data": "toy/", "accuracy": 0.2},
+        {**other, "data": "toy/", "split": "validation", "accuracy": 0.3},
+        {**other, "data": "./toy", "accuracy": 0.4},
+    ):
+        made = card(folder, report)
+    _, rows = tables(made.text)
+    assert [(row["data"], row["split"], row["accuracy"]) for row in rows] == [
+        ("hub", "test", "0.1000"), ("snli: 'small'", "test", "0.6172"), ("./toy", "test", "0.4000"),
+        ("toy/", "validation", "0.3000"),
+    ]  # fmt: skip
+    assert [each["accuracy"] for each in json.loads((folder / "evaluation.json").read_text())] == [
+        0.1,
+        0.6172,
+        0.4,
+        0.3,
+    ]
+    accuracies = [each for each in made.data.eval_results if each.metric_type == "accuracy"]
+    assert [each.metric_value for each in accuracies] == [0.1, 0.6172, 0.4, 0.3]
+    assert accuracies[0].dataset_type == "stanfordnlp/snli"
+    assert card(folder).text == made.text
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"), [("hub", "CC BY-SA 4.0"), ("toy", "Apache-2.0, as minibert"), ("snli", "unknown")]
+)
+def test_a_licence_is_named_only_where_it_is_known(folder: Path, data: str, shown: str) -> None:
+    options = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**options, "data": data}))
+    assert f"Licence of the data: {shown}.\n" in card(folder).text
 
 
 def test_a_pretraining(tmp_path: Path) -> None:
@@ -100,7 +150,9 @@ def test_a_pretraining(tmp_path: Path) -> None:
     validation = {"kind": "validation", "step": 9, "epoch": 1, "held_out_loss": 6.5432, "held_out_accuracy": 0.1234,
                   "pseudo_perplexity": 694.51}  # fmt: skip
     (tmp_path / "options.json").write_text(json.dumps(asdict(options)))
-    lines: list[dict[str, Any]] = [start, validation, {**END, "seconds": 12.6}]
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    end = {"kind": "end", "step": 9, "seconds": 12.6, "best_epoch": 0}  # an older version has no date
+    lines: list[dict[str, Any]] = [start, validation, end]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     made = card(tmp_path)
     assert tables(made.text) == [
@@ -110,7 +162,13 @@ def test_a_pretraining(tmp_path: Path) -> None:
     assert "1,500 texts, 98,765 tokens, from texts." in made.text
     assert "To compare with: unigram loss 7.1234, unigram accuracy 0.0512. 10 parameters, 13 s" in made.text
     assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --average`" in made.text
-    assert made.data.pipeline_tag == "fill-mask"
+    assert (made.data.pipeline_tag, made.data.library_name, made.data.tags) == (
+        "fill-mask",
+        "transformers",
+        ["minibert", "bert"],
+    )
+    assert f"Trained by minibert {minibert.__version__}: `" in made.text
+    assert "The weights are those of the last epoch, averaged over the last steps." in made.text
 
 
 @pytest.mark.parametrize(
@@ -118,6 +176,7 @@ def test_a_pretraining(tmp_path: Path) -> None:
     [
         ("metrics.jsonl", '{"kind": "start"}\n'), ("metrics.jsonl", ""), ("metrics.jsonl", "{"),
         ("options.json", "{}"), ("options.json", '{"recipe": "weak"}'), ("evaluation.json", "{}"),
+        ("evaluation.json", "[5]"), ("evaluation.json", "7"), ("config.json", "{}"), ("classifier.json", "{}"),
     ],
 )  # fmt: skip
 def test_damaged_records_are_one_line_and_the_old_card_stays(folder: Path, name: str, text: str) -> None:

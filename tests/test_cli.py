@@ -174,7 +174,7 @@ def test_help_fits_the_terminal(
 @pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
 def test_help_loads_nothing_heavy(program: str, flag: str) -> None:
     how = "run_path" if program.endswith(".py") else "run_module"
-    heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib", "gradio"}
+    heavy = {"torch", "datasets", "sklearn", "numpy", "tokenizers", "tqdm", "matplotlib"}
     code = (
         f"import sys, runpy; sys.argv = ['x', {flag!r}]\n"
         f"try: runpy.{how}({program!r}, run_name='__main__')\n"

@@ -86,19 +86,25 @@ def test_an_evaluation_is_added_to_the_card(models: Path, tmp_path: Path) -> Non
     folder = Path(shutil.copytree(models / "nli", tmp_path / "nli"))
     (folder / "evaluation.json").unlink(missing_ok=True)  # of another test
     write_card(folder)
-    assert "On the validation split" not in (folder / "README.md").read_text()
+    assert "## Evaluation" not in (folder / "README.md").read_text()
     evaluate.main([
         "--model", str(folder), "--data", "toy", "--split", "validation", "--json", str(tmp_path / "x.json"),
     ])  # fmt: skip
     report = json.loads((tmp_path / "x.json").read_text())
-    assert json.loads((folder / "evaluation.json").read_text()) == report
+    assert json.loads((folder / "evaluation.json").read_text()) == [report]
     card = (folder / "README.md").read_text()
-    assert "On the validation split of toy" in card
-    assert f"| accuracy | {report['accuracy']:.4f} |" in card
+    assert f"| toy | validation | 1,000 | {report['accuracy']:.4f} |" in card
     (folder / "metrics.jsonl").write_text('{"kind": "start"}\n')
     with pytest.raises(UserError, match="records are damaged"):
         write_card(folder)
     assert (folder / "README.md").read_text() == card
+
+
+@pytest.mark.parametrize("name", ["mlm", "nli"])
+def test_a_cards_snippet_works_as_it_is(models: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    card = (models / name / "README.md").read_text()
+    exec(card.split("```python\n")[1].split("```")[0], {})
+    assert {"mlm": "token_str", "nli": "[["}[name] in capsys.readouterr().out
 
 
 def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def no_room(*_: object) -> None:
 
 BREAKAGES: list[tuple[str, Callable[[Path, pytest.MonkeyPatch], object], list[str]]] = [
     ("card", lambda folder, patch: None, ["options.json"]),  # there is none: the card can't be made
-    ("figure", lambda f, patch: patch.setattr("minibert.plots.plot_confusion", fails), ["ZeroDivisionError"]),
+    ("figure", lambda f, patch: patch.setattr("minibert.plots.plot_answers", fails), ["ZeroDivisionError"]),
     (
         "room",
-        lambda f, patch: patch.setattr("minibert.plots.plot_confusion", no_room),
+        lambda f, patch: patch.setattr("minibert.plots.plot_answers", no_room),
         ["picture.png: No"],
     ),
     ("folder", lambda folder, patch: (folder / "nli" / "confusion_matrix.png").mkdir(), ["confusion_matrix.png"]),
@@ -72,7 +72,7 @@ def test_report_and_record_do_not_depend_on_a_picture_or_a_card(
     assert f"accuracy {record['accuracy']:.4f} over 30 pairs" in out
     if what == "card":
         assert (folder / "nli" / "confusion_matrix.png").is_file()
-        assert json.loads((folder / "nli" / "evaluation.json").read_text()) == record
+        assert json.loads((folder / "nli" / "evaluation.json").read_text()) == [record]
     assert (folder / "nli" / "README.md").read_text() == "the card"
 
 

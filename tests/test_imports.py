@@ -16,7 +16,7 @@ ROOMS = (
     "errors", "config", "bert", "sbert", "modern", "masking", "losses", "fast",  # the model
     "options", "files", "cli", "device", "distributed", "progress",
     "tokenizer", "toy", "data", "inference", "hub", "metrics",  # text, folders, use
-    "drawing", "plots", "demo", "card",
+    "plots", "demo", "card",
     "checkpoint", "run", "training", "pretraining", "finetuning",
     "train_mlm", "train_nli", "evaluate", "__init__",
 )  # fmt: skip

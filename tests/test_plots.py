@@ -22,14 +22,12 @@ from matplotlib import font_manager
 
 import evaluate
 import minibert
-from minibert import drawing, plots
+from minibert import plots
 from minibert.bert import Bert
 from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.errors import UserError, install
-from minibert.hub import save_classifier, save_mlm
-from minibert.metrics import Reliability, reliability
-from minibert.modern import make_masked_lm
+from minibert.hub import save_classifier
 from minibert.plots import load_topics, main
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
@@ -68,15 +66,15 @@ ESCAPED = {
 @pytest.fixture(autouse=True)
 def _own_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine has besides, pictures have matplotlib's own."""
-    monkeypatch.setattr(drawing, "FONTS", ())
-    drawing.fonts.cache_clear()
+    monkeypatch.setattr(plots, "FONTS", ())
+    plots.fonts.cache_clear()
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Figures, caught on their way to a file, which is a PNG."""
     figures: list[Any] = []
-    save = drawing.save
+    save = plots.save
 
     def catch(figure: Any, path: Path) -> None:
         figures.append(figure)
@@ -117,8 +115,6 @@ def seen(text: Any) -> str:
 
 def test_training_curves(here: Path, drawn: list[Any]) -> None:
     plots.plot_training(here)
-    plots.plot_training(here, here / "other.png")
-    assert (here / "training.png").read_bytes() == (here / "other.png").read_bytes()
     loss, accuracy, rate = drawn[0].axes
     lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
     assert lines["training"] == [[1, 9], [2, 8]]
@@ -130,19 +126,47 @@ def test_training_curves(here: Path, drawn: list[Any]) -> None:
     assert [axes.get_title() for axes in drawn[0].axes] == ["loss", "accuracy", "learning rate"]
 
 
+def test_a_picture_of_one_step_is_not_empty() -> None:
+    """A line of one point has no length: the point itself is drawn. Of many, none is."""
+    for records, marked in (
+        (RECORDS[:2], True),
+        ([*RECORDS[:1], *(RECORDS[1] | {"step": i} for i in range(99))], False),
+    ):
+        for axes in plots.draw_training(records).axes:
+            assert (axes.lines[0].get_marker() not in ("", "None")) is marked
+            assert axes.lines[0].get_markersize() > 0
+
+
+def test_a_picture_of_a_run_names_the_run_and_its_data(here: Path, drawn: list[Any]) -> None:
+    plots.plot_training(here)
+    (here / "options.json").write_text('{"data": "my $x^2$ texts/"}')
+    plots.plot_training(here)
+    assert [seen(figure._suptitle) for figure in drawn] == [here.name, f"{here.name}\ntrained on my $x^2$ texts/"]
+
+
 def test_the_majority_is_a_guesser_too() -> None:
-    _, accuracy, _ = drawing.draw_training([{"kind": "start", "majority_accuracy": 0.4, "steps": 3}, *RECORDS[1:]]).axes
+    _, accuracy, _ = plots.draw_training([{"kind": "start", "majority_accuracy": 0.4, "steps": 3}, *RECORDS[1:]]).axes
     assert {line.get_label(): line.get_ydata()[0] for line in accuracy.lines}["majority guesser"] == 0.4
 
 
 def test_of_two_losses_the_one_that_validation_has_is_drawn() -> None:
     records = [record | ({"cross_entropy": 1 / record["step"]} if "loss" in record else {}) for record in RECORDS]
-    assert drawing.draw_training(records).axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
+    assert plots.draw_training(records).axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
+
+
+def answers(matrix: list[list[int]], probability: float = 0.8) -> tuple[Any, Any]:
+    """True labels and probabilities of pairs that have a confusion matrix, all answered with one probability."""
+    pairs = [
+        (row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts) for _ in range(count)
+    ]
+    labels, predicted = np.array(pairs).T
+    sure, other = np.eye(len(matrix))[predicted], 1 - np.eye(len(matrix))[predicted]
+    return labels, probability * sure + (1 - probability) / (len(matrix) - 1) * other
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_confusion([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]], tmp_path / "sub" / "matrix.png")
-    (axes,) = drawn[0].axes
+    plots.plot_answers(*answers([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]]), ["model"], tmp_path / "sub" / "matrix.png")
+    axes = drawn[0].axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}  # by (column, row)
     assert [cells[column, 0][0] for column in range(3)] == ["8\n80%", "1\n10%", "1\n10%"]
     assert [cells[column, 1][0] for column in range(3)] == ["0\n0%", "1,500\n50%", "1,500\n50%"]
@@ -155,22 +179,39 @@ def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
+@pytest.mark.parametrize("labels", [["no", "$yes$"], ["a", "b", "c", "d", "_e"]])
+def test_a_confusion_matrix_of_any_labels(labels: list[str]) -> None:
+    matrix = np.arange(len(labels) ** 2).reshape(len(labels), -1)
+    axes = plots.draw_answers(*answers(matrix.tolist()), names=labels).axes[0]
+    assert [seen(label) for label in axes.get_yticklabels()] == labels
+    assert [text.get_text().split()[0] for text in axes.texts] == [str(count) for count in matrix.flat]
+
+
 def test_reliability() -> None:
-    bins = Reliability(np.array([0, 4, 4, 2]), np.array([0, 0.3, 0.7, 0.9]), np.array([0, 0.25, 0.5, 1]))
-    right, many = drawing.draw_reliability(bins).axes
-    diagonal, points = (line.get_xydata().tolist() for line in right.lines)
-    assert diagonal == [[0, 0], [1, 1]]
-    assert points == [[0.3, 0.25], [0.7, 0.5], [0.9, 1]]  # none for the empty bin
-    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in many.patches] == [
-        (0, 0.25, 0), (0.25, 0.25, 4), (0.5, 0.25, 4), (0.75, 0.25, 2),
-    ]  # fmt: skip
-    assert right.get_title() == "calibration error 0.120"  # (4 x 0.05 + 4 x 0.2 + 2 x 0.1) / 10
+    """Ten answers: four of 0.35, one of them right; four of 0.62, two right; two of 0.75, both right."""
+    confidence = np.array([0.35] * 4 + [0.62] * 4 + [0.75] * 2)
+    labels = np.array([0, 1, 1, 2, 0, 0, 1, 2, 0, 0])
+    probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
+    _, right, many = plots.draw_answers(labels, probabilities).axes
+    diagonal, points = (line.get_xydata() for line in right.lines)
+    assert diagonal.tolist() == [[0, 0], [1, 1]]
+    np.testing.assert_allclose(points, [[0.35, 0.25], [0.62, 0.5], [0.75, 1]])  # none for an empty bin
+    bars = {round(bar.get_x() * 15): bar.get_height() for bar in many.patches if bar.get_height()}
+    assert bars == {5: 4, 9: 4, 11: 2}  # of 15: 0.35 is in [5/15, 6/15]
+    assert len(many.patches) == 15
+    assert right.get_title() == "calibration error 0.138"  # (4 x 0.1 + 4 x 0.12 + 2 x 0.25) / 10
     assert right.get_ylabel() == "share of right answers"
     assert many.get_xlabel() == "probability of the answer given"
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_reliability_where_all_is_right_or_nothing(label: int) -> None:
+    _, right, _ = plots.draw_answers(np.array([label] * 3), np.array([[0.9, 0.1]] * 3), names=["a", "b"]).axes
+    np.testing.assert_allclose(right.lines[1].get_xydata(), [[0.9, 1 - label]])
+
+
 def test_attention_of_all_heads_is_a_row_for_each_layer() -> None:
-    *panels, bar = drawing.draw_attention(TOKENS, MAPS).axes
+    *panels, bar = plots.draw_attention(TOKENS, MAPS).axes
     assert [panel.get_title() for panel in panels] == [f"layer {i}, head {j}" for i in (1, 2) for j in range(1, 7)]
     for panel, expected in zip(panels, MAPS.reshape(12, 4, 4), strict=True):
         (image,) = panel.images
@@ -183,16 +224,16 @@ def test_attention_of_all_heads_is_a_row_for_each_layer() -> None:
 
 
 def test_attention_of_one_layer_and_of_one_head() -> None:
-    panels = drawing.draw_attention(TOKENS, MAPS, layers=[1]).axes[:-1]
+    panels = plots.draw_attention(TOKENS, MAPS, layers=[1]).axes[:-1]
     np.testing.assert_array_equal([panel.images[0].get_array() for panel in panels], MAPS[1])
     assert {panel.get_subplotspec().get_gridspec().get_geometry() for panel in panels} == {(2, 3)}
-    panel, _ = drawing.draw_attention(TOKENS, MAPS, layers=[0], heads=[5]).axes
+    panel, _ = plots.draw_attention(TOKENS, MAPS, layers=[0], heads=[5]).axes
     np.testing.assert_array_equal(panel.images[0].get_array(), MAPS[0, 5])
     assert panel.get_title() == "layer 1, head 6"
 
 
 def test_a_long_text_does_not_grow_beyond_what_can_be_drawn() -> None:
-    figure = drawing.draw_attention(["token"] * 128, np.zeros((2, 12, 128, 128), dtype=np.float32))
+    figure = plots.draw_attention(["token"] * 128, np.zeros((2, 12, 128, 128), dtype=np.float32))
     assert max(figure.get_size_inches()) <= 40
 
 
@@ -201,7 +242,7 @@ def test_embeddings_are_the_principal_components_by_topic() -> None:
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     flat = np.stack([5 * np.cos(angles), 2 * np.sin(angles)], axis=1)  # (40, 2)
     turned = flat @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0].T + 3
-    figures = [drawing.draw_embeddings(turned.astype(np.float32), ["even", "odd"] * 20) for _ in range(2)]
+    figures = [plots.draw_embeddings(turned.astype(np.float32), ["even", "odd"] * 20) for _ in range(2)]
     first: Any
     first, second = ([np.array(dots.get_offsets()) for dots in figure.axes[0].collections] for figure in figures)
     for topic, dots, again in zip((0, 1), first, second, strict=True):
@@ -218,14 +259,14 @@ def test_embeddings_are_the_principal_components_by_topic() -> None:
 def test_the_most_frequent_topics_are_named_and_differ_in_looks() -> None:
     topics = [f"topic {index}" for index in range(30) for _ in range(index + 1)]  # 465 sentences
     vectors = np.random.default_rng(0).normal(size=(len(topics), 3)).astype(np.float32)
-    figure = drawing.draw_embeddings(vectors, topics)
+    figure = plots.draw_embeddings(vectors, topics)
     named = [f"topic {index}" for index in range(29, 9, -1)]
     assert names(figure.legends[0].get_texts()) == [*named, "10 other topics"]
     dots = figure.axes[0].collections
     assert [len(group.get_offsets()) for group in dots] == [*range(30, 10, -1), 55]  # 1 + 2 + ... + 10
     looks = {(tuple(group.get_facecolor()[0]), str(group.get_paths()[0].vertices.tolist())) for group in dots}
     assert len(looks) == 21
-    assert len(set(drawing.COLOURS)) == len(drawing.COLOURS)
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS)
 
 
 # Anybody's text in a picture.
@@ -237,10 +278,10 @@ def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str],
     """On both axes and in a legend; a warning (of a glyph that there is not, say) would be an error."""
     texts = list(expected)
     shown = list(expected.values()) if isinstance(expected, dict) else texts
-    attention = drawing.draw_attention(texts, np.eye(len(texts), dtype=np.float32)[None, None])
-    embeddings = drawing.draw_embeddings(np.eye(len(texts), dtype=np.float32), texts)
-    drawing.save(attention, tmp_path / f"attention.{ending}")
-    drawing.save(embeddings, tmp_path / f"embeddings.{ending}")
+    attention = plots.draw_attention(texts, np.eye(len(texts), dtype=np.float32)[None, None])
+    embeddings = plots.draw_embeddings(np.eye(len(texts), dtype=np.float32), texts)
+    plots.save(attention, tmp_path / f"attention.{ending}")
+    plots.save(embeddings, tmp_path / f"embeddings.{ending}")
     assert [seen(label) for label in attention.axes[0].get_xticklabels()] == shown
     assert [seen(label) for label in attention.axes[0].get_yticklabels()] == shown
     assert [seen(label) for label in embeddings.legends[0].get_texts()] == shown
@@ -248,16 +289,16 @@ def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str],
 
 def test_a_metrics_file_may_have_any_names(tmp_path: Path) -> None:
     records = [*RECORDS[:3], {"kind": "validation", "step": 2, "$x_loss": 8.5, "\x1b[1m中_accuracy": 0.1}]
-    figure = drawing.draw_training(records)
-    drawing.save(figure, tmp_path / "training.png")
+    figure = plots.draw_training(records)
+    plots.save(figure, tmp_path / "training.png")
     assert seen(figure.axes[0].get_legend().get_texts()[1]) == "$x loss"
     assert seen(figure.axes[1].get_legend().get_texts()[1]) == r"\x1b[1m\u4e2d accuracy"
 
 
 @pytest.mark.parametrize("text", ["an exceedingly long topic " * 40, "中" * 300, "$" * 200, "\x1b" * 500])
 def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path: Path) -> None:
-    figure = drawing.draw_embeddings(np.eye(4, dtype=np.float32), [text, text + "b", text + "c", "d"])
-    drawing.save(figure, tmp_path / "picture.png")
+    figure = plots.draw_embeddings(np.eye(4, dtype=np.float32), [text, text + "b", text + "c", "d"])
+    plots.save(figure, tmp_path / "picture.png")
     shown = [seen(label) for label in figure.legends[0].get_texts()]
     assert all(len(label) == 32 and "…" in label for label in shown[:3])
     assert len(set(shown)) == 4  # their ends differ
@@ -267,29 +308,29 @@ def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path:
 def test_a_font_that_has_a_character_draws_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of the fonts that matplotlib brings, one alone has a script X."""
     letter = "\U0001d4b3"
-    assert drawing.legible(letter) == r"\U0001d4b3"
-    monkeypatch.setattr(drawing, "FONTS", ("no such font", "STIXGeneral"))
-    drawing.fonts.cache_clear()
-    assert drawing.legible(f"{letter} 中") == rf"{letter} \u4e2d"
-    drawing.save(drawing.draw_attention([letter] * 4, MAPS), tmp_path / "picture.png")
+    assert plots.legible(letter) == r"\U0001d4b3"
+    monkeypatch.setattr(plots, "FONTS", ("no such font", "STIXGeneral"))
+    plots.fonts.cache_clear()
+    assert plots.legible(f"{letter} 中") == rf"{letter} \u4e2d"
+    plots.save(plots.draw_attention([letter] * 4, MAPS), tmp_path / "picture.png")
 
 
 def test_the_machines_matplotlibrc_decides_nothing_but_fonts(tmp_path: Path) -> None:
     """LaTeX is not on this machine, or would take names for commands; origin: lower turns pictures over."""
-    plain = drawing.draw_attention(TOKENS, MAPS)
-    drawing.save(plain, tmp_path / "plain.png")
+    plain = plots.draw_attention(TOKENS, MAPS)
+    plots.save(plain, tmp_path / "plain.png")
     settings: Any = {
         "text.usetex": True, "text.parse_math": False, "savefig.bbox": "tight", "axes.grid": True,
         "image.origin": "lower", "axes.formatter.use_mathtext": True, "font.sans-serif": ["STIXGeneral"],
     }  # fmt: skip
     with matplotlib.rc_context(settings):
-        figure = drawing.draw_attention(TOKENS, MAPS)
-        drawing.save(figure, tmp_path / "other.png")
+        figure = plots.draw_attention(TOKENS, MAPS)
+        plots.save(figure, tmp_path / "other.png")
         assert matplotlib.rcParams["text.usetex"]  # as it was
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "other.png").read_bytes()
-    drawing.fonts.cache_clear()
+    plots.fonts.cache_clear()
     with matplotlib.rc_context(settings):
-        assert drawing.fonts()[0] == ["STIXGeneral", "DejaVu Sans"]
+        assert plots.fonts()[0] == ["STIXGeneral", "DejaVu Sans"]
 
 
 def test_a_font_that_cannot_be_opened_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +342,8 @@ def test_a_font_that_cannot_be_opened_is_left_out(monkeypatch: pytest.MonkeyPatc
         return real(path)
 
     monkeypatch.setattr(font_manager, "get_font", get_font)
-    monkeypatch.setattr(drawing, "FONTS", ("STIXGeneral",))
-    assert "STIXGeneral" not in drawing.fonts()[0]
+    monkeypatch.setattr(plots, "FONTS", ("STIXGeneral",))
+    assert "STIXGeneral" not in plots.fonts()[0]
 
 
 # Each command draws what the model itself says.
@@ -313,9 +354,9 @@ def catching(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]
     given: list[tuple[Any, ...]] = []
     draw: Callable[..., Any] = getattr(plots, name)
 
-    def catch(*arguments: Any) -> Any:
-        given.append(arguments)
-        return draw(*arguments)
+    def catch(*arguments: Any, title: Any = ()) -> Any:
+        given.append((*arguments, title) if title else arguments)
+        return draw(*arguments, title=title) if title else draw(*arguments)
 
     monkeypatch.setattr(plots, name, catch)
     return given
@@ -328,11 +369,11 @@ def test_attention(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert b"<svg" in (here / "second.svg").read_bytes()
     assert (here / "attention.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out == "drawn       attention.png\ndrawn       second.svg\n"
-    (_, _, every), (tokens, maps, layers) = given
+    (_, _, every, title), (tokens, maps, layers, _) = given
     expected = minibert.from_pretrained("model").attention("the cat sat")
     assert tokens == expected[0]
     np.testing.assert_array_equal(maps, expected[1])
-    assert (list(every), layers) == ([], [1])
+    assert (list(every), layers, title) == ([], [1], ["model"])
 
 
 def test_what_the_picture_lacks_of_a_text_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,30 +388,37 @@ def test_what_the_picture_lacks_of_a_text_is_said(here: Path, capsys: pytest.Cap
 def test_embeddings(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = catching(monkeypatch, "draw_embeddings")
     main(["embeddings", "--model", "model", "--data", "topics.txt", "--device", "cpu"])
-    ((vectors, topics),) = given
+    ((vectors, topics, title),) = given
     np.testing.assert_array_equal(vectors, minibert.from_pretrained("model").encode([text for _, text in TOPICS]))
     assert topics == [topic for topic, _ in TOPICS]
+    assert title == ["model", "4 sentences of topics.txt"]
     assert (here / "embeddings.png").is_file()
 
 
-def test_confusion_and_reliability(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, bins = catching(monkeypatch, "draw_confusion"), catching(monkeypatch, "draw_reliability")
+def test_evaluation_draws_what_the_classifier_answers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = catching(monkeypatch, "draw_answers")
     arguments = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
-    main(["confusion", *arguments])
-    main(["reliability", *arguments])
+    evaluate.main(arguments)
+    evaluate.main([*arguments, "--figure", "figure.svg"])
     premises, hypotheses, labels = map(list, zip(*PAIRS, strict=True))
-    predictions = minibert.from_pretrained("model").predict(premises, hypotheses)
-    counted = [[sum((predictions.labels == i) & (np.array(labels) == j)) for i in range(3)] for j in range(3)]
-    assert given == [(counted,)]
-    expected = reliability(np.array(labels), predictions.probabilities)
-    np.testing.assert_array_equal(bins[0][0].counts, expected.counts)
-    assert bins[0][0].error == pytest.approx(expected.error)
-    assert (here / "confusion_matrix.png").is_file()
-    assert (here / "reliability.png").is_file()
+    expected = minibert.from_pretrained("model").predict(premises, hypotheses).probabilities
+    for true, probabilities, title in given:
+        for label in range(3):  # in any order
+            its, own = np.sort(probabilities[true == label], axis=0), np.sort(expected[np.equal(labels, label)], axis=0)
+            np.testing.assert_allclose(its, own, rtol=1e-5)
+        assert title == ["model", "test split of test.jsonl, 16 pairs"]
+    assert (here / "model" / "confusion_matrix.png").is_file()
+    assert b"<svg" in (here / "figure.svg").read_bytes()
+
+
+@pytest.mark.parametrize("figure", ["figure.gif", "model"])
+def test_a_figure_that_cannot_be_is_refused_before_any_work(here: Path, figure: str) -> None:
+    with pytest.raises(UserError, match=r"a picture ends with|is a folder"):
+        evaluate.main(["--model", "nowhere", "--figure", figure])
 
 
 def test_training(here: Path) -> None:
-    main(["training", "--run", "."])
+    plots.plot_training(here)
     main(["training", "--run", ".", "--output", "pictures/run.png"])
     assert (here / "training.png").read_bytes() == (here / "pictures" / "run.png").read_bytes()
 
@@ -387,7 +435,7 @@ def test_training(here: Path) -> None:
         ("attention --model model --text ' '", "--text is empty"),
         ("attention --model model --text '\u200b'", "--text is empty"),
         ("attention --model model --layer 3", "--layer 3: model has 2"),
-        ("attention --model model --layer -1", "counted from 1"),
+        ("attention --model model --layer -1", "--layer -1: it can't be negative"),
         ("attention --model topics.txt", "topics.txt"),
         ("attention --model model --output a.jpg", "a.jpg: a picture ends with .png, .svg or .pdf"),
         ("attention --model model --output model", "model is a folder"),
@@ -398,9 +446,6 @@ def test_training(here: Path) -> None:
         ("embeddings --model model --data test.jsonl", "test.jsonl, line 1"),
         ("embeddings --model model --data same.txt", "vectors that differ"),
         ("embeddings --model model --max-sentences 1", "at least 2"),
-        ("confusion --model model --data nothing", "nothing"),
-        ("confusion --model model --data test.jsonl --max-pairs -1", "can't be negative"),
-        ("reliability --model encoder --data test.jsonl", "encoder has no classifier"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -415,7 +460,6 @@ def test_mistakes_are_one_line(
         (here / name).mkdir()
         (here / name / "metrics.jsonl").write_bytes(content)
     (here / "same.txt").write_text("a\tthe cat\nb\tthe cat\n")
-    save_mlm(here / "encoder", make_masked_lm(config), tokenizer)
     with pytest.raises(SystemExit) as leave:
         run(lambda: main(shlex.split(command)))
     err = capsys.readouterr().err
@@ -449,17 +493,14 @@ def test_without_matplotlib(
     monkeypatch.setattr(builtins, "__import__", without)
     advice = f"a picture needs matplotlib: {install('plots')}"
     plots.plot_training(here)
-    plots.plot_confusion([[1, 0, 0]] * 3, here / "picture.png")
+    plots.plot_answers(*answers([[1, 0, 0]] * 3), [], here / "picture.png")
     assert capsys.readouterr().out.splitlines() == [f"(no picture: {advice})"] * 2
     given = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
     evaluate.main(given)
     assert capsys.readouterr().out.splitlines()[-1] == f"(no picture: {advice})"
     for call, arguments in (
         (main, ["training", "--run", "nowhere"]),
-        *(
-            (main, [picture, "--model", "nowhere"])
-            for picture in ("attention", "embeddings", "confusion", "reliability")
-        ),
+        *((main, [picture, "--model", "nowhere"]) for picture in ("attention", "embeddings")),
         (evaluate.main, [*given, "--figure", "picture.png"]),
     ):
         with pytest.raises(SystemExit) as leave:
@@ -483,8 +524,9 @@ def test_a_program_that_a_notebook_starts(backend: str, here: Path) -> None:
 BY_NOTEBOOK = """
 import os
 from pathlib import Path
+import numpy as np
 from minibert import plots
-plots.plot_confusion([[1, 2, 3]] * 3, Path("a.png"))
+plots.plot_answers(np.array([0, 1]), np.eye(3)[:2], [], Path("a.png"))
 plots.plot_training(Path())
 print(os.environ["MPLBACKEND"])
 """
@@ -546,8 +588,8 @@ def test_a_file(content: str, expected: list[str], tmp_path: Path) -> None:
         (b"a\tb\n\tb", "line 2: a line has to be"),
         (b"a\t \n", "line 1: a line has to be"),
         ("\ufeff\tb".encode(), "line 1: a line has to be"),
-        (b"\xff\tb", "not text in UTF-8"),
-        ("sea\tlow".encode("utf-16"), "not text in UTF-8"),
+        (b"\xff\tb", "can't be read .*or text in UTF-8"),
+        ("sea\tlow".encode("utf-16"), "can't be read .*or text in UTF-8"),
     ],
 )
 def test_files_that_are_none(content: bytes, words: str, tmp_path: Path) -> None:
@@ -565,7 +607,7 @@ def test_no_file(tmp_path: Path) -> None:
 def test_every_character_is_drawn_or_escaped(tmp_path: Path) -> None:
     """No character crashes a picture or makes matplotlib warn: the alphabets, and one in a hundred of the others."""
     characters = [chr(code) for code in (*range(0x3000), *range(0x3000, 0x11_0000, 101))]
-    shown = [drawing.legible(character) for character in characters]
+    shown = [plots.legible(character) for character in characters]
     for character, text in zip(characters, shown, strict=True):
         if text not in (character, r"\$", " "):
             assert text == ascii(character)[1:-1]
@@ -573,10 +615,10 @@ def test_every_character_is_drawn_or_escaped(tmp_path: Path) -> None:
             assert unicodedata.category(character) == "Zs"
     kept = "".join(text for character, text in zip(characters, shown, strict=True) if text == character)
     assert set(map(chr, range(0x20, 0x7F))) - {"$"} <= set(kept)
-    figure = drawing.new_figure(4, 4)
+    figure = plots.new_figure(4, 4)
     for line in range(0, len(kept), 500):
         figure.text(0, 0, kept[line : line + 500])
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        drawing.save(figure, tmp_path / "all.png")
+        plots.save(figure, tmp_path / "all.png")
     assert [str(warning.message) for warning in warned] == []

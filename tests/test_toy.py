@@ -117,6 +117,7 @@ def words(sentence: str) -> list[str]:
 
 FUNCTION_WORDS = set(words("a an the is there here in on at by during before after under"))
 CHANCE = 1 / 3
+DIGEST = "cabb64fa49c9cac8fc3f6e7258c575a94c04fb823cd99f25dc880a163adc3b6d"
 
 
 def read(sentence: str) -> dict[str, str]:
@@ -386,12 +387,13 @@ def test_fewer_articles_are_the_first_of_more(articles: list[dict[str, str]]) ->
 
 
 def test_every_process_makes_the_same_data(pairs: Pairs, articles: list[dict[str, str]]) -> None:
+    """And the same as ever: README's and the tour's figures are of these very texts."""
     script = (
         "import hashlib, json; from minibert.toy import toy_articles, toy_pairs;"
         "data = json.dumps([toy_pairs(), toy_articles()]).encode();"
         "print(hashlib.sha256(data).hexdigest())"
     )
-    digests = {hashlib.sha256(json.dumps([pairs, articles]).encode()).hexdigest()}
+    digests = {DIGEST, hashlib.sha256(json.dumps([pairs, articles]).encode()).hexdigest()}
     for seed in ("1", "2"):
         paths = os.pathsep.join(sys.path)
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}

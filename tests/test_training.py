@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import nn
 from tqdm import tqdm
 
 from minibert.errors import Interrupted, UserError
+from minibert.run import Run
+from minibert.training import Trainer
 from tests.metrics import records
 from tests.toy_task import Line, LineTask, options, train
 
@@ -104,6 +107,18 @@ def test_the_final_rate_is_used(tmp_path: Path) -> None:
     """21 steps, 4 of them of warm-up; before the last one, a seventeenth of the way down to 0.02 is left."""
     train(LineTask(Line()), options(tmp_path, final_rate=0.4, log_every=1))
     assert records(tmp_path, "train")[-1]["learning_rate"] == pytest.approx(0.02 + 0.03 / 17)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (3, 1), (39, 1), (40, 2), (410, 20), (2_000, 100), (90_000, 100)])
+def test_a_run_has_twenty_points_to_draw_or_all_its_steps(tmp_path: Path, steps: int, every: int) -> None:
+    task = LineTask(Line())
+    task.steps_per_epoch = steps
+    chosen = options(tmp_path, epochs=1, log_every=0)
+    assert Trainer(task.model, task, Run(chosen)).log_every == every
+    assert Trainer(task.model, task, Run(replace(chosen, log_every=7))).log_every == 7
+    if steps < 50:
+        train(task, chosen)
+        assert [line["step"] for line in records(tmp_path, "train")] == [*range(every, steps + 1, every)]
 
 
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
