@@ -8,7 +8,6 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import evaluate
 import train_mlm
 import train_nli
-from minibert import demo, errors, plots
+from minibert import __version__, demo, errors, plots
 from minibert.cli import parse_options, run
 from minibert.demo import DemoOptions
 from minibert.errors import Interrupted, UserError, command, install
@@ -183,7 +182,7 @@ def test_help_loads_nothing_heavy(program: str, flag: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert ("usage:" in done.stdout) if flag == "--help" else (done.stdout == f"minibert {version('minibert')}\n")
+    assert ("usage:" in done.stdout) if flag == "--help" else (done.stdout == f"minibert {__version__}\n")
 
 
 @pytest.mark.parametrize(
