@@ -1,6 +1,6 @@
 """A checkpoint: everything a run needs to continue exactly, in one file.
 
-Weights, their average, the optimiser's moments and random states are tensors; the metadata says which run it is of and
+Weights, the optimiser's moments and random states are tensors; the metadata says which run it is of and
 where that was. The place in the data is two numbers, epoch and batch, since order and masks follow from those (see
 minibert.data.batching). Nothing in a safetensors file can run code, it appears whole or not at all, and a checksum of
 all that is in it tells a damaged one.
@@ -26,7 +26,7 @@ from minibert.distributed import rank
 from minibert.errors import UserError
 from minibert.files import write_file
 
-FORMAT = 2  # to be raised when older checkpoints can't be continued any more
+FORMAT = 3  # to be raised when older checkpoints can't be continued any more
 
 
 @dataclass
@@ -58,7 +58,6 @@ def save_checkpoint(
     random: list[dict[str, Tensor]],
     model: nn.Module,
     optimizer: Optimizer,
-    average: nn.Module | None = None,
 ) -> None:
     """Write all that is needed to go on.
 
@@ -67,13 +66,10 @@ def save_checkpoint(
         about: JSON values: which run it is, and its state.
         random: each rank's `random_state`.
         model, optimizer: in training.
-        average: of the model's weights, if there is one.
     Raises:
         UserError: it can't be written.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for name, parameter in model.named_parameters():
         tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
     for number, states in enumerate(random):
@@ -81,7 +77,7 @@ def save_checkpoint(
     _write(path, tensors, {"format": FORMAT, "version": minibert.__version__, **about})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, average: nn.Module | None = None) -> None:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Put everything back as it was.
 
     Raises:
@@ -89,8 +85,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, average:
     """
     tensors = _read(path)[0]
     _check_fit(path, _under("model.", tensors), model.state_dict())
-    if average is not None:
-        _check_fit(path, _under("average.", tensors), average.state_dict())
     moments = {name: _under(f"optimizer.{name}.", tensors) for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
         if moments[name]:  # a parameter that has not been used yet has none
@@ -98,8 +92,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, average:
             _check_fit(path, moments[name], adams)
 
     model.load_state_dict(_under("model.", tensors))
-    if average is not None:
-        average.load_state_dict(_under("average.", tensors))
     names = {parameter: name for name, parameter in model.named_parameters()}
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state = {index: moments[name] for index, name in enumerate(order) if moments[name]}

@@ -6,7 +6,6 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -17,14 +16,7 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.config import LABELS
-from minibert.data.batching import (
-    Batch,
-    batch_generator,
-    batches_of_like_length,
-    batches_per_epoch,
-    epoch_batches,
-    pad,
-)
+from minibert.data.batching import Batch, batches_of_like_length, batches_per_epoch, epoch_batches, pad
 from minibert.data.sources import Pairs, repeated_pairs
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
 from minibert.device import describe
@@ -32,8 +24,7 @@ from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_encoder
 from minibert.inference import evaluating
-from minibert.losses import contrastive_loss, mix, summed_loss
-from minibert.masking import hide_tokens
+from minibert.losses import contrastive_loss, summed_loss
 from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
 from minibert.progress import heading
@@ -72,7 +63,6 @@ class NLITask:
         self.device = next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
-        self.special = tokenizer.special()
         self.step_size = examples_per_step(options)
         self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
 
@@ -80,46 +70,30 @@ class NLITask:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
         lengths = _lengths(self.train) if options.group_by_length else None
-        for step, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
-            batch = self._batch(self.train, self.train_labels, rows)
-            if options.hidden_tokens:
-                generator = batch_generator(options.seed, epoch, step)
-                hidden = hide_tokens(
-                    batch.input_ids, self.special, self.tokenizer.mask_id, generator, options.hidden_tokens
-                )
-                batch = replace(batch, input_ids=hidden)
-            yield batch
+        for _, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
+            yield self._batch(self.train, self.train_labels, rows)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
+        """Cross-entropy summed over the pairs, and the contrastive loss; how many are classified right.
 
-        The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
-        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
+        The other sentences that an entailed pair is compared with are those of the same micro-batch: with
+        `--accumulate`, or on several ranks, they are fewer.
         """
-        options = self.options
-        u, v, features, logits = self.forward(batch)
+        u, v, logits = self.forward(batch)
         loss, correct = summed_loss(logits, batch.labels)
-        extras = {"accuracy": correct}
-        if options.mixup or options.contrast:
-            extras["cross_entropy"] = loss  # by itself it can be compared with validation's
-        if options.mixup:
-            mixtures, targets = mix(features, batch.labels, len(LABELS), options.mixup)
-            loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
-        if options.contrast:
-            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
-        return loss, extras
+        if not self.options.contrast:
+            return loss, {"accuracy": correct}
+        contrast = contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
+        # The cross-entropy by itself can be compared with validation's.
+        return loss + self.options.contrast * contrast, {"accuracy": correct, "cross_entropy": loss}
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, 3)."""
-        encoder = self.model.encoder
-        encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The vectors u and v of B pairs, (B, W) each, and the logits (B, 3)."""
+        model, textbook = self.model, self.options.textbook
+        encode = model.encoder if textbook else partial(fast.sentence_vectors, model.encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
-        features = pair_features(u, v, self.model.product)
-        return u, v, features, self.logits(features)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Features, of pairs or mixtures of them, to logits."""
-        return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
+        features = pair_features(u, v, model.product)
+        return u, v, model.score(features) if textbook else fast.score(model, features)
 
     def validate(self) -> dict[str, float]:
         """Metrics over the validation pairs, whose batches ranks share.
@@ -131,7 +105,7 @@ class NLITask:
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
         for batch in self._validation_batches(rank(), world_size()):
-            _, v, _, logits = self.forward(batch)
+            _, v, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
@@ -217,7 +191,7 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
     Raises:
         UserError: there is no such encoder, or it reads fewer tokens than `--max-length`.
     """
-    encoder, tokenizer, unused = load_encoder(options.encoder, options.encoder_dropout)
+    encoder, tokenizer, unused = load_encoder(options.encoder)
     positions = encoder.config.max_position_embeddings
     if options.max_length > positions:
         raise UserError(

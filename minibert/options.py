@@ -54,7 +54,7 @@ def limit(default: int, help: str) -> Any:
     return option(default, help, at_least=0)
 
 
-def rate(default: float | None, help: str) -> Any:
+def rate(default: float, help: str) -> Any:
     """A number in [0, 1)."""
     return option(default, help, at_least=0, below=1)
 
@@ -129,8 +129,6 @@ class TrainingOptions(Options):
         choices=DECAYED,
     )
     clip: float = option(1.0, "largest gradient norm", above=0)
-    final_rate: float = rate(0.0, "share of the peak learning rate that the linear schedule ends at")
-    average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = count(100, "steps between two lines of progress")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
@@ -216,9 +214,8 @@ class NLIOptions(TrainingOptions):
 
     STRONG: ClassVar[dict[str, Any]] = {
         "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
-        "hidden_tokens": 0.15, "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True,
-        "learning_rate": 8e-4, "schedule": "linear", "warmup_ratio": 0.06, "final_rate": 0.25, "average": True,
-        "weight_decay": 0.5, "decayed": "matrices",
+        "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
+        "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
@@ -239,13 +236,8 @@ class NLIOptions(TrainingOptions):
     )
     product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = rate(0.1, "dropout of the features that the classifier sees")
-    encoder_dropout: float | None = rate(None, "dropout within the encoder (default: as it was pretrained)")
-    hidden_tokens: float = rate(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(
         0.0, "weight of a second loss: entailed pairs are to find each other in their batch", at_least=0
-    )
-    mixup: float = option(
-        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures", at_least=0
     )
     group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")

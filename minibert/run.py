@@ -7,7 +7,7 @@ models/bert_mlm_small/
     training.png      the same as a picture
     README.md         the model card (minibert.card)
     checkpoints/      only while the run is unfinished
-        step-00001000.safetensors    weights, their average, the optimiser's moments, random states
+        step-00001000.safetensors    weights, the optimiser's moments, random states
         epoch-00002.safetensors      the weights of the epoch that was the best by then
 
 Each line of metrics.jsonl is an object with a `kind`: "start" (sizes and baselines), "train" (means over the steps
@@ -117,7 +117,7 @@ class Run(Generic[Options]):
             self.record("start", start)
         return State()
 
-    def resume(self, model: nn.Module, optimizer: Optimizer, average: nn.Module | None) -> State:
+    def resume(self, model: nn.Module, optimizer: Optimizer) -> State:
         """Put everything back as it was at the checkpoint, and cut off later records.
 
         Raises:
@@ -130,7 +130,7 @@ class Run(Generic[Options]):
         state = State(**about["state"])
         if state.best_epoch:
             read_weights(self._best(state), model)
-        load_checkpoint(self.resumed, model, optimizer, average)
+        load_checkpoint(self.resumed, model, optimizer)
         if rank() == 0:
             _check_room(self.folder, model, 0)
             os.truncate(self.folder / METRICS, state.metrics_bytes)
@@ -143,7 +143,7 @@ class Run(Generic[Options]):
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, **values}, allow_nan=False) + "\n")
 
-    def save(self, state: State, model: nn.Module, optimizer: Optimizer, average: nn.Module | None = None) -> None:
+    def save(self, state: State, model: nn.Module, optimizer: Optimizer) -> None:
         """Write a checkpoint and drop all but the last two. All ranks call it.
 
         Raises:
@@ -160,7 +160,7 @@ class Run(Generic[Options]):
                 "identity": self.identity, "state": asdict(state),
             }  # fmt: skip
             path = self.checkpoints / STEP.replace("*", f"{state.step:08d}")
-            save_checkpoint(path, about, random, model, optimizer, average)
+            save_checkpoint(path, about, random, model, optimizer)
             for kind in (STEP, EPOCH):
                 for old in sorted(self.checkpoints.glob(kind))[:-KEPT]:
                     old.unlink()

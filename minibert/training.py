@@ -27,7 +27,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from minibert.checkpoint import State
 from minibert.distributed import (
@@ -47,7 +46,6 @@ from minibert.progress import Progress, duration, heading
 from minibert.run import Run, list_checkpoints
 
 VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
-RECENT = 8  # how much more the last steps count in the average of the weights
 
 Schedule = Callable[[int], float]
 
@@ -97,7 +95,7 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
 
     Args:
         model: trained in place; it ends (on rank 0) with the weights of the best epoch, or of the last if the task has
-            no score; with `--average`, with their average at the end of that epoch.
+            no score.
         task: what it is trained on.
         run: its options, and the folder that its records and checkpoints go to.
         identity: what the run depends on besides its options, by name: whatever changes what is computed, as JSON
@@ -150,9 +148,8 @@ class Trainer:
     def __post_init__(self) -> None:
         options = self.options = self.run.options
         self.steps = total_steps(self.task, options)
-        self.schedule = schedule(options.schedule, self.steps, options.warmup_ratio, options.final_rate)
+        self.schedule = schedule(options.schedule, self.steps, options.warmup_ratio)
         self.optimizer = adamw(self.model, options)
-        self.average = average_of(self.model) if options.average else None
         self.loss = distribute(Loss(self.model, self.task))
         self.metrics = Metrics()
         self.device = next(self.model.parameters()).device
@@ -165,7 +162,7 @@ class Trainer:
             check_same(identity)
             self.run.identity = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
             if self.run.resumed:
-                self.state = self.run.resume(self.model, self.optimizer, self.average)
+                self.state = self.run.resume(self.model, self.optimizer)
             else:
                 self.state = self.run.begin(self.model, {"steps": self.steps, **start})
         self.progress = Progress(self.steps, self.state.step)
@@ -191,8 +188,6 @@ class Trainer:
         norm = clip_gradients(self.model, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
         self.metrics.add(batch, losses, extras, norm)
 
     def log(self) -> None:
@@ -225,31 +220,30 @@ class Trainer:
         Raises:
             UserError: one of them is not a finite number.
         """
-        with averaged(self.model, self.average):
-            self.model.eval()
-            with torch.no_grad(), self._precision():
-                metrics = self.task.validate()
-            self.model.train()
-            state = self.state
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                what = f"training has diverged: {bad[0].replace('_', ' ')} is {metrics[bad[0]]}"
-                raise self._diverged(what, f"step {state.step:,}, the end")
-            values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
-            self._record("validation", values)
-            self.progress.validation(values)
-            for sentence in self.task.warnings(metrics):
-                self._warn(sentence)
-            score = metrics[self.task.score] if self.task.score is not None else None
-            if score is not None and (state.best_score is None or score > state.best_score):
-                state.best_epoch, state.best_score = state.epoch + 1, score
-                self.run.save_best(state, self.model)
+        self.model.eval()
+        with torch.no_grad(), self._precision():
+            metrics = self.task.validate()
+        self.model.train()
+        state = self.state
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            what = f"training has diverged: {bad[0].replace('_', ' ')} is {metrics[bad[0]]}"
+            raise self._diverged(what, f"step {state.step:,}, the end")
+        values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
+        self._record("validation", values)
+        self.progress.validation(values)
+        for sentence in self.task.warnings(metrics):
+            self._warn(sentence)
+        score = metrics[self.task.score] if self.task.score is not None else None
+        if score is not None and (state.best_score is None or score > state.best_score):
+            state.best_epoch, state.best_score = state.epoch + 1, score
+            self.run.save_best(state, self.model)
         self.metrics = Metrics()  # which has not begun before: this time is not that of the next steps
 
     def save(self) -> None:
         """Write a checkpoint."""
         self.state.seconds = time.monotonic() - self.began
-        self.run.save(self.state, self.model, self.optimizer, self.average)
+        self.run.save(self.state, self.model, self.optimizer)
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""
@@ -259,8 +253,6 @@ class Trainer:
             self.run.load_best(state, self.model)
             score = f"{self.task.score} {state.best_score:.4f}"
             heading("kept", f"epoch {state.best_epoch}, the best on validation: {score}")
-        elif self.average is not None:
-            exchange(self.model, self.average)
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
         self.run.record("end", end)
 
@@ -428,17 +420,16 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     )
 
 
-def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float = 0.0) -> Schedule:
+def schedule(name: str, total_steps: int, warmup_ratio: float) -> Schedule:
     """The factor on the peak learning rate, by the number of steps already taken.
 
     Both rise linearly over the first `int(total_steps * warmup_ratio)` steps, from a factor of 0 at the very first, as
     the notebook's scheduler does.
 
     Args:
-        name: one of `SCHEDULES`: after these steps, "linear" falls from 1 to `final_rate`, "constant" stays at 1.
+        name: one of `SCHEDULES`: after these steps, "linear" falls from 1 to 0, "constant" stays at 1.
         total_steps: of the run.
         warmup_ratio: the share of them in which the rate rises.
-        final_rate: the factor that "linear" comes to with the last step taken.
     Raises:
         ValueError: another name.
     Source: Devlin et al. 2019, appendix A.2 (linear warm-up and decay).
@@ -448,8 +439,7 @@ def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float
     def linear(step: int) -> float:
         if step < warmup:
             return step / warmup
-        left = max(0.0, (total_steps - step) / max(1, total_steps - warmup))  # 1 at the peak, 0 at the end
-        return final_rate + (1 - final_rate) * left
+        return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
 
     def constant(step: int) -> float:
         return step / warmup if step < warmup else 1.0
@@ -470,49 +460,3 @@ def clip_gradients(model: nn.Module, most: float) -> Tensor:
     if norm.device.type != "cpu" or not norm <= most:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
-
-
-def average_of(model: nn.Module) -> AveragedModel:
-    """A second model for the average of the first one's weights, which it is given after each step.
-
-    While the learning rate is high, the weights go around a good place without arriving there. Their average is nearer
-    to it than any of them, and less bent on the last few batches: it is what `--average` validates and keeps. Weights
-    count for the more the later they are: after t steps, those of step i in proportion to i (i + 1) ... (i + 7), so
-    that most of it comes from the last ninth of the steps, however many there are. An exponential average would have to
-    be told how long it is to remember, and would begin with weights that have learned nothing.
-
-    Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; Izmailov et al. 2018,
-    "Averaging weights leads to wider optima and better generalization", section 3 (of neural networks). Which step
-    counts for how much: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization", section 4.
-    """
-    return Average(model)
-
-
-class Average(AveragedModel):
-    """torch's averaged model. Its own update copies the number of steps to the device, which makes the host wait."""
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """One more step of `model`, whose weights move each mean in place."""
-        share = (RECENT + 1) / (int(self.n_averaged) + 1 + RECENT)  # 1 at the first step
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), share)
-        self.n_averaged += 1
-
-
-@contextmanager
-def averaged(model: nn.Module, average: AveragedModel | None) -> Iterator[None]:
-    """Within it the model has the average's weights, if there is one; after it, its own again."""
-    if average is None:
-        yield
-        return
-    exchange(model, average)
-    try:
-        yield
-    finally:
-        exchange(model, average)
-
-
-def exchange(model: nn.Module, average: AveragedModel) -> None:
-    """Give each of the two the other's weights, without copying any."""
-    for own, mean in zip(model.parameters(), average.module.parameters(), strict=True):
-        own.data, mean.data = mean.data, own.data

@@ -94,7 +94,7 @@ def test_an_evaluation_is_a_table_and_a_result_for_the_hub(folder: Path) -> None
 
 
 def test_a_pretraining(tmp_path: Path) -> None:
-    options = MLMOptions(data="texts", max_steps=9, average=True)
+    options = MLMOptions(data="texts", max_steps=9, blocks=True)
     start = {"kind": "start", "parameters": 10, "articles": 1_500, "tokens": 98_765, "unigram_loss": 7.1234,
              "unigram_accuracy": 0.0512}  # fmt: skip
     validation = {"kind": "validation", "step": 9, "epoch": 1, "held_out_loss": 6.5432, "held_out_accuracy": 0.1234,
@@ -109,7 +109,7 @@ def test_a_pretraining(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "1,500 texts, 98,765 tokens, from texts." in made.text
     assert "To compare with: unigram loss 7.1234, unigram accuracy 0.0512. 10 parameters, 13 s" in made.text
-    assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --average`" in made.text
+    assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --blocks`" in made.text
     assert made.data.pipeline_tag == "fill-mask"
 
 

@@ -96,12 +96,6 @@ def test_logged_means_are_over_predictions_and_never_mix_epochs(tmp_path: Path) 
         assert record["epoch"] == start // 7 + 1
 
 
-def test_the_final_rate_is_used(tmp_path: Path) -> None:
-    """21 steps, 4 of them of warm-up; before the last one, a seventeenth of the way down to 0.02 is left."""
-    train(LineTask(Line()), options(tmp_path, final_rate=0.4, log_every=1))
-    assert records(tmp_path, "train")[-1]["learning_rate"] == pytest.approx(0.02 + 0.03 / 17)
-
-
 def test_the_best_epoch_is_kept(tmp_path: Path) -> None:
     weights = []
 
