@@ -62,12 +62,13 @@ from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask
 from minibert.hub import from_pretrained, load_tokenizer
 from minibert.modern import make_masked_lm
+from minibert.optimizer import adamw, schedule
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask, prepare
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import Metrics, Trainer, adamw, schedule
+from minibert.training import Metrics, Trainer
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.
 

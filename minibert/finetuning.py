@@ -16,12 +16,11 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.config import LABELS
-from minibert.data.batching import Batch, batches_of_like_length, batches_per_epoch, epoch_batches, pad
+from minibert.data.batching import Batch, batches_of_like_length, epoch_batches, pad
 from minibert.data.sources import Pairs, repeated_pairs
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
 from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
-from minibert.errors import UserError
 from minibert.hub import load_encoder
 from minibert.inference import evaluating
 from minibert.losses import contrastive_loss, summed_loss
@@ -31,13 +30,13 @@ from minibert.progress import heading
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import examples_per_step, total_steps
+from minibert.training import FEW_STEPS, Task, remedy, total_steps
 
 COLLAPSED = 0.99  # mean cosine between sentences
 DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
 
 
-class NLITask:
+class NLITask(Task):
     """Pair classification as the loop wants it.
 
     Args:
@@ -48,6 +47,8 @@ class NLITask:
     """
 
     score = "validation_accuracy"
+    model: NLIClassifier
+    options: NLIOptions
 
     def __init__(
         self,
@@ -59,12 +60,10 @@ class NLITask:
     ) -> None:
         if type(model).forward is not NLIClassifier.forward:
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
-        self.model, self.tokenizer, self.options = model, tokenizer, options
-        self.device = next(model.parameters()).device
+        super().__init__(model, options, len(train))
+        self.tokenizer, self.device = tokenizer, next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
-        self.step_size = examples_per_step(options)
-        self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
@@ -103,7 +102,7 @@ class NLITask:
         """
         count = len(self.validation_labels)
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
-        correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
+        correct, directions = torch.zeros_like(loss), torch.zeros_like(loss)
         for batch in self._validation_batches(rank(), world_size()):
             _, v, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
@@ -119,24 +118,20 @@ class NLITask:
             "most_answered": answers.max().item() / count,
         }
 
-    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
-        """A collapsed encoder, and a classifier with one answer."""
-        found = []
+    def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
+        """A collapsed encoder, a loss that no guesser has, and a classifier with one answer."""
+        few, found = step < FEW_STEPS, []
+        more = f"after {step:,} steps it may have hardly begun: more of them (--epochs)"
         if metrics["mean_cosine"] > COLLAPSED:
-            found.append(
-                f"the encoder has collapsed: the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all"
-                " look alike; a lower --learning-rate or another --encoder usually helps"
-            )
+            what = f"the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all look alike"
+            help = f"{more} or another --encoder" if few else "a lower --learning-rate or another --encoder"
+            found.append(f"the encoder has collapsed: {what}; {help} usually helps")
         if metrics["validation_loss"] > DIVERGED:
-            found.append(
-                f"training diverges: the validation loss is {metrics['validation_loss']:.1f}; a lower --learning-rate"
-                " usually helps"
-            )
+            what = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
+            found.append(f"{what}; {remedy(step)} usually helps")
         if metrics["most_answered"] == 1:
-            found.append(
-                "every validation pair is given the same label: on few pairs more --epochs and a higher --learning-rate"
-                " help, after many steps a lower one"
-            )
+            help = f"{more} usually help" if few else "a lower --learning-rate usually helps"
+            found.append(f"every validation pair is given the same label; {help}")
         return found
 
     def calibrate(self) -> float:
@@ -166,18 +161,16 @@ class NLITask:
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
         """Premises and hypotheses as ids."""
-        premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
-        first, second = (
-            tokenise(side, self.tokenizer, self.options.max_length) for side in (premises, pairs.hypotheses)
+        premises, length = (
+            [""] * len(pairs) if self.options.hypothesis_only else pairs.premises,
+            self.options.max_length,
         )
-        return first, second
+        return tokenise(premises, self.tokenizer, length), tokenise(pairs.hypotheses, self.tokenizer, length)
 
     def _batch(self, sides: tuple[TokenisedTexts, TokenisedTexts], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
-        input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
-        return Batch(
-            input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()), sequences=2
-        )
+        ids, mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
+        return Batch(ids, mask, torch.from_numpy(labels[rows]), tokens=int(mask.sum()), sequences=2)
 
 
 def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
@@ -186,17 +179,9 @@ def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
 
 
 def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:
-    """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer.
-
-    Raises:
-        UserError: there is no such encoder, or it reads fewer tokens than `--max-length`.
-    """
+    """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer."""
     encoder, tokenizer, unused = load_encoder(options.encoder)
-    positions = encoder.config.max_position_embeddings
-    if options.max_length > positions:
-        raise UserError(
-            f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
-        )
+    options.check_length(encoder.config.max_position_embeddings, f"the encoder in {options.encoder}")
     heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
     return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer

@@ -23,11 +23,12 @@ from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.hub import save_mlm
 from minibert.modern import ModernBert, make_masked_lm
+from minibert.optimizer import adamw
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.training import Trainer, adamw
+from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.slow
@@ -270,7 +271,7 @@ def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: 
     trainer.schedule = lambda step: 0.5**step
     graphed = GraphedStep(own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip)
     for number, batch in enumerate(task.batches(0, 0)):
-        trainer.step(batch)  # type: ignore[arg-type]
+        trainer.step(batch)
         trainer.state.step += 1
         missing = 64 - batch.count
         assert batch.positions is not None

@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.checkpoint import load_checkpoint, random_state, save_checkpoint
+from minibert.checkpoint import random_state, read_checkpoint, save_checkpoint
 from minibert.config import LABELS, ModelConfig, ModernBertConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokens import tokenise
@@ -30,12 +30,13 @@ from minibert.device import compile_blocks, pick_precision
 from minibert.finetuning import NLITask
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
+from minibert.optimizer import adamw
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import Trainer, adamw
+from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -239,11 +240,11 @@ def test_a_resumed_run_goes_on_as_it_would_have(
         for batch in islice(task.batches(0, 0), 2):
             training.step(batch)
         if stops:
-            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer)
+            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, {})
             torch.manual_seed(99)
             task = make(config, tokenizer, **options)
             training = trainer(task)
-            load_checkpoint(file, task.model, training.optimizer)
+            read_checkpoint(file).restore(task.model, training.optimizer)
         for batch in task.batches(0, 2):
             training.step(batch)
         weights.append({name: weight.detach().clone() for name, weight in task.model.named_parameters()})

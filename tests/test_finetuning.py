@@ -133,7 +133,7 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
         cosines = hypotheses @ hypotheses.T
         assert figures["mean_cosine"] == pytest.approx((cosines.sum().item() - 5) / 20, abs=1e-5)
         assert figures["most_answered"] == np.bincount(predictions.labels).max() / 5
-        assert task.warnings({**figures, "mean_cosine": 0.98, "most_answered": 0.8}) == []
+        assert task.warnings({**figures, "mean_cosine": 0.98, "most_answered": 0.8}, 500) == []
 
         norm = cast(EncoderBlock, task.model.encoder.bert.layers[-1]).feed_forward_norm
         norm.weight.zero_()  # every token's vector is the norm's bias now
@@ -141,9 +141,15 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
         figures = task.validate()
     assert figures["mean_cosine"] == pytest.approx(1)
     assert figures["most_answered"] == 1
-    collapsed, one_answer = task.warnings(figures)
-    assert collapsed.startswith("the encoder has collapsed: the mean cosine between sentences is 1.000")
-    assert one_answer.startswith("every validation pair is given the same label")
+    for steps, advice in (
+        (20, "after 20 steps it may have hardly begun: more of them"),
+        (500, "a lower --learning-rate"),
+    ):
+        collapsed, one_answer = task.warnings(figures, steps)
+        assert collapsed.startswith("the encoder has collapsed: the mean cosine between sentences is 1.000")
+        assert one_answer.startswith("every validation pair is given the same label")
+        assert f"; {advice}" in collapsed
+        assert f"; {advice}" in one_answer
 
 
 def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:

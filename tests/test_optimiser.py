@@ -6,8 +6,8 @@ from transformers import get_constant_schedule_with_warmup, get_linear_schedule_
 
 from minibert.config import ModelConfig
 from minibert.modern import make_masked_lm
+from minibert.optimizer import adamw, schedule
 from minibert.options import DECAYED, MLMOptions
-from minibert.training import adamw, schedule
 
 
 @pytest.mark.parametrize("total", [1, 7, 100, 5067])
