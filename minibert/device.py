@@ -15,14 +15,9 @@ from minibert.errors import UserError
 
 
 def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> torch.device:
-    """The device of `--device`; auto is CUDA, then Apple's MPS, then the CPU.
+    """The device of `--device`; auto is CUDA, then Apple's MPS, then the CPU (with `threads`; 0 is torch's own choice).
 
-    Args:
-        name: auto, or any device name of torch's.
-        threads: CPU threads; 0 leaves torch's own choice.
-        local_rank: which of the machine's processes this is, if several train together: cuda is its own GPU then.
-    Raises:
-        UserError: torch knows no such device, or this machine has none.
+    If several processes train together, cuda is the GPU of this one's `local_rank` on its machine.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -52,8 +47,6 @@ def pick_precision(name: str, device: torch.device) -> str:
     optimiser's sums stay in float32 (torch.autocast). In float32, CUDA's matrix products may round what they multiply
     to TF32, 11 bits.
 
-    Raises:
-        UserError: the device has no bfloat16.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3 (with float16).
     """
     if device.type == "cuda":
@@ -72,16 +65,14 @@ def pick_precision(name: str, device: torch.device) -> str:
 def compile_blocks(device: torch.device) -> None:
     """Have torch.compile make kernels for encoder blocks, once for all blocks and sizes, when the first is used.
 
-    A small function is compiled first, to find out at the beginning whether that is possible.
-
-    Raises:
-        UserError: it is not; most often there is no C++ compiler.
+    A small function is compiled first, to find out at the beginning whether that is possible: most often, where it is
+    not, there is no C++ compiler.
     """
     try:
         torch.compile(torch.square)(torch.ones(2, device=device))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({reason})") from error
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({why})") from error
     fast.block = torch.compile(fast.block, dynamic=True)
 
 

@@ -19,7 +19,6 @@ from minibert.config import LABELS
 from minibert.data.batching import Batch, batches_of_like_length, epoch_batches, pad
 from minibert.data.sources import Pairs, repeated_pairs
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
-from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.hub import load_encoder
 from minibert.inference import evaluating
@@ -30,33 +29,21 @@ from minibert.progress import heading
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import FEW_STEPS, Task, remedy, total_steps
+from minibert.training import FEW_STEPS, Task, remedy
 
 COLLAPSED = 0.99  # mean cosine between sentences
 DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
 
 
 class NLITask(Task):
-    """Pair classification as the loop wants it.
-
-    Args:
-        model: the one that is trained.
-        tokenizer: of its encoder.
-        train, validation: the pairs.
-        options: batch size, seed, length of a sentence, and whether premises are emptied.
-    """
+    """Pair classification as the loop wants it; the epoch that is best on the validation pairs is kept."""
 
     score = "validation_accuracy"
     model: NLIClassifier
     options: NLIOptions
 
     def __init__(
-        self,
-        model: NLIClassifier,
-        tokenizer: WordPieceTokenizer,
-        train: Pairs,
-        validation: Pairs,
-        options: NLIOptions,
+        self, model: NLIClassifier, tokenizer: WordPieceTokenizer, train: Pairs, validation: Pairs, options: NLIOptions
     ) -> None:
         if type(model).forward is not NLIClassifier.forward:
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
@@ -95,10 +82,8 @@ class NLITask(Task):
         return u, v, model.score(features) if textbook else fast.score(model, features)
 
     def validate(self) -> dict[str, float]:
-        """Metrics over the validation pairs, whose batches ranks share.
-
-        Mean loss and accuracy; the mean cosine between hypotheses, which is near 1 if the encoder has collapsed; and
-        the share of the label that is answered most.
+        """Metrics over the validation pairs, whose batches ranks share: mean loss and accuracy; the mean cosine between
+        hypotheses, near 1 if the encoder has collapsed; and the share of the label that is answered most.
         """
         count = len(self.validation_labels)
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
@@ -198,7 +183,6 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
     heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-    steps, where = total_steps(task, run.options), describe(run.device, world_size())
-    heading("training", f"{steps:,} steps of {task.step_size} pairs on {where}")
+    task.announce(run, "pairs")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
     return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}

@@ -20,7 +20,6 @@ from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, batch_generator, epoch_batches, pad
 from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
-from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_mlm, load_tokenizer
@@ -32,7 +31,7 @@ from minibert.options import MLMOptions
 from minibert.progress import heading
 from minibert.run import Run
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import Task, remedy, total_steps
+from minibert.training import Task, remedy
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 MOST_LOSS = 700.0  # nats; the exponential of more is no float
@@ -43,12 +42,6 @@ class MLMTask(Task):
 
     Training masks are drawn anew at every epoch; held-out masks are drawn once, text by text, from the seed alone, so
     that neither batch size nor epoch changes what is asked.
-
-    Args:
-        model: the one that is trained.
-        train, held_out: tokenised articles.
-        tokenizer: for the special tokens.
-        options: batch size, mask rate, seed.
     """
 
     model: BertForMaskedLM
@@ -183,10 +176,8 @@ def load_start(options: MLMOptions) -> BertForMaskedLM | None:
 def prepare(task: MLMTask, options: MLMOptions) -> None:
     """Give a new model the head start that the options ask for."""
     if not task.steps_per_epoch:
-        raise UserError(
-            f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block: give"
-            " more text, a smaller --max-length, or --no-blocks"
-        )
+        few = f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block"
+        raise UserError(f"{few}: give more text, a smaller --max-length, or --no-blocks")
     if options.start_from:
         return
     if options.unigram_bias:
@@ -213,8 +204,7 @@ def introduce(task: MLMTask, articles: TokenisedArticles, run: Run[MLMOptions]) 
     shape = f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
     heading("model", f"{shape}: {parameters / 1e6:.1f} M parameters")
     loss, accuracy = task.baseline()
-    steps, what = total_steps(task, options), "blocks" if options.blocks else "articles"
-    heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(run.device, world_size())}")
+    task.announce(run, "blocks" if options.blocks else "articles")
     heading("unigrams", f"held-out loss {loss:.4f}, accuracy {accuracy:.4f}: a guess by frequency")
     sizes = {"parameters": parameters, "articles": len(train), "tokens": train.tokens}
     return {**sizes, "unigram_loss": loss, "unigram_accuracy": accuracy}

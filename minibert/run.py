@@ -94,7 +94,7 @@ class Run(Generic[Options]):
         self.record("start", start)
 
     def resume(self, model: nn.Module, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
-        """Put everything back as it was, if all that the run needs is the same; returns the best epoch's weights, too."""
+        """Put everything back, if all that the run needs is as it was; returns the weights of the best epoch, too."""
         if self.resumed is None:
             raise ValueError("the run has no checkpoint")
         before, now, state = self.resumed.about["identity"], self.identity, State(**self.resumed.about["state"])
@@ -106,6 +106,7 @@ class Run(Generic[Options]):
         best = self.resumed.restore(model, optimizer)
         if rank() == 0:
             _check_room(self.folder, model, 0)
+            write_json(self.folder / OPTIONS, asdict(self.options))
             os.truncate(self.folder / METRICS, state.metrics_bytes)
         heading("resuming", f"after step {state.step:,}")
         return state, best

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.checkpoint import State, tensors_hash
+from minibert.device import describe
 from minibert.distributed import add_gradients, all_reduce_max, check_same, gather, once, rank, together, world_size
 from minibert.errors import Interrupted, UserError
 from minibert.optimizer import adamw, clip_gradients, schedule
@@ -56,6 +57,11 @@ class Task:
         self.model, self.options = model, options
         self.step_size = options.batch_size * options.accumulate * world_size()
         self.steps_per_epoch = -(-examples // self.step_size)
+
+    def announce(self, run: Run[Any], examples: str) -> None:
+        """Print how many steps there will be, of what, and where."""
+        where = describe(run.device, world_size())
+        heading("training", f"{total_steps(self, run.options):,} steps of {self.step_size} {examples} on {where}")
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on, one a step; the same ones at every call and on every rank."""

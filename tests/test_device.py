@@ -1,4 +1,4 @@
-"""Proves that memory, once freed, is there for what is allocated next, without the system's help."""
+"""Proves that memory, once freed, is there for what is allocated next, without the system's help; names of devices."""
 
 import ctypes
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from minibert.device import describe
 
 # The C library's own malloc, not a tensor: torch asks for aligned memory, and what glibc adds for that decides by
 # chance whether a freed block fits again. 80 MB are 19,531 pages of 4 kB, more than glibc keeps of its own accord.
@@ -24,6 +27,12 @@ for _ in range(4):
     for block in blocks:
         libc.free(block)
 """
+
+
+def test_how_a_summary_names_the_device() -> None:
+    assert describe(torch.device("cpu")) == "cpu (1 thread)"
+    torch.set_num_threads(2)
+    assert describe(torch.device("cpu"), ranks=3) == "3 ranks, the first on cpu (2 threads)"
 
 
 def pages_mapped(call: str) -> list[int]:

@@ -234,7 +234,7 @@ def runs(forks: Forks) -> Runs:
     stopped = forks.end(processes)
     saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
     other_size = refusal([*part, "--resume"])
-    resumed = forks.run("train_mlm", *part, "--resume")
+    resumed = forks.run("train_mlm", "--output", str(folder / "part"), "--resume")
 
     (folder / "file").write_text("")
     infinite = ["--learning-rate", "1e38", "--clip", "1e38", "--log-every", "4", "--warmup-ratio", "0"]
@@ -259,6 +259,7 @@ def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(runs: Runs) -> None:
     assert runs.stopped.statuses == [143, 143]
     assert runs.stopped.err[1] == ""
     (line,) = runs.stopped.err[0].splitlines()
+    assert line.endswith(f"to continue: torchrun ... train_mlm.py --output {runs.folder / 'part'} --resume")
     step = int(line.split("stopped at step ")[1].split(",")[0])
     assert step >= 13
     assert runs.saved[-1] == f"step-{step:08d}.safetensors"

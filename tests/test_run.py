@@ -226,6 +226,16 @@ def test_options_that_do_not_may_change(tmp_path: Path, change: dict[str, Any]) 
     assert torch.equal(resume(tmp_path / "run", **change).weight, whole.model.weight)
 
 
+def test_a_rank_writes_no_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since `--resume` reads it on all ranks, and each takes its own again."""
+    monkeypatch.setattr("minibert.run.pick_device", lambda *_: torch.device("cuda:1"))
+    monkeypatch.setattr("minibert.run.pick_precision", lambda *_: "float32")
+    for size, name in ((1, "cuda:1"), (2, "cuda")):
+        monkeypatch.setattr("minibert.run.world_size", lambda size=size: size)
+        with open_run(options(tmp_path)) as run:
+            assert (run.options.device, run.device) == (name, torch.device("cuda:1"))
+
+
 def test_options_are_written_as_resolved(tmp_path: Path) -> None:
     fail(tmp_path, 12)
     written = json.loads((tmp_path / "options.json").read_text())

@@ -66,7 +66,7 @@ def underway(output: Path) -> list[str]:
 
 
 def kill_at_random(task: str, output: Path) -> list[list[str]]:
-    """Kill a run 16 times, at any moment of what is left of it, and let it finish; returns what each death left."""
+    """Kill a run ten times, at any moment of what is left of it, and let it finish; returns what each death left."""
     chance, out = random.Random(0), output.with_name("out")
     deaths: list[list[str]] = []
     for name in ("timed-once", "timed"):  # the first one is slower: it makes what is kept for all
@@ -75,7 +75,7 @@ def kill_at_random(task: str, output: Path) -> list[list[str]]:
         process.join()
         assert process.exitcode == 0
         whole = time.monotonic() - started
-    while len(deaths) < 16:
+    while len(deaths) < 10:
         process = start(go_on, task, output, out=out)
         time.sleep(chance.uniform(0.2, 1) * whole)
         process.kill()
