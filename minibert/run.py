@@ -103,7 +103,7 @@ class Run(Generic[Options]):
                 verb, those = ("are", "those") if name.endswith("s") else ("is", "that")
                 what = f"the {name} {verb} not {those} of the run to be resumed"
                 raise UserError(f"{what}: give it what it had, or start anew with --overwrite")
-        best = self.resumed.restore(model, optimizer)
+        best, self.resumed = self.resumed.restore(model, optimizer), None  # it is not kept in memory
         if rank() == 0:
             _check_room(self.folder, model, 0)
             write_json(self.folder / OPTIONS, asdict(self.options))
