@@ -113,7 +113,7 @@ class NLITask(Task):
             found.append(f"the encoder has collapsed: {what}; {help} usually helps")
         if metrics["validation_loss"] > DIVERGED:
             what = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
-            found.append(f"{what}; {remedy(step)} usually helps")
+            found.append(f"{what}; {remedy(step)}")
         if metrics["most_answered"] == 1:
             help = f"{more} usually help" if few else "a lower --learning-rate usually helps"
             found.append(f"every validation pair is given the same label; {help}")
@@ -146,11 +146,9 @@ class NLITask(Task):
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
         """Premises and hypotheses as ids."""
-        premises, length = (
-            [""] * len(pairs) if self.options.hypothesis_only else pairs.premises,
-            self.options.max_length,
-        )
-        return tokenise(premises, self.tokenizer, length), tokenise(pairs.hypotheses, self.tokenizer, length)
+        tokenizer, length = self.tokenizer, self.options.max_length
+        premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
+        return tokenise(premises, tokenizer, length), tokenise(pairs.hypotheses, tokenizer, length)
 
     def _batch(self, sides: tuple[TokenisedTexts, TokenisedTexts], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""

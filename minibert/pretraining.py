@@ -102,7 +102,7 @@ class MLMTask(Task):
         """A loss that no guesser has: one that takes all tokens for equally likely has ln V."""
         loss, blind = metrics["held_out_loss"], math.log(self.model.bert.config.vocab_size)
         what = f"training diverges: the held-out loss is {loss:.1f}, and that of a blind guess is {blind:.1f}"
-        return [f"{what}; {remedy(step)} usually helps"] if loss >= 2 * blind else []
+        return [f"{what}; {remedy(step)}"] if loss >= 2 * blind else []
 
     def baseline(self) -> tuple[float, float]:
         """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens."""

@@ -247,7 +247,7 @@ class Trainer:
             what = what.removesuffix(" any more")
             advice = "no rate is to blame, but the weights that it begins with, the data, or a --precision of bfloat16"
         else:
-            advice = f"{remedy(self.steps)} usually helps"
+            advice = remedy(self.steps)
         kept = list_checkpoints(self.run.folder)
         raise once(UserError(f"{what} at {place}: {advice}" + (f"; {kept[-1]} is from before" if kept else "")))
 
@@ -311,8 +311,8 @@ def total_steps(task: Task, options: TrainingOptions) -> int:
 def remedy(steps: int) -> str:
     """What helps a run that diverges within so many steps."""
     if steps < FEW_STEPS:
-        return f"a lower --learning-rate, or more than {steps:,} steps (--epochs), which leave no time to warm up,"
-    return "a lower --learning-rate, a longer --warmup-ratio or a smaller --clip"
+        return f"a lower --learning-rate usually helps, or more than {steps:,} steps (--epochs)"
+    return "a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
 
 
 @contextmanager

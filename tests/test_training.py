@@ -119,7 +119,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Pat
     """At the very first step, before any update, no learning rate is to blame."""
     place = rf"step {bad_step + 1}, batch {bad_step % 7 + 1} of epoch {bad_step // 7 + 1}"
     said = (
-        f"any more at {place}: a lower --learning-rate, or more than 21" if bad_step else f"at {place}: no rate is to"
+        f"any more at {place}: a lower --learning-rate usually helps, or more than 21"
+        if bad_step
+        else f"at {place}: no rate is to"
     )
     with pytest.raises(UserError, match=f"the loss or its gradient is not a number {said}") as error:
         train(LineTask(Line(), bad_step=bad_step), options(tmp_path, save_every=1))
