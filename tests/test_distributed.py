@@ -336,6 +336,24 @@ def test_ranks_drop_out_different_elements_and_go_on_with_their_own(forks: Forks
     assert masks("part", "rest", resume=True) == [its[7:] for its in whole]
 
 
+def train_from(output: Path, weight: float) -> None:
+    task = LineTask(Line())
+    task.model.weight.data.fill_(weight)
+
+    def main() -> None:
+        with ranks():
+            train(task, options(output))
+
+    run(main)
+
+
+def test_ranks_that_begin_with_other_weights_do_not_begin(forks: Forks, tmp_path: Path) -> None:
+    job = forks.end(forks.start_calls(train_from, (tmp_path / "out", 1.0), (tmp_path / "out", 2.0)))
+    assert job.statuses == [2, 2]
+    assert job.err == ["error: rank 1 has other weights than rank 0: all ranks have to read the same\n", ""]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def two_of_all(forks: Forks) -> Path:
     """Encoders and pairs for train_nli, in two editions each."""

@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 import signal
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from torch import nn
 from minibert.cli import parse_options
 from minibert.errors import Interrupted, UserError
 from minibert.options import NLIOptions
+from minibert.run import Run
+from minibert.training import Trainer
 from tests.metrics import records
 from tests.toy_task import Line, LineTask, options, train
 
@@ -59,7 +62,7 @@ def test_is_the_notebooks_loop(tmp_path: Path, max_steps: int) -> None:
 
 
 def test_a_step_without_a_prediction_is_no_error(tmp_path: Path) -> None:
-    """As of a short text in which no token happens to be masked, with a window of one step."""
+    """As of a short text in which no token happens to be masked; for AdamW, its gradient is one of zeros."""
 
     class Empty(LineTask):
         def batch(self, epoch: int, step: int) -> Any:
@@ -69,6 +72,16 @@ def test_a_step_without_a_prediction_is_no_error(tmp_path: Path) -> None:
     train(task := Empty(Line()), options(tmp_path, log_every=1))
     assert task.batch(0, 3).count == 0
     assert [record["loss"] for record in records(tmp_path, "train")].count(0) == 3
+
+    trainer = Trainer(task.model, task, Run(options(tmp_path, schedule="constant", warmup_ratio=0)))
+    trainer.step(task.batch(0, 0))
+    expected, weights = deepcopy(trainer.optimizer.state_dict()), task.model.weight.detach().clone()
+    trainer.step(task.batch(0, 3))
+    by_hand = torch.optim.AdamW([weights.requires_grad_()], lr=0.05, weight_decay=0.1)
+    by_hand.load_state_dict(expected)
+    weights.grad = torch.zeros(2)
+    by_hand.step()
+    torch.testing.assert_close(task.model.weight, weights)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
