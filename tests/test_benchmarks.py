@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +138,18 @@ def test_a_network_between_bert_and_modernbert(network: str, tokenizer: WordPiec
     assert fast._known(bert)  # so that its seconds a step can be compared with other rows'
 
 
-def test_ablation_of_half_a_modernbert(tmp_path: Path) -> None:
+def in_this_process(
+    main: Callable[[], None], command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a command prints that need not be started as a program once more."""
+    monkeypatch.setattr(sys, "argv", command[1:])
+    main()
+    return capsys.readouterr().out
+
+
+def test_ablation_of_half_a_modernbert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "4", "--steps", "2", "--threads", "1",
@@ -149,11 +161,11 @@ def test_ablation_of_half_a_modernbert(tmp_path: Path) -> None:
     start, *_, end = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert (start["network"], end["kind"], end["step"]) == ("gated", "end", 2)
     assert not [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert again.stdout == done.stdout  # nothing is run a second time
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
+    assert in_this_process(ablation.main, command, monkeypatch, capsys) == done.stdout
 
 
-def test_ablation(tmp_path: Path) -> None:
+def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "9", "--steps", "2", "--snapshots", "1", "--seeds", "1", "2", "--threads", "1",
@@ -169,17 +181,13 @@ def test_ablation(tmp_path: Path) -> None:
         options = json.loads((folder / "options.json").read_text())
         assert (options["seed"], options["max_steps"], options["neighbour_heads"]) == (seed, 2, True)
         assert (folder / "step-00000001.safetensors").exists()
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert again.stdout == done.stdout  # nothing is run a second time
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
+    assert in_this_process(ablation.main, command, monkeypatch, capsys) == done.stdout
 
-    run = folders[0]
-    plateau = [
-        sys.executable, str(ROOT / "benchmarks" / "plateau.py"), "--runs", str(run), "--names", "rotary",
-        "--steps", "1", "--text", "the king of the island", "--output", str(tmp_path / "plateau.png"),
-    ]  # fmt: skip
-    done = subprocess.run(plateau, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[2:4]] == ["1", "the last"]
+    look = ["python", "plateau.py", "--runs", str(folders[0]), "--names", "rotary", "--steps", "1",
+            "--text", "the king of the island", "--output", str(tmp_path / "plateau.png")]  # fmt: skip
+    lines = in_this_process(plateau.main, look, monkeypatch, capsys).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["1", "the last"]
     assert (tmp_path / "plateau.png").exists()
 
 
