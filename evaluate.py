@@ -115,7 +115,7 @@ def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
 def was_trained_on(model: Path, data: Path) -> bool:
     """Whether the run that left a folder read this very file, which says no split."""
     from minibert.files import read_json
-    from minibert.run import OPTIONS
+    from minibert.options import OPTIONS
 
     if not data.is_file() or not (model / OPTIONS).is_file():
         return False

@@ -62,12 +62,13 @@ from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask
 from minibert.hub import from_pretrained, load_tokenizer
 from minibert.modern import make_masked_lm
+from minibert.optimizer import adamw, schedule
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask, prepare
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import Metrics, Trainer, adamw, schedule
+from minibert.training import Metrics, Trainer
 
 # What touches the package: options, data, networks, and the steps of its own loop. The rest of this file knows tensors.
 
@@ -237,16 +238,12 @@ def mlm_loss(network: BertForMaskedLM) -> Callable[..., Tensor]:
 
 def nli_loss(task: NLITask, premises: Tensor, hypotheses: Tensor, labels: Tensor) -> Callable[..., Tensor]:
     """The mean loss of some rows of the pairs, (N, T) ids on the device, of which only `columns` are looked at."""
-    options, pad_id = task.options, task.tokenizer.pad_id
-    special = task.special.to(labels.device)
+    pad_id = task.tokenizer.pad_id
 
     def loss(rows: Tensor, columns: Tensor) -> Tensor:
         place = (rows.unsqueeze(1), columns)
         input_ids = torch.cat([premises[place], hypotheses[place]])  # (2B, T)
         mask = input_ids != pad_id
-        if options.hidden_tokens:
-            hidden = (torch.rand(input_ids.shape, device=labels.device) < options.hidden_tokens) & ~special[input_ids]
-            input_ids = input_ids.masked_fill(hidden, task.tokenizer.mask_id)
         batch = Batch(input_ids, mask, labels[rows], tokens=1, sequences=2)
         return task.loss(batch)[0] / len(rows)
 
@@ -256,7 +253,7 @@ def nli_loss(task: NLITask, premises: Tensor, hypotheses: Tensor, labels: Tensor
 def graphed(task: Any, options: Any, loss: Callable[..., Tensor], dtype: torch.dtype | None) -> GraphedStep:
     """The package's step as a graph."""
     groups = adamw(task.model, options).param_groups
-    return GraphedStep(task.model, loss, groups, options.beta2, options.clip, dtype, options.average)
+    return GraphedStep(task.model, loss, groups, options.beta2, options.clip, dtype)
 
 
 def masked_rows(
@@ -704,7 +701,7 @@ def pretrain(world: World, recipe: str, network: BertForMaskedLM | None = None, 
         prepare(task, options)
     steps_per_epoch = len(task.train) // options.batch_size
     total = min(options.epochs * steps_per_epoch, options.max_steps or 10**9)
-    factor = schedule(options.schedule, total, options.warmup_ratio, options.final_rate)
+    factor = schedule(options.schedule, total, options.warmup_ratio)
     step = graphed(task, options, mlm_loss(network), BF16)
     generator = torch.Generator(world.device).manual_seed(options.seed)
 
@@ -739,7 +736,7 @@ def finetune(world: World, recipe: str, encoder: nn.Module, **changes: Any) -> d
     step = graphed(task, options, nli_loss(task, premises, hypotheses, labels), BF16)
     B = options.batch_size
     total = options.epochs * (len(labels) // B)
-    factor = schedule(options.schedule, total, options.warmup_ratio, options.final_rate)
+    factor = schedule(options.schedule, total, options.warmup_ratio)
     columns = torch.arange(widest, device=world.device)
     wait(world.device)
     started, number = time.perf_counter(), 0
@@ -753,8 +750,6 @@ def finetune(world: World, recipe: str, encoder: nn.Module, **changes: Any) -> d
             number += 1
     wait(world.device)
     seconds = time.perf_counter() - started
-    if options.average:
-        step.use_average()
     network.eval()
     result = {"seconds": seconds, "steps": float(number), "graphs": float(len(step.graphs))}
     with torch.no_grad(), torch.autocast(world.device.type, BF16):

@@ -78,7 +78,6 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
     validations = [record for record in records if record["kind"] == "validation"]
     steps = [{"epoch": str(each["epoch"]), "step": f"{each['step']:,}", **_numbers(each)} for each in validations]
     kept = f"epoch {end['best_epoch']}, the best on validation" if end["best_epoch"] else "the last epoch"
-    average = ", averaged over the last steps" if options.get("average") else ""
     data, path = _dataset(options["data"], pairs), json.dumps(str(folder), ensure_ascii=False)
     labels = "  # " + printable(", ".join(read_json(folder / "classifier.json", "")["labels"])) if pairs else ""
     header = ModelCardData(
@@ -102,7 +101,7 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
         + f" Licence of the data: {_LICENCES.get(data, 'unknown')}.",
         "## Training",
         _table(steps),
-        f"The weights are those of {kept}{average}. To compare with: "
+        f"The weights are those of {kept}. To compare with: "
         f"{', '.join(f'{name} {value}' for name, value in _numbers(start).items())}."
         f" {start['parameters']:,} parameters, {end['seconds']:,.0f} s of training.",
         *(["## Evaluation", _table([_row(each) for each in reports])] if reports else []),

@@ -1,9 +1,9 @@
 """A checkpoint: everything a run needs to continue exactly, in one file.
 
-Weights, their average, the optimiser's moments and random states are tensors; the metadata says which run it is of and
-where that was. The place in the data is two numbers, epoch and batch, since order and masks follow from those (see
-minibert.data.batching). Nothing in a safetensors file can run code, it appears whole or not at all, and a checksum of
-all that is in it tells a damaged one.
+Weights, those of the best epoch, the optimiser's moments and random states are tensors; the metadata says which run it
+is of and where that was. The place in the data is two numbers, epoch and batch, since order and masks follow from those
+(see minibert.data.batching). Nothing in a safetensors file can run code, it appears whole or not at all, and a checksum
+of all that is in it tells a damaged one.
 """
 
 from __future__ import annotations
@@ -26,30 +26,21 @@ from minibert.distributed import rank
 from minibert.errors import UserError
 from minibert.files import write_file
 
-FORMAT = 2  # to be raised when older checkpoints can't be continued any more
+FORMAT = 3  # to be raised when older checkpoints can't be continued any more
 
 
 @dataclass
 class State:
-    """Where a run is: the part of a checkpoint that is not tensors.
+    """Where a run is: the part of a checkpoint that is not tensors."""
 
-    Attributes:
-        step: steps taken in all.
-        epoch: epochs completed.
-        batch: batches done in the current epoch.
-        best_epoch, best_score: the best validation so far.
-        metrics_bytes, metrics_sha256: the length of metrics.jsonl, and its checksum up to there.
-        seconds: spent so far, interruptions left out.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    best_epoch: int = 0
+    step: int = 0  # taken in all
+    epoch: int = 0  # completed
+    batch: int = 0  # done in the current epoch
+    best_epoch: int = 0  # counted from 1, by validation
     best_score: float | None = None
-    metrics_bytes: int = 0
+    metrics_bytes: int = 0  # the length of metrics.jsonl, and its checksum up to there
     metrics_sha256: str = ""
-    seconds: float = 0.0
+    seconds: float = 0.0  # spent so far, interruptions left out
 
 
 def save_checkpoint(
@@ -58,89 +49,84 @@ def save_checkpoint(
     random: list[dict[str, Tensor]],
     model: nn.Module,
     optimizer: Optimizer,
-    average: nn.Module | None = None,
+    best: dict[str, Tensor],
 ) -> None:
     """Write all that is needed to go on.
 
     Args:
-        path: the file.
         about: JSON values: which run it is, and its state.
         random: each rank's `random_state`.
-        model, optimizer: in training.
-        average: of the model's weights, if there is one.
-    Raises:
-        UserError: it can't be written.
+        best: the weights of the best epoch; none before the first validation, or if it does not matter.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
-    for number, states in enumerate(random):
-        tensors |= {f"random.{number}.{name}": value for name, value in states.items()}
-    _write(path, tensors, {"format": FORMAT, "version": minibert.__version__, **about})
+    groups = {"model": model.state_dict(), "best": best}
+    groups |= {f"optimizer.{name}": optimizer.state[parameter] for name, parameter in model.named_parameters()}
+    groups |= {f"random.{number}": states for number, states in enumerate(random)}
+    tensors = {f"{group}.{name}": tensor for group, its in groups.items() for name, tensor in its.items()}
+    text = json.dumps({"format": FORMAT, "version": minibert.__version__, **about})
+    metadata = {"about": text, "sha256": tensors_hash(tensors, text)}
+    write_file(path, lambda partial: save_file(tensors, partial, metadata=metadata))
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, average: nn.Module | None = None) -> None:
-    """Put everything back as it was.
+@dataclass
+class Checkpoint:
+    """What `save_checkpoint` was given, read back."""
 
-    Raises:
-        UserError: the file is damaged, or of another model; nothing has changed then.
-    """
-    tensors = _read(path)[0]
-    _check_fit(path, _under("model.", tensors), model.state_dict())
-    if average is not None:
-        _check_fit(path, _under("average.", tensors), average.state_dict())
-    moments = {name: _under(f"optimizer.{name}.", tensors) for name, _ in model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        if moments[name]:  # a parameter that has not been used yet has none
-            adams = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-            _check_fit(path, moments[name], adams)
+    path: Path
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
 
-    model.load_state_dict(_under("model.", tensors))
-    if average is not None:
-        average.load_state_dict(_under("average.", tensors))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-    state = {index: moments[name] for index, name in enumerate(order) if moments[name]}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Put everything back as it was, unless it is of another model; returns the weights of the best epoch."""
+        weights, best = self._under("model."), self._under("best.")
+        for its in (weights, best or weights):
+            self._check_fit(its, model.state_dict())
+        moments = {name: self._under(f"optimizer.{name}.") for name, _ in model.named_parameters()}
+        for name, parameter in model.named_parameters():
+            if moments[name]:  # one that is never trained has none
+                self._check_fit(moments[name], {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter})
+
+        model.load_state_dict(weights)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+        state = {index: moments[name] for index, name in enumerate(order) if moments[name]}
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        try:
+            _set_random_state(self._under(f"random.{rank()}."))
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"{self.path}: its random state is not one of torch {torch.__version__}") from error
+        return best
+
+    def _under(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): its for name, its in self.tensors.items() if name.startswith(prefix)}
+
+    def _check_fit(self, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+        shapes, wanted = ({name: list(tensor.shape) for name, tensor in its.items()} for its in (tensors, expected))
+        for name in sorted(shapes.keys() | wanted.keys()):
+            if shapes.get(name) != wanted.get(name):
+                found, fits = shapes.get(name, "missing"), wanted.get(name, "one of its weights")
+                raise UserError(f"{self.path} does not fit the model: {name} is {found}, not {fits}")
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a whole file, and compare it with its checksum."""
+    damaged = UserError(f"{path} is damaged or not a checkpoint: delete it to continue from the one before")
     try:
-        _set_random_state(_under(f"random.{rank()}.", tensors))
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: its random state is not one of torch {torch.__version__}") from error
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `about`; the whole file is read and compared with its checksum.
-
-    Raises:
-        UserError: the file is damaged, or of another version of minibert.
-    """
-    return _read(path)[1]
-
-
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write the weights alone."""
-    _write(path, model.state_dict(), {})
-
-
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Give the model weights that `save_weights` has written.
-
-    Raises:
-        UserError: the file is missing or damaged, or of another model.
-    """
-    model.load_state_dict(read_weights(path, model))
-
-
-def read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The same without changing the model."""
-    try:
-        tensors = _read(path)[0]
-    except UserError as error:
-        raise UserError(f"{path}, the best epoch's weights, is missing or damaged: --overwrite starts anew") from error
-    _check_fit(path, tensors, model.state_dict())
-    return tensors
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
+        raise damaged from error
+    text, first_format = metadata.get("about", "{}"), "progress" in metadata
+    if not first_format and tensors_hash(tensors, text) != metadata.get("sha256"):
+        raise damaged
+    about = json.loads(text)
+    if first_format or about["format"] != FORMAT:
+        version = "an older minibert" if first_format else f"minibert {about['version']}"
+        raise UserError(
+            f"{path} is a checkpoint of {version}, which minibert {minibert.__version__} can't continue: use that"
+            " version, or start anew with --overwrite"
+        )
+    return Checkpoint(path, about, tensors)
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -150,52 +136,6 @@ def tensors_hash(tensors: Mapping[str, Tensor], text: str = "") -> str:
         checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         checksum.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return checksum.hexdigest()
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], about: dict[str, Any]) -> None:
-    text = json.dumps(about)
-    metadata = {"about": text, "sha256": tensors_hash(tensors, text)}
-    write_file(path, lambda partial: save_file(dict(tensors), partial, metadata=metadata))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    damaged = UserError(f"{path} is damaged or not a checkpoint: delete it to continue from the one before")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError) as error:
-        raise damaged from error
-    if "progress" in metadata:  # of the first format
-        raise _other_version(path, "an older minibert")
-    text = metadata.get("about", "")
-    if tensors_hash(tensors, text) != metadata.get("sha256"):
-        raise damaged
-    about = json.loads(text)
-    if about and about["format"] != FORMAT:
-        raise _other_version(path, f"minibert {about['version']}")
-    return tensors, about
-
-
-def _other_version(path: Path, version: str) -> UserError:
-    return UserError(
-        f"{path} is a checkpoint of {version}, which minibert {minibert.__version__} can't continue: use that version,"
-        " or start anew with --overwrite"
-    )
-
-
-def _check_fit(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    shapes, wanted = ({name: list(tensor.shape) for name, tensor in its.items()} for its in (tensors, expected))
-    for name in sorted(shapes.keys() | wanted.keys()):
-        if shapes.get(name) != wanted.get(name):
-            raise UserError(
-                f"{path} does not fit the model: {name} is {shapes.get(name, 'missing')}, not"
-                f" {wanted.get(name, 'one of its weights')}"
-            )
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def random_state() -> dict[str, Tensor]:

@@ -13,18 +13,11 @@ import torch
 from minibert import fast
 from minibert.errors import UserError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
-
 
 def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> torch.device:
-    """The device of `--device`; auto is CUDA, then Apple's MPS, then the CPU.
+    """The device of `--device`; auto is CUDA, then Apple's MPS, then the CPU (with `threads`; 0 is torch's own choice).
 
-    Args:
-        name: auto, or any device name of torch's.
-        threads: CPU threads; 0 leaves torch's own choice.
-        local_rank: which of the machine's processes this is, if several train together: cuda is its own GPU then.
-    Raises:
-        UserError: torch knows no such device, or this machine has none.
+    If several processes train together, cuda is the GPU of this one's `local_rank` on its machine.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -58,17 +51,12 @@ def _why_not(name: str) -> str:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """What `--precision` means on a device: float32 or bfloat16.
+    """What `--precision` means on a device: float32, or bfloat16, which auto is on CUDA where the hardware has it.
 
     In bfloat16, matrix products have 8 bits of precision and are summed in float32; weights, norms, losses and the
     optimiser's sums stay in float32 (torch.autocast). In float32, CUDA's matrix products may round what they multiply
     to TF32, 11 bits.
 
-    Args:
-        name: one of `minibert.options.PRECISIONS`: auto is bfloat16 on CUDA where the hardware has it, else float32.
-        device: where it is computed.
-    Raises:
-        UserError: the device has no bfloat16.
     Source: Micikevicius et al. 2018, "Mixed precision training", section 3 (with float16).
     """
     if device.type == "cuda":
@@ -85,43 +73,38 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def compile_blocks(device: torch.device) -> None:
-    """Have torch.compile make kernels for encoder blocks, when the first is used.
+    """Have torch.compile make kernels for encoder blocks, once for all blocks and sizes, when the first is used.
 
-    They are compiled for any size of batch, once for all blocks. A small function is compiled first, to find out at the
-    beginning whether that is possible.
-
-    Raises:
-        UserError: it is not; most often there is no C++ compiler.
+    A small function is compiled first, to find out at the beginning whether that is possible: most often, where it is
+    not, there is no C++ compiler.
     """
     try:
         torch.compile(torch.square)(torch.ones(2, device=device))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({reason})") from error
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"--compile can't be used here: leave it out, or install a C++ compiler ({why})") from error
     fast.block = torch.compile(fast.block, dynamic=True)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep freed memory for what is allocated next, instead of giving it back to the system.
+    """Have the C library (glibc, elsewhere nothing is done) keep freed memory for what is allocated next.
 
-    A pretraining step allocates and frees some hundreds of megabytes, 31 of them as one gradient of the vocabulary's
-    matrix. Memory that the system hands out anew has to be mapped and zeroed page by page at its first use, which took
-    a sixteenth of the step's time where docs/speed.md was measured. The price is memory: what is kept has been cut up
-    for smaller things, and does not always fit.
-
-    Of glibc alone; elsewhere it does nothing.
+    A pretraining step allocates and frees some hundreds of megabytes. Memory that the system hands out anew has to be
+    mapped and zeroed page by page, which took a sixteenth of the step's time where docs/speed.md was measured. The
+    price is memory: what is kept has been cut up for smaller things, and does not always fit.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes; what is larger is still mapped by itself
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        trim_threshold, mmap_threshold = -1, -3  # as <malloc.h> numbers them
+        mallopt(mmap_threshold, 32 * 2**20)  # the most it takes; what is larger is still mapped by itself
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe(device: torch.device, ranks: int = 1) -> str:
     """The device as a run's summary names it, and how many processes have one like it."""
-    name = str(device)
+    name, threads = str(device), torch.get_num_threads()
     if device.type == "cuda":
         name = f"{device} ({torch.cuda.get_device_name(device)})"
     elif device.type == "cpu":
-        name = f"{device} ({torch.get_num_threads()} threads)"
+        name = f"{device} ({threads} {'thread' if threads == 1 else 'threads'})"
     return name if ranks == 1 else f"{ranks} ranks, the first on {name}"

@@ -1,15 +1,12 @@
-"""The few lines about ranks: several processes, on one machine or on many, that train one model together.
+"""Ranks: several processes, on one machine or on many, that train one model together.
 
 `torchrun --nproc-per-node N train_mlm.py ...` starts a script N times and tells each, in its environment, which of them
-it is: its rank. Each takes its share of a step's examples, and `DistributedDataParallel` adds up the gradients, so all
-have the same weights after every step. Without torchrun, or with one process, torch.distributed is never initialised
-and nothing here does anything.
+it is: its rank. Each takes its share of a step's examples, and the gradients are added up, so all have the same weights
+after every step. With one process, torch.distributed is never initialised and nothing here does anything.
 
 Ranks meet in collectives, which every rank has to reach, or the others wait for it. Two rules follow. Whether to stop,
 to log or to save is decided from what all know, or agreed on. And an error of one is made an error of all (`together`).
 A rank that is killed closes its connections, which ends the others' waiting; one that falls silent, `TIMEOUT` does.
-
-Source: Li et al. 2020, "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", section 3.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +22,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from minibert.errors import Interrupted, UserError, os_error_text
 
@@ -34,14 +30,14 @@ TIMEOUT = timedelta(minutes=30)  # longer than ranks may differ in reading their
 Value = TypeVar("Value")
 
 
-def rank() -> int:
-    """Which of the processes this one is; 0 is the one that speaks and writes."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is; 0 is the one that speaks and writes."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def local_rank() -> int | None:
@@ -60,17 +56,13 @@ def ranks() -> Iterator[None]:
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    with _silence() if rank() else nullcontext():
+    with ExitStack() as silence:
+        if rank():
+            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # bars ask this
+            silence.enter_context(redirect_stdout(silence.enter_context(Path(os.devnull).open("w"))))
         yield
     # Not in a `finally`: after an error the process ends anyway, and it must not wait for ranks that may be gone.
     dist.destroy_process_group()
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # bars ask this
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        yield
 
 
 def gather(value: Value) -> list[Value]:
@@ -91,12 +83,19 @@ def all_reduce_max(value: int) -> int:
     return int(tensor)
 
 
-def check_same(identity: Mapping[str, Any]) -> None:
-    """Refuse ranks that have read different things; all ranks call it.
+def add_gradients(model: nn.Module) -> None:
+    """Give every rank the sum of all ranks' gradients; no gradient counts as zeros."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if world_size() > 1:
+        for work in [dist.all_reduce(parameter.grad, async_op=True) for parameter in parameters]:
+            work.wait()
 
-    Raises:
-        UserError: on all of them, naming the first thing and the first rank that differ from rank 0.
-    """
+
+def check_same(identity: Mapping[str, Any]) -> None:
+    """Refuse ranks that have read different things, on all of them, by the first thing that differs from rank 0's."""
     first, *others = gather(dict(identity))
     for number, other in enumerate(others, start=1):
         for name in sorted(first.keys() | other.keys()):
@@ -106,22 +105,15 @@ def check_same(identity: Mapping[str, Any]) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """All ranks or none: what a user can put right and goes wrong within the block on one rank, ends all after it.
-
-    Raises:
-        UserError: on rank 0, the first rank's that has one.
-        SystemExit: on the others, so that it is said once.
-    """
+    """All ranks or none: what a user can put right and goes wrong within the block on one rank, ends all after it."""
     if world_size() == 1:
         yield
         return
     message = None
     try:
         yield
-    except UserError as error:
-        message = str(error)
-    except OSError as error:
-        message = os_error_text(error)
+    except (UserError, OSError) as error:
+        message = os_error_text(error) if isinstance(error, OSError) else str(error)
     messages = [each for each in gather(message) if each is not None]
     if messages:
         raise once(UserError(messages[0]))
@@ -130,13 +122,3 @@ def together() -> Iterator[None]:
 def once(error: UserError | Interrupted) -> UserError | Interrupted | SystemExit:
     """What a rank raises for an error that all ranks have: rank 0 the error, the others a silent exit alike."""
     return error if rank() == 0 else SystemExit(error.status)
-
-
-def distribute(loss: nn.Module) -> nn.Module:
-    """The same module, whose gradients are averaged over ranks as they are computed, if there are several."""
-    return loss if world_size() == 1 else DistributedDataParallel(loss)
-
-
-def hold_gradients(loss: nn.Module) -> AbstractContextManager[None]:
-    """Within it, gradients add up in each rank by itself, for there is more to come before they are exchanged."""
-    return loss.no_sync() if isinstance(loss, DistributedDataParallel) else nullcontext()

@@ -1,8 +1,6 @@
-"""The two ways for a run to end early that are not bugs.
+"""The two ways for a run to end early that are not bugs, and what a terminal may be shown.
 
-Everything a user can get wrong (a path, a column, an option, a file that does not fit another) is raised as a
-`UserError` whose text says what is wrong, where, and what to do about it. The scripts print that text as one line and
-exit with status 2; every exception but these two is a bug and keeps its traceback. And what a terminal may be shown.
+Every other exception is a bug, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -29,12 +27,10 @@ RESULT, WARNING, ERROR = "1", "1;33", "1;31"  # bold, and with it yellow or red
 
 
 class UserError(ValueError):
-    """Something the user can put right. The message is one line: cause, place, way out.
+    """Something the user can put right: a path, a column, an option, a file that does not fit another.
 
-    It may quote a stranger's file, so it is made `printable`.
-
-    Attributes:
-        status: the exit status.
+    The message is one line: cause, place, way out. It may quote a stranger's file, so it is made `printable`. The
+    scripts print it and exit with `status`.
     """
 
     status = 2
@@ -44,11 +40,8 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and it has saved its state.
-
-    Attributes:
-        signal: the signal's number.
-        status: the exit status, 128 more, as shells have it.
+    """A signal asked the run to stop, and it has saved its state; the exit status is 128 more than the signal's number,
+    as shells have it.
     """
 
     def __init__(self, message: str, signal: int) -> None:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -26,9 +25,9 @@ from safetensors import SafetensorError
 from minibert.errors import UserError, os_error_text, reason
 
 CHECKSUMS = "SHA256SUMS"
-PARTIAL = ".partial-"  # how the names begin under which files are written
 LOCK = ".lock"
 CHECKPOINTS = "checkpoints"  # the folder within a run's folder; it is there while the run is unfinished
+STAGING = "model"  # the name of the folder in which a folder's files are written first
 
 # The most bytes of a JSON file or a vocabulary: thirty times the tokenizer.json of a BERT for a hundred languages.
 MOST_TEXT = 2**26
@@ -37,15 +36,13 @@ MOST_TEXT = 2**26
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file, and put it in its place once it is complete and on disk.
 
-    Raises:
-        UserError: the folder can't be written to, or the disk is full; a file that was there before is still there.
+    Where that can't be done (a `UserError`), a file that was there before is still there.
     """
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        finish_file(partial)
-        partial.replace(path)
+        _put(partial, path)
     except (OSError, SafetensorError) as error:  # to safetensors, a full disk is an error of its own
         raise UserError(f"can't write {path}: {reason(error)}") from error
     finally:
@@ -53,21 +50,31 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
             partial.unlink(missing_ok=True)
 
 
-def finish_file(file: Path) -> None:
-    """Have a new file on disk, readable by whoever may read any new file (safetensors makes its files private)."""
+def _partial(path: Path) -> Path:
+    """The name under which this process writes what is to have another."""
+    return path.with_name(f".partial-{os.getpid()}-{path.name}")
+
+
+def remove_partial(folder: Path, *patterns: str) -> None:
+    """Remove what dead processes have begun to write directly in a folder, if its name was to be like these."""
+    for path in folder.glob(".partial-*"):
+        number, _, name = path.name.removeprefix(".partial-").partition("-")
+        if number.isdigit() and any(fnmatchcase(name, pattern) for pattern in patterns):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _put(file: Path, target: Path) -> None:
+    """Give a new file its name, on disk, readable by whoever may read any new file (safetensors' are private)."""
     umask = os.umask(0)
     os.umask(umask)
     file.chmod(0o666 & ~umask)
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
+    file.replace(target)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_file` for a JSON value.
-
-    Raises:
-        UserError: it can't be written, or holds a number that is not finite, which JSON has no word for.
-    """
+    """`write_file` for a JSON value without numbers that are not finite, which JSON has no word for."""
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
@@ -76,13 +83,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def is_file(path: Path, most: int | None = None) -> bool:
-    """Whether there is a file at a path, to be read to its end.
-
-    Args:
-        path: of a file, or of nothing.
-        most: bytes that it may have.
-    Raises:
-        UserError: there is something else, as a folder, a pipe or a device, which may have no end; or too many bytes.
+    """Whether there is a file at a path, to be read to its end. A folder, a pipe or a device, which may have no end, or
+    more than `most` bytes are an error.
     """
     try:
         status = path.stat()
@@ -98,12 +100,8 @@ def is_file(path: Path, most: int | None = None) -> bool:
 
 
 def read_json(path: Path, advice: str, kind: type[object] = dict) -> Any:
-    """The JSON object or list in a file.
+    """The JSON object in a file, or, by `kind`, the list or either; `advice` is given where there is no file.
 
-    Args:
-        path: the file.
-        advice: what to do if there is none.
-        kind: dict for an object, list for a list, object for either.
     Raises:
         UserError: there is no such file, or it holds something else, or it can be understood in two ways.
     """
@@ -143,55 +141,41 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
     Nothing reaches `folder` unless everything could be written. Other files in it are left alone. The checksums come
     last: if the process dies between two files, those of before tell that they are not of one kind.
-
-    Raises:
-        UserError: the folder can't be written to, or the disk is full.
     """
+    staging = _partial(folder / STAGING)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
-        try:
-            write(staging)
-            files = sorted(path for path in staging.rglob("*") if path.is_file())
-            sums = "".join(f"{_sha256(file)}  {file.relative_to(staging).as_posix()}\n" for file in files)
-            (staging / CHECKSUMS).write_text(sums, encoding="utf-8")
-            for file in [*files, staging / CHECKSUMS]:
-                target = folder / file.relative_to(staging)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                finish_file(file)
-                file.replace(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        write(staging)
+        files = sorted(path for path in staging.rglob("*") if path.is_file())
+        sums = "".join(f"{_sha256(file)}  {file.relative_to(staging).as_posix()}\n" for file in files)
+        (staging / CHECKSUMS).write_text(sums, encoding="utf-8")
+        for file in [*files, staging / CHECKSUMS]:
+            target = folder / file.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _put(file, target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"can't write to {folder}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
-    """Compare a folder's files with its SHA256SUMS, if it has one; files that are not listed there may be anything.
-
-    Args:
-        folder: the folder.
-        names: the files to be read of it, when it is not all of them.
-    Raises:
-        UserError: a file is damaged, missing, or of another folder.
-    """
+    """Compare a folder's files (or those named) with its SHA256SUMS, if it has one; others may be anything."""
     sums = folder / CHECKSUMS
     if not is_file(sums, MOST_TEXT):
         return
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
         lines = sums.read_text(encoding="ascii").splitlines()
-        if not all(re.fullmatch("[0-9a-f]{64}  .+", line) for line in lines):
+        if not all(re.fullmatch("[0-9a-f]{64}  [^\0]+", line) for line in lines):
             raise UserError(f"{sums} can't be checked (it is not a list of checksums): {advice}")
-        for line in lines:
-            digest, _, name = line.partition("  ")
+        for digest, name in (line.split("  ", 1) for line in lines):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
             if (names is None or name in names) and _sha256(folder / name) != digest:
                 raise UserError(f"{folder / name} is damaged: it has not the checksum in {CHECKSUMS}; {advice}")
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (OSError, UnicodeDecodeError) as error:
         why = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
         raise UserError(f"{sums} can't be checked ({why}): {advice}") from error
 
@@ -217,8 +201,9 @@ def claimed(folder: Path) -> Iterator[Callable[[], Path]]:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    lock, path = FileLock(folder / LOCK, timeout=0), folder / LOCK
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -228,25 +213,20 @@ def claimed(folder: Path) -> Iterator[Callable[[], Path]]:
     except OSError as error:
         raise UserError(f"can't write to {folder}: {reason(error)}") from error
 
-    def ours() -> bool:
-        try:
-            return os.path.samestat(path.stat(), held)  # no other file can have its number while it is open
-        except OSError:
-            return False
-
     def checked() -> Path:
-        if not ours():
-            raise UserError(f"{folder} was moved, removed or replaced during the run: nothing more is written to it")
-        return folder
+        with suppress(OSError):
+            if os.path.samestat(path.stat(), held):  # no other file can have its number while it is open
+                return folder
+        raise UserError(f"{folder} was moved, removed or replaced during the run: nothing more is written to it")
 
     try:
         yield checked
     finally:
-        with suppress(OSError):
-            if ours():
-                path.unlink()  # still locked: whoever waits for this very file finds it gone, and makes a new one
-                for each in made:
-                    each.rmdir()
+        with suppress(OSError, UserError):
+            checked()
+            path.unlink()  # still locked: whoever waits for this very file finds it gone, and makes a new one
+            for each in made:
+                each.rmdir()
         lock.release()
 
 
@@ -254,17 +234,3 @@ def zip_path(folder: Path) -> Path:
     """FOLDER.zip, beside it."""
     named = folder if folder.name else folder.absolute()  # "." has no name
     return named.with_name(f"{named.name}.zip")
-
-
-def remove_partial(folder: Path, *patterns: str) -> None:
-    """Remove what dead processes have begun to write directly in a folder, if the file's name was to be like that."""
-    for file in folder.glob(f"{PARTIAL}*"):
-        number, _, name = file.name.removeprefix(PARTIAL).partition("-")
-        if number.isdigit() and any(fnmatchcase(name, pattern) for pattern in patterns):
-            file.unlink(missing_ok=True)
-
-
-def remove_staged(folder: Path) -> None:
-    """The same of folders that `write_folder` has begun."""
-    for staging in folder.glob(f"{PARTIAL}*/"):
-        shutil.rmtree(staging, ignore_errors=True)

@@ -6,7 +6,6 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -17,122 +16,81 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.config import LABELS
-from minibert.data.batching import (
-    Batch,
-    batch_generator,
-    batches_of_like_length,
-    batches_per_epoch,
-    epoch_batches,
-    pad,
-)
+from minibert.data.batching import Batch, batches_of_like_length, epoch_batches, pad
 from minibert.data.sources import Pairs, repeated_pairs
 from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
-from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
-from minibert.errors import UserError
 from minibert.hub import load_encoder
 from minibert.hub.names import left_out
 from minibert.inference import evaluating
-from minibert.losses import contrastive_loss, mix, summed_loss
-from minibert.masking import hide_tokens
+from minibert.losses import contrastive_loss, summed_loss
 from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
 from minibert.progress import heading
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import examples_per_step, total_steps
+from minibert.training import FEW_STEPS, Task, remedy
 
 COLLAPSED = 0.99  # mean cosine between sentences
 DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
 
 
-class NLITask:
-    """Pair classification as the loop wants it.
-
-    Args:
-        model: the one that is trained.
-        tokenizer: of its encoder.
-        train, validation: the pairs.
-        options: batch size, seed, length of a sentence, and whether premises are emptied.
-    """
+class NLITask(Task):
+    """Pair classification as the loop wants it; the epoch that is best on the validation pairs is kept."""
 
     score = "validation_accuracy"
+    model: NLIClassifier
+    options: NLIOptions
 
     def __init__(
-        self,
-        model: NLIClassifier,
-        tokenizer: WordPieceTokenizer,
-        train: Pairs,
-        validation: Pairs,
-        options: NLIOptions,
+        self, model: NLIClassifier, tokenizer: WordPieceTokenizer, train: Pairs, validation: Pairs, options: NLIOptions
     ) -> None:
         if type(model).forward is not NLIClassifier.forward:
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
-        self.model, self.tokenizer, self.options = model, tokenizer, options
-        self.device = next(model.parameters()).device
+        super().__init__(model, options, len(train))
+        self.tokenizer, self.device = tokenizer, next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
-        self.special = tokenizer.special()
-        self.step_size = examples_per_step(options)
-        self.steps_per_epoch = batches_per_epoch(len(train), self.step_size)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
         lengths = _lengths(self.train) if options.group_by_length else None
-        for step, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
-            batch = self._batch(self.train, self.train_labels, rows)
-            if options.hidden_tokens:
-                generator = batch_generator(options.seed, epoch, step)
-                hidden = hide_tokens(
-                    batch.input_ids, self.special, self.tokenizer.mask_id, generator, options.hidden_tokens
-                )
-                batch = replace(batch, input_ids=hidden)
-            yield batch
+        for _, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
+            yield self._batch(self.train, self.train_labels, rows)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
+        """Cross-entropy summed over the pairs, and the contrastive loss; how many are classified right.
 
-        The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
-        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
+        The other sentences that an entailed pair is compared with are those of the same micro-batch: with
+        `--accumulate`, or on several ranks, they are fewer.
         """
-        options = self.options
-        u, v, features, logits = self.forward(batch)
+        u, v, logits = self.forward(batch)
         loss, correct = summed_loss(logits, batch.labels)
-        extras = {"accuracy": correct}
-        if options.mixup or options.contrast:
-            extras["cross_entropy"] = loss  # by itself it can be compared with validation's
-        if options.mixup:
-            mixtures, targets = mix(features, batch.labels, len(LABELS), options.mixup)
-            loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
-        if options.contrast:
-            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
-        return loss, extras
+        if not self.options.contrast:
+            return loss, {"accuracy": correct}
+        contrast = contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
+        # The cross-entropy by itself can be compared with validation's.
+        return loss + self.options.contrast * contrast, {"accuracy": correct, "cross_entropy": loss}
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, 3)."""
-        encoder = self.model.encoder
-        encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The vectors u and v of B pairs, (B, W) each, and the logits (B, 3)."""
+        model, textbook = self.model, self.options.textbook
+        encode = model.encoder if textbook else partial(fast.sentence_vectors, model.encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
-        features = pair_features(u, v, self.model.product)
-        return u, v, features, self.logits(features)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Features, of pairs or mixtures of them, to logits."""
-        return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
+        features = pair_features(u, v, model.product)
+        return u, v, model.score(features) if textbook else fast.score(model, features)
 
     def validate(self) -> dict[str, float]:
-        """Metrics over the validation pairs, whose batches ranks share.
-
-        Mean loss and accuracy; the mean cosine between hypotheses, which is near 1 if the encoder has collapsed; and
-        the share of the label that is answered most.
+        """Metrics over the validation pairs, whose batches ranks share: mean loss and accuracy; the mean cosine between
+        hypotheses, near 1 if the encoder has collapsed; and the share of the label that is answered most.
         """
         count = len(self.validation_labels)
         loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
-        correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
+        correct, directions = torch.zeros_like(loss), torch.zeros_like(loss)
         for batch in self._validation_batches(rank(), world_size()):
-            _, v, _, logits = self.forward(batch)
+            _, v, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
@@ -146,24 +104,20 @@ class NLITask:
             "most_answered": answers.max().item() / count,
         }
 
-    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
-        """A collapsed encoder, and a classifier with one answer."""
-        found = []
+    def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
+        """A collapsed encoder, a loss that no guesser has, and a classifier with one answer."""
+        few, found = step < FEW_STEPS, []
+        more = f"after {step:,} steps it may have hardly begun: more of them (--epochs)"
         if metrics["mean_cosine"] > COLLAPSED:
-            found.append(
-                f"the encoder has collapsed: the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all"
-                " look alike; a lower --learning-rate or another --encoder usually helps"
-            )
+            what = f"the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all look alike"
+            help = f"{more} or another --encoder" if few else "a lower --learning-rate or another --encoder"
+            found.append(f"the encoder has collapsed: {what}; {help} usually helps")
         if metrics["validation_loss"] > DIVERGED:
-            found.append(
-                f"training diverges: the validation loss is {metrics['validation_loss']:.1f}; a lower --learning-rate"
-                " usually helps"
-            )
+            what = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
+            found.append(f"{what}; {remedy(step)}")
         if metrics["most_answered"] == 1:
-            found.append(
-                "every validation pair is given the same label: on few pairs more --epochs and a higher --learning-rate"
-                " help, after many steps a lower one"
-            )
+            help = f"{more} usually help" if few else "a lower --learning-rate usually helps"
+            found.append(f"every validation pair is given the same label; {help}")
         return found
 
     def calibrate(self) -> float:
@@ -193,18 +147,14 @@ class NLITask:
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
         """Premises and hypotheses as ids."""
+        tokenizer, length = self.tokenizer, self.options.max_length
         premises = [""] * len(pairs) if self.options.hypothesis_only else pairs.premises
-        first, second = (
-            tokenise(side, self.tokenizer, self.options.max_length) for side in (premises, pairs.hypotheses)
-        )
-        return first, second
+        return tokenise(premises, tokenizer, length), tokenise(pairs.hypotheses, tokenizer, length)
 
     def _batch(self, sides: tuple[TokenisedTexts, TokenisedTexts], labels: np.ndarray, rows: np.ndarray) -> Batch:
         """(2B, T): the premises of these rows, then their hypotheses."""
-        input_ids, attention_mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
-        return Batch(
-            input_ids, attention_mask, torch.from_numpy(labels[rows]), tokens=int(attention_mask.sum()), sequences=2
-        )
+        ids, mask = pad([side[row] for side in sides for row in rows], self.tokenizer.pad_id)
+        return Batch(ids, mask, torch.from_numpy(labels[rows]), tokens=int(mask.sum()), sequences=2)
 
 
 def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
@@ -213,17 +163,9 @@ def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
 
 
 def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokenizer]:
-    """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer.
-
-    Raises:
-        UserError: there is no such encoder, or it reads fewer tokens than `--max-length`.
-    """
-    encoder, tokenizer, unused = load_encoder(options.encoder, options.encoder_dropout)
-    positions = encoder.config.max_position_embeddings
-    if options.max_length > positions:
-        raise UserError(
-            f"--max-length {options.max_length}: the encoder in {options.encoder} has {positions} positions"
-        )
+    """The pretrained encoder with a classifier that has learned nothing yet, and its tokenizer."""
+    encoder, tokenizer, unused = load_encoder(options.encoder)
+    options.check_length(encoder.config.max_position_embeddings, f"the encoder in {options.encoder}")
     heading("encoder", options.encoder + (f"; not used: {left_out(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
     return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer
@@ -240,7 +182,6 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
     heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
-    steps, where = total_steps(task, run.options), describe(run.device, world_size())
-    heading("training", f"{steps:,} steps of {task.step_size} pairs on {where}")
+    task.announce(run, "pairs")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
     return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}

@@ -49,20 +49,3 @@ def mask_tokens(
     masked = input_ids.masked_fill(chosen & (fate < MASK_SHARE), mask_id)
     replaced = chosen & (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
     return torch.where(replaced, ordinary_ids[draws].to(input_ids.dtype), masked), labels
-
-
-def hide_tokens(input_ids: Tensor, special: Tensor, mask_id: int, generator: torch.Generator, rate: float) -> Tensor:
-    """Replace some tokens by [MASK] in a task that does not predict them: dropout of whole words.
-
-    A classifier trained on few sentences memorises them word by word. It cannot if it never sees them whole, and an
-    encoder from masked language modelling can read a sentence with gaps.
-
-    Args:
-        input_ids, special, mask_id, generator: as in `mask_tokens`.
-        rate: the probability with which a token is hidden.
-    Returns:
-        (B, T), with the hidden tokens replaced.
-    Source: Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods", section 3.1 (word dropout).
-    """
-    hidden = (torch.rand(input_ids.shape, generator=generator) < rate) & ~special[input_ids]  # (B, T)
-    return input_ids.masked_fill(hidden, mask_id)

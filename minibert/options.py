@@ -12,19 +12,23 @@ Source of the defaults: the notebook "Assignment 4: Do you AGREE?".
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from minibert.config import ARCHITECTURES, MOST_WIDTH, ModelConfig
 from minibert.errors import UserError
 
 RECIPES = ("notebook", "strong")
-SCHEDULES = ("constant", "linear")  # minibert.training
+SCHEDULES = ("constant", "linear")  # minibert.optimizer
 POOLINGS = ("mean", "cls", "max")  # minibert.sbert
-DECAYED = ("all", "matrices")  # minibert.training
+DECAYED = ("all", "matrices")  # minibert.optimizer
 PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
+
+OPTIONS = "options.json"  # where a run's folder has its options
 
 # Where `--help` lists an option, whichever script has it.
 GROUPS = {
@@ -40,11 +44,11 @@ GROUPS = {
     "model": (
         "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
         "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout",
-        "encoder_dropout", "layer",
+        "layer",
     ),
     "training": (
-        "max_steps", "accumulate", "schedule", "warmup_ratio", "final_rate", "clip", "weight_decay", "decayed", "beta2",
-        "average", "mask_rate", "hidden_tokens", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
+        "max_steps", "accumulate", "schedule", "warmup_ratio", "clip", "weight_decay", "decayed", "beta2",
+        "mask_rate", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
     ),
     "run": (
         "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "json", "figure", "zip", "port",
@@ -79,7 +83,7 @@ def limit(default: int, help: str) -> Any:
     return option(default, help, at_least=0)
 
 
-def rate(default: float | None, help: str) -> Any:
+def rate(default: float, help: str) -> Any:
     """A number in [0, 1)."""
     return option(default, help, at_least=0, below=1)
 
@@ -96,6 +100,11 @@ def seed(help: str) -> Any:
     )
 
 
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What all options share: their values are checked when they are made."""
@@ -104,7 +113,7 @@ class Options:
         for item in fields(self):
             value = getattr(self, item.name)
             if not isinstance(value, str | bool | None) and (complaint := _complaint(value, item.metadata)):
-                raise UserError(f"--{item.name.replace('_', '-')} {value}: {complaint}")
+                raise UserError(f"{flag(item.name)} {value}: {complaint}")
 
 
 def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
@@ -129,13 +138,15 @@ def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
 class TrainingOptions(Options):
     """What both trainings share. `MLMOptions.of("strong")` has the strong recipe's defaults."""
 
+    SCRIPT: ClassVar[str]  # which has them
     STRONG: ClassVar[dict[str, Any]]  # what the strong recipe has instead
 
     recipe: str = option("notebook", "where the other options' defaults come from", choices=RECIPES)
-    output: str  # each script has defaults of its own for these four
+    output: str  # each script has defaults of its own for these five
     learning_rate: float
     schedule: str
     warmup_ratio: float
+    max_length: int
     data: str = option("hub", DATA)
     seed: int = seed("seed of every random choice")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -154,24 +165,60 @@ class TrainingOptions(Options):
         choices=DECAYED,
     )
     clip: float = option(1.0, "largest gradient norm", above=0)
-    final_rate: float = rate(0.0, "share of the peak learning rate that the linear schedule ends at")
-    average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = limit(0, "steps between two lines of progress; 0: at most 100, and twenty lines or more")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
-    resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
+    resume: bool = option(
+        False, "continue the unfinished run in --output, with its own options, from its last checkpoint"
+    )
     overwrite: bool = option(False, "replace whatever an earlier run left in --output")
 
     @classmethod
-    def of(cls, recipe: str = "notebook", **changes: Any) -> Self:
-        """The options of a recipe, with some of them changed."""
-        return cls(recipe=recipe, **{**(cls.STRONG if recipe == "strong" else {}), **changes})
+    def of(cls, recipe: str = "", **changes: Any) -> Self:
+        """The options of a recipe, or of the run that is to be resumed, with some of them changed.
+
+        Raises:
+            UserError: a value makes no sense, or that run's options are damaged.
+        """
+        kept = _options_of_run(cls, changes.get("output")) if changes.get("resume") else {}
+        if not kept or recipe not in ("", kept["recipe"]):
+            kept = {"recipe": recipe or "notebook", **(cls.STRONG if recipe == "strong" else {})}
+        return cls(**{**kept, **changes})
+
+    def check_length(self, positions: int, what: str) -> None:
+        """Refuse a --max-length that is more than a model's positions."""
+        if self.max_length > positions:
+            raise UserError(f"--max-length {self.max_length}: {what} has {positions} positions")
+
+    def continued_by(self, ranks: int = 1) -> str:
+        """The command that goes on with the run, on as many processes as before."""
+        start = "python" if ranks == 1 else "torchrun ..."
+        return f"{start} {self.SCRIPT} --output {shlex.quote(self.output)} --resume"
+
+
+def _options_of_run(kind: type[TrainingOptions], output: str | None) -> dict[str, Any]:
+    """What options.json in an output folder says; nothing if that is of the other script's run, or another version's.
+
+    (Then the checkpoint is refused for what it says itself.)
+    """
+    from minibert.files import read_json  # only here, for `--help` has no need of it
+
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}
+    file = Path(output or defaults["output"]) / OPTIONS
+    values = read_json(file, "") if file.is_file() else {}
+    if values.keys() != defaults.keys():
+        return {}
+    for name, value in values.items():
+        if type(value) not in (type(defaults[name]), int if isinstance(defaults[name], float) else None):
+            raise UserError(f"{file} is damaged ({name} is {value!r}): --overwrite starts anew")
+    return {**values, "overwrite": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLMOptions(TrainingOptions):
     """Options of train_mlm.py: pretraining with masked language modelling."""
 
+    SCRIPT = "train_mlm.py"
     STRONG: ClassVar[dict[str, Any]] = {
         "blocks": True, "max_steps": 3_000, "architecture": "modernbert", "intermediate_size": 688,
         "neighbour_heads": True, "unigram_bias": True, "dropout": 0.0, "mask_rate": 0.3, "learning_rate": 2e-3,
@@ -239,11 +286,11 @@ class MLMOptions(TrainingOptions):
 class NLIOptions(TrainingOptions):
     """Options of train_nli.py: the Siamese classifier on top of a pretrained encoder."""
 
+    SCRIPT = "train_nli.py"
     STRONG: ClassVar[dict[str, Any]] = {
         "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
-        "hidden_tokens": 0.15, "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True,
-        "learning_rate": 8e-4, "schedule": "linear", "warmup_ratio": 0.06, "final_rate": 0.25, "average": True,
-        "weight_decay": 0.5, "decayed": "matrices",
+        "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
+        "warmup_ratio": 0.06, "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
@@ -264,13 +311,8 @@ class NLIOptions(TrainingOptions):
     )
     product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = rate(0.1, "dropout of the features that the classifier sees")
-    encoder_dropout: float | None = rate(None, "dropout within the encoder (default: as it was pretrained)")
-    hidden_tokens: float = rate(0.0, "share of tokens that training replaces by [MASK], drawn anew in each epoch")
     contrast: float = option(
         0.0, "weight of a second loss: entailed pairs are to find each other in their batch", at_least=0
-    )
-    mixup: float = option(
-        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures", at_least=0
     )
     group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")

@@ -18,9 +18,8 @@ from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
+from minibert.data.batching import Batch, batch_generator, epoch_batches, pad
 from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
-from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_mlm, load_tokenizer
@@ -33,26 +32,21 @@ from minibert.options import MLMOptions
 from minibert.progress import heading
 from minibert.run import Run
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import examples_per_step, total_steps
+from minibert.training import Task, remedy
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
 MOST_LOSS = 700.0  # nats; the exponential of more is no float
 
 
-class MLMTask:
-    """Masked language modelling as the loop wants it.
+class MLMTask(Task):
+    """Masked language modelling as the loop wants it; the last epoch is the one saved, as in the notebook.
 
     Training masks are drawn anew at every epoch; held-out masks are drawn once, text by text, from the seed alone, so
     that neither batch size nor epoch changes what is asked.
-
-    Args:
-        model: the one that is trained.
-        train, held_out: tokenised articles.
-        tokenizer: for the special tokens.
-        options: batch size, mask rate, seed.
     """
 
-    score = None  # the last epoch is the one saved, as in the notebook
+    model: BertForMaskedLM
+    options: MLMOptions
 
     def __init__(
         self,
@@ -64,20 +58,19 @@ class MLMTask:
     ) -> None:
         if type(model).loss is not BertForMaskedLM.loss:
             raise TypeError("MLMTask has a loss of its own: override MLMTask.loss, not the model's")
-        self.model, self.tokenizer, self.options = model, tokenizer, options
         self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
-        self.mask_id, self.pad_id, self.special = tokenizer.mask_id, tokenizer.pad_id, tokenizer.special()
-        self.device = next(model.parameters()).device
-        self.step_size = examples_per_step(options)
-        self.steps_per_epoch = batches_per_epoch(len(self.train), self.step_size)
+        super().__init__(model, options, len(self.train))
+        self.tokenizer, self.special = tokenizer, tokenizer.special()
         self.held_out = list(self._held_out_batches(held_out))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
-        options = self.options
-        for step, rows in epoch_batches(len(self.train), self.step_size, options.seed, epoch, start):
-            input_ids, attention_mask = pad(self.train.take(rows), self.pad_id)
-            yield self._masked(input_ids, attention_mask, batch_generator(options.seed, epoch, step))
+        seed, mask_id = self.options.seed, self.tokenizer.mask_id
+        for step, rows in epoch_batches(len(self.train), self.step_size, seed, epoch, start):
+            input_ids, attention_mask = pad(self.train.take(rows), self.tokenizer.pad_id)
+            generator = batch_generator(seed, epoch, step)
+            masked, labels = mask_tokens(input_ids, self.special, mask_id, generator, self.options.mask_rate)
+            yield _batch(masked, attention_mask, labels)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the masked positions, and how many were guessed right."""
@@ -98,29 +91,22 @@ class MLMTask:
         Pseudo-perplexity is the exponential of that loss. (Salazar et al. 2020, section 2.3, mask one token at a time,
         T passes a text; with more tokens hidden at once the figure is higher.) Ranks share the batches.
         """
-        totals = [self.loss(batch.to(self.device)) for batch in self.held_out[rank() :: world_size()]]
+        device = self.model.head.bias.device
+        totals = [self.loss(batch.to(device)) for batch in self.held_out[rank() :: world_size()]]
+        sums = float(sum(loss for loss, _ in totals)), float(sum(extras["accuracy"] for _, extras in totals))
         count = sum(batch.count for batch in self.held_out)
-        loss = sum(gather(float(sum(loss for loss, _ in totals)))) / count
-        accuracy = sum(gather(float(sum(extras["accuracy"] for _, extras in totals)))) / count
+        loss, accuracy = (sum(each) / count for each in zip(*gather(sums), strict=True))
         perplexity = math.exp(loss) if loss < MOST_LOSS else math.inf
         return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": perplexity}
 
-    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
+    def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
         """A loss that no guesser has: one that takes all tokens for equally likely has ln V."""
-        blind = math.log(self.model.bert.config.vocab_size)
-        if metrics["held_out_loss"] < 2 * blind:
-            return []
-        return [
-            f"training diverges: the held-out loss is {metrics['held_out_loss']:.1f}, and that of a blind guess is"
-            f" {blind:.1f}; a lower --learning-rate usually helps"
-        ]
+        loss, blind = metrics["held_out_loss"], math.log(self.model.bert.config.vocab_size)
+        what = f"training diverges: the held-out loss is {loss:.1f}, and that of a blind guess is {blind:.1f}"
+        return [f"{what}; {remedy(step)}"] if loss >= 2 * blind else []
 
     def baseline(self) -> tuple[float, float]:
-        """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens.
-
-        Raises:
-            UserError: no held-out token is masked, so there is nothing to guess.
-        """
+        """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens."""
         labels = torch.cat([batch.labels for batch in self.held_out])
         if not len(labels):
             raise UserError("no token of the held-out articles is masked: raise --held-out")
@@ -132,30 +118,20 @@ class MLMTask:
         counts[self.special.numpy()] = 0
         return counts
 
-    def _masked(self, input_ids: Tensor, attention_mask: Tensor, generator: torch.Generator) -> Batch:
-        masked, labels = mask_tokens(input_ids, self.special, self.mask_id, generator, self.options.mask_rate)
-        return _batch(masked, attention_mask, labels)
-
     def _held_out_batches(self, held_out: TokenisedTexts) -> Iterator[Batch]:
-        generator = batch_generator(self.options.seed, 0, 0)
+        generator, most = batch_generator(self.options.seed, 0, 0), self.options.max_length
         masked, labels = [], []
         for row in range(len(held_out)):
-            text = self._beginning(held_out.take([row])[0])
+            text = held_out.take([row])[0]
+            if len(text) > most:  # as much of it as the model reads, closed by [SEP], as the tokenizer would cut it
+                text = np.append(text[: most - 1], text[-1])
             ids = torch.from_numpy(text.astype(np.int64)).unsqueeze(0)  # (1, T)
             # At 15 %, whatever the rate in training, so that runs can be compared.
-            text_masked, text_labels = mask_tokens(ids, self.special, self.mask_id, generator)
-            masked.append(text_masked[0].numpy())
-            labels.append(text_labels[0].numpy())
-        size = self.options.batch_size
-        for start in range(0, len(masked), size):
-            input_ids, attention_mask = pad(masked[start : start + size], self.pad_id)
-            yield _batch(input_ids, attention_mask, pad(labels[start : start + size], IGNORED)[0])
-
-    def _beginning(self, text: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-        """As much of a text as the model reads, closed by [SEP]: what the tokenizer gives of it at that length."""
-        return (
-            text if len(text) <= self.options.max_length else np.append(text[: self.options.max_length - 1], text[-1])
-        )
+            hidden, asked = mask_tokens(ids, self.special, self.tokenizer.mask_id, generator)
+            masked.append(hidden[0].numpy())
+            labels.append(asked[0].numpy())
+        for rows in (slice(i, i + self.options.batch_size) for i in range(0, len(masked), self.options.batch_size)):
+            yield _batch(*pad(masked[rows], self.tokenizer.pad_id), pad(labels[rows], IGNORED)[0])
 
 
 def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
@@ -166,72 +142,49 @@ def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
 
 def open_articles(options: MLMOptions) -> Articles:
     """The articles that the options ask for; nothing is read yet."""
-    return Articles(
-        options.data,
-        max_articles=options.max_articles,
-        held_out=options.held_out,
-        min_characters=options.min_characters,
-        seed=options.seed,
-        line_by_line=options.line_by_line,
-        cache=options.cache,
-    )
+    sample = {name: getattr(options, name) for name in ("max_articles", "held_out", "min_characters", "seed")}
+    return Articles(options.data, **sample, line_by_line=options.line_by_line, cache=options.cache)
 
 
 def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenizer:
-    """The vocabulary that `--vocab` names, or one learned from the training articles."""
+    """The vocabulary of `--start-from` or `--vocab`, or one learned from the training articles."""
     if options.vocab == "train":
-        texts = TextColumn(articles.texts.train)
-        return WordPieceTokenizer.train(texts, options.vocab_size, options.lowercase)
+        return WordPieceTokenizer.train(TextColumn(articles.texts.train), options.vocab_size, options.lowercase)
+    name = options.start_from or options.vocab
     if not options.lowercase:
-        raise UserError(f"--no-lowercase is for --vocab train: {options.vocab} says itself what becomes of case")
-    return load_tokenizer(options.vocab)
+        raise UserError(f"--no-lowercase is for --vocab train: {name} says itself what becomes of case")
+    return load_tokenizer(name)
 
 
 def settled(options: MLMOptions) -> MLMOptions:
-    """The options with a vocabulary. The toy world works without a network and has few words: it learns its own.
-
-    Raises:
-        UserError: the model's shape makes no sense, which is found out before any work.
-    """
-    if not options.start_from:
-        options.model_config(options.vocab_size, pad_token_id=0)
-    learned = "train" if options.data == "toy" else HUB_VOCABULARY
-    return replace(options, vocab=options.start_from or options.vocab or learned)
+    """The options with a vocabulary. The toy world works without a network and has few words: it learns its own."""
+    if options.start_from:
+        return replace(options, vocab="")
+    options.model_config(options.vocab_size, pad_token_id=0)  # a shape that makes no sense is refused before any work
+    return replace(options, vocab=options.vocab or ("train" if options.data == "toy" else HUB_VOCABULARY))
 
 
 def load_start(options: MLMOptions) -> BertForMaskedLM | None:
-    """The model in `--start-from`, whose shape is its own; None if a new one is to be made.
-
-    Raises:
-        UserError: there is no such model, or it reads fewer tokens than `--max-length`.
-    """
+    """The model in `--start-from`, whose shape is its own; None if a new one is to be made."""
     if not options.start_from:
         return None
     model, _, unused = load_mlm(options.start_from, options.dropout)
-    if options.max_length > model.bert.config.max_position_embeddings:
-        raise UserError(
-            f"--max-length {options.max_length}: the model in {options.start_from} has"
-            f" {model.bert.config.max_position_embeddings} positions"
-        )
+    options.check_length(model.bert.config.max_position_embeddings, f"the model in {options.start_from}")
     heading("start", options.start_from + (f"; not used: {left_out(unused)}" if unused else ""))
     return model
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:
-    """Give a new model the head start that the options ask for.
-
-    Raises:
-        UserError: there is less text than one block of it.
-    """
+    """Give a new model the head start that the options ask for."""
     if not task.steps_per_epoch:
-        raise UserError(
-            f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block: give"
-            " more text, a smaller --max-length, or --no-blocks"
-        )
-    if options.unigram_bias and not options.start_from:
+        few = f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block"
+        raise UserError(f"{few}: give more text, a smaller --max-length, or --no-blocks")
+    if options.start_from:
+        return
+    if options.unigram_bias:
         bias = task.model.head.bias
         bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
-    if options.neighbour_heads and not options.start_from:
+    if options.neighbour_heads:
         point_at_neighbours(task.model.bert)
 
 
@@ -249,19 +202,10 @@ def introduce(task: MLMTask, articles: TokenisedArticles, run: Run[MLMOptions]) 
     heading("vocabulary", f"{task.tokenizer.vocab_size:,} pieces")
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
-    heading(
-        "model",
-        f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside:"
-        f" {parameters / 1e6:.1f} M parameters",
-    )
-    unigram_loss, unigram_accuracy = task.baseline()
-    steps, what = total_steps(task, options), "blocks" if options.blocks else "articles"
-    heading("training", f"{steps:,} steps of {task.step_size} {what} on {describe(run.device, world_size())}")
-    heading("unigrams", f"held-out loss {unigram_loss:.4f}, accuracy {unigram_accuracy:.4f}: a guess by frequency")
-    return {
-        "parameters": parameters,
-        "articles": len(train),
-        "tokens": train.tokens,
-        "unigram_loss": unigram_loss,
-        "unigram_accuracy": unigram_accuracy,
-    }
+    shape = f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
+    heading("model", f"{shape}: {parameters / 1e6:.1f} M parameters")
+    loss, accuracy = task.baseline()
+    task.announce(run, "blocks" if options.blocks else "articles")
+    heading("unigrams", f"held-out loss {loss:.4f}, accuracy {accuracy:.4f}: a guess by frequency")
+    sizes = {"parameters": parameters, "articles": len(train), "tokens": train.tokens}
+    return {**sizes, "unigram_loss": loss, "unigram_accuracy": accuracy}

@@ -1,4 +1,4 @@
-"""The one training loop: forward, backward, clip, step; log, validate, save. And its optimiser and learning rate.
+"""The one training loop: forward, backward, clip, step; log, validate, save.
 
 It knows a task only as something that gives batches and a loss, so both trainings run through it:
 
@@ -18,88 +18,75 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from minibert.checkpoint import State
-from minibert.distributed import (
-    all_reduce_max,
-    check_same,
-    distribute,
-    gather,
-    hold_gradients,
-    once,
-    rank,
-    together,
-    world_size,
-)
+from minibert.checkpoint import State, tensors_hash
+from minibert.device import describe
+from minibert.distributed import add_gradients, all_reduce_max, check_same, gather, once, rank, together, world_size
 from minibert.errors import Interrupted, UserError, say_at_once
-from minibert.options import SCHEDULES, TrainingOptions
+from minibert.optimizer import adamw, clip_gradients, schedule
+from minibert.options import TrainingOptions
 from minibert.progress import Progress, duration, heading, warning
 from minibert.run import Run, list_checkpoints
 
+FEW_STEPS = 200  # after so few, what looks like failure may be a beginning
 VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
-RECENT = 8  # how much more the last steps count in the average of the weights
-
-Schedule = Callable[[int], float]
 
 
-class Batch(Protocol):
-    """What the loop has to know of a batch."""
+class Task:
+    """What is trained on. A batch is, to the loop, what `minibert.data.batching.Batch` is: it has a `count` of
+    predictions, `tokens`, `part` and `to`.
 
-    tokens: int  # how many real tokens it has, for the rate that is shown
+    Attributes:
+        score: the validation metric, higher is better, that picks the best epoch; None keeps the last one.
+        step_size: examples of a step, over all micro-batches and ranks.
+        steps_per_epoch: so that each of `examples` has its turn; the last step may have fewer.
+    """
 
-    @property
-    def count(self) -> int:
-        """How many predictions its loss is summed over."""
-
-    def part(self, index: int, parts: int) -> Any:
-        """One of so many micro-batches of it, which may have no prediction; the batch itself if it is the only one."""
-
-    def to(self, device: torch.device) -> Any:
-        """The same batch on another device."""
-
-
-class Task(Protocol):
-    """What the loop has to know of a task."""
-
+    score: str | None = None
     steps_per_epoch: int
 
-    @property
-    def score(self) -> str | None:
-        """The validation metric, higher is better, that picks the best epoch; None keeps the last one."""
+    def __init__(self, model: Any, options: Any, examples: int) -> None:
+        self.model, self.options = model, options
+        self.step_size = options.batch_size * options.accumulate * world_size()
+        self.steps_per_epoch = -(-examples // self.step_size)
+
+    def announce(self, run: Run[Any], examples: str) -> None:
+        """Print how many steps there will be, of what, and where."""
+        where = describe(run.device, world_size())
+        heading("training", f"{total_steps(self, run.options):,} steps of {self.step_size} {examples} on {where}")
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on, one a step; the same ones at every call and on every rank."""
+        raise NotImplementedError
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss summed over the predictions of a batch or a micro-batch, and further sums by name."""
+        raise NotImplementedError
 
     def validate(self) -> dict[str, float]:
-        """Metrics on held-out data, equal on all ranks. The loop sets evaluation mode before, training mode after."""
+        """Metrics on held-out data, equal on all ranks; without gradients, and in evaluation mode."""
+        raise NotImplementedError
 
-    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
-        """What in a validation's metrics shows that training has gone wrong, a sentence each."""
+    def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
+        """What in a validation's metrics, after so many steps, shows that training has gone wrong: a sentence each."""
+        raise NotImplementedError
 
 
 def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
     """Train to the end of the last epoch or to the last step, from the beginning or from the last checkpoint.
 
-    All ranks call it, with equal models.
+    All ranks call it, with equal models. It ends (on rank 0) with the weights of the best epoch, or of the last if the
+    task has no score.
 
     Args:
-        model: trained in place; it ends (on rank 0) with the weights of the best epoch, or of the last if the task has
-            no score; with `--average`, with their average at the end of that epoch.
-        task: what it is trained on.
-        run: its options, and the folder that its records and checkpoints go to.
         identity: what the run depends on besides its options, by name: whatever changes what is computed, as JSON
             values that follow from the content alone. A run is resumed only with the same.
         start: what is known before the first step, recorded as metrics.jsonl's first line.
@@ -108,8 +95,9 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
         Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint has been written.
     """
     trainer = Trainer(model, task, run)
-    options, state, steps = run.options, trainer.begin(identity, start), trainer.steps
-    with closing(trainer.progress) as progress, _stop_signals() as signals:
+    trainer.begin(identity, start)
+    state, steps, options = trainer.state, trainer.steps, run.options
+    with closing(trainer.progress) as progress, stop_signals() as signals:
         while state.step < steps or state.batch:  # none is left of a run that was stopped before its last validation
             for batch in islice(task.batches(state.epoch, state.batch), steps - state.step):
                 trainer.step(batch)
@@ -123,7 +111,8 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
                 if save:
                     trainer.save()
                 if stop:
-                    raise once(_interrupted(state, options, stop))
+                    how = options.continued_by(world_size())
+                    raise once(Interrupted(f"stopped at step {state.step:,}, which is saved; to continue: {how}", stop))
             trainer.log()
             trainer.validate()
             state.epoch, state.batch = state.epoch + 1, 0
@@ -132,78 +121,66 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
         trainer.finish()
 
 
-@dataclass
 class Trainer:
-    """What the loop is made of. In a distributed run, each rank has one, and what they do is done by all of them.
+    """What the loop is made of. In a distributed run, each rank has one, and what they do is done by all of them."""
 
-    Attributes:
-        model, task, run: see `train`.
-        state: where it is.
-        metrics: of the steps since the last line of progress.
-    """
+    def __init__(self, model: nn.Module, task: Task, run: Run[Any]) -> None:
+        self.model, self.task, self.run, self.options = model, task, run, run.options
+        self.device = next(model.parameters()).device
+        self.steps = total_steps(task, run.options)
+        self.log_every = run.options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
+        self.schedule = schedule(run.options.schedule, self.steps, run.options.warmup_ratio)
+        self.optimizer = adamw(model, run.options)
+        self.state, self.metrics = State(), Metrics()
+        self.best: dict[str, Tensor] = {}  # the weights of the best epoch
 
-    model: nn.Module
-    task: Task
-    run: Run[Any]
-    state: State = field(default_factory=State)
-
-    def __post_init__(self) -> None:
-        options = self.options = self.run.options
-        self.steps = total_steps(self.task, options)
-        self.log_every = options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
-        self.schedule = schedule(options.schedule, self.steps, options.warmup_ratio, options.final_rate)
-        self.optimizer = adamw(self.model, options)
-        self.average = average_of(self.model) if options.average else None
-        self.loss = distribute(Loss(self.model, self.task))
-        self.metrics = Metrics()
-        self.device = next(self.model.parameters()).device
-
-    def begin(self, identity: dict[str, Any], start: Mapping[str, Any]) -> State:
+    def begin(self, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
         """Write the first records, or put everything back as it was at the checkpoint."""
         if rank():
             torch.manual_seed(self.options.seed + rank())  # ranks drop out other elements of other examples
         with together():
             check_same(identity)
+            if world_size() > 1:
+                check_same({"weights": tensors_hash(self.model.state_dict())})
             self.run.identity = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
             if self.run.resumed:
-                self.state = self.run.resume(self.model, self.optimizer, self.average)
+                self.state, self.best = self.run.resume(self.model, self.optimizer)
             else:
-                self.state = self.run.begin(self.model, {"steps": self.steps, **start})
+                self.run.begin(self.model, {"steps": self.steps, **start})
         loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # of one rank, it is none
         self.progress = Progress(self.steps, self.state.step, loss)
         self.began = time.monotonic() - self.state.seconds
         self.metrics = Metrics()
         self.model.train()
-        return self.state
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: Any) -> None:
         """One update of the weights, from this rank's micro-batches, one after another."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * self.schedule(self.state.step)
-        count = max(batch.count, 1) / world_size()  # gradients are averaged over ranks, and are to be summed
-        losses, extras = [], []
-        for index in range(accumulate := self.options.accumulate):
-            micro_batch = batch.part(rank() * accumulate + index, accumulate * world_size()).to(self.device)
-            with nullcontext() if index == accumulate - 1 else hold_gradients(self.loss):
-                with self._precision():
-                    loss, sums = self.loss(micro_batch)
-                (loss / count).backward()
-            losses.append(loss.detach())
-            extras.append(sums)
+        accumulate, losses = self.options.accumulate, []
+        for index in range(rank() * accumulate, (rank() + 1) * accumulate):
+            part = batch.part(index, accumulate * world_size()).to(self.device)
+            if part.count:
+                with self.precision():
+                    loss, extras = self.task.loss(part)
+                (loss / batch.count).backward()
+                losses.append(loss.detach())
+                self.metrics.add_extras(extras)
+        add_gradients(self.model)
         norm = clip_gradients(self.model, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        self.metrics.add(batch, losses, extras, norm)
+        self.metrics.add_step(batch, torch.stack(losses).sum() if losses else torch.zeros_like(norm), norm)
+
+    def precision(self) -> AbstractContextManager[None]:
+        """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
+        bfloat16 = self.options.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
     def log(self) -> None:
-        """Show and record the means over the steps since the last time.
+        """Show and record the means over the steps since the last time, and end the run if one of them went wrong.
 
         No checkpoint is written without this, so none holds what comes after a bad step.
-
-        Raises:
-            UserError: a loss among them, or a gradient, is not a number.
         """
         if not self.metrics.losses:
             return
@@ -211,150 +188,106 @@ class Trainer:
         bad = metrics.first_bad_step()
         if bad is not None:
             back = len(metrics.losses) - bad - 1
-            what = "the loss or its gradient is not a number any more"
-            raise self._diverged(what, f"step {state.step - back:,}, batch {state.batch - back:,}")
-        means = metrics.means()
-        values = {"step": state.step, "epoch": state.epoch + 1, **means}
+            self.diverged("the loss or its gradient is not a number any more", state.step - back, state.batch - back)
+        values = {"step": state.step, "epoch": state.epoch + 1, **metrics.means()}
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self._record("train", values)
+        self.record("train", values)
         self.progress.train(values)
-        if means["gradient_norm"] < VANISHED:
-            self._warn(f"gradients have vanished (mean norm {means['gradient_norm']:.1e}): nothing is learned now")
+        if (norm := values["gradient_norm"]) < VANISHED:
+            self.warn(f"gradients have vanished (mean norm {norm:.1e}): nothing is learned now")
 
     def validate(self) -> None:
-        """Metrics on held-out data, and the best epoch kept.
-
-        Raises:
-            UserError: one of them is not a finite number.
-        """
-        with averaged(self.model, self.average):
-            self.model.eval()
-            with torch.no_grad(), self._precision():
-                self.progress.doing("validating")
-                metrics = self.task.validate()
-                self.progress.doing("training")
-            self.model.train()
-            state = self.state
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                what = f"training has diverged: {bad[0].replace('_', ' ')} is {metrics[bad[0]]}"
-                raise self._diverged(what, f"step {state.step:,}, the end")
-            values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
-            self._record("validation", values)
-            self.progress.validation(values)
-            for sentence in self.task.warnings(metrics):
-                self._warn(sentence)
-            score = metrics[self.task.score] if self.task.score is not None else None
-            if score is not None and (state.best_score is None or score > state.best_score):
-                state.best_epoch, state.best_score = state.epoch + 1, score
-                self.run.save_best(state, self.model)
+        """Metrics on held-out data, all of them finite, and the best epoch kept."""
+        state, score = self.state, self.task.score
+        self.progress.doing("validating")
+        self.model.eval()
+        with torch.no_grad(), self.precision():
+            metrics = self.task.validate()
+        self.model.train()
+        self.progress.doing("training")
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                self.diverged(f"training has diverged: {name.replace('_', ' ')} is {value}", state.step)
+        values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
+        self.record("validation", values)
+        self.progress.validation(values)
+        for sentence in self.task.warnings(metrics, state.step):
+            self.warn(sentence)
+        if score is not None and (state.best_score is None or metrics[score] > state.best_score):
+            state.best_epoch, state.best_score = state.epoch + 1, metrics[score]
+            self.best = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
         self.metrics = Metrics()  # which has not begun before: this time is not that of the next steps
 
     def save(self) -> None:
         """Write a checkpoint."""
         self.state.seconds = time.monotonic() - self.began
-        self.run.save(self.state, self.model, self.optimizer, self.average)
+        self.run.save(self.state, self.model, self.optimizer, self.best)
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""
         state = self.state
         heading("trained", f"for {duration(state.seconds)}, to step {state.step:,}")
-        if self.task.score is not None:
-            self.run.load_best(state, self.model)
+        if self.best:
+            self.model.load_state_dict(self.best)
             score = f"{self.task.score} {state.best_score:.4f}"
             heading("kept", f"epoch {state.best_epoch}, the best on validation: {score}")
-        elif self.average is not None:
-            exchange(self.model, self.average)
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
         self.run.record("end", {**end, "date": time.strftime("%Y-%m-%d")})
 
-    def _precision(self) -> AbstractContextManager[None]:
-        """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
-        if self.options.precision != "bfloat16":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-    def _warn(self, sentence: str) -> None:
-        """Show and record that something has gone wrong; the run goes on."""
-        self._record("warning", {"step": self.state.step, "text": sentence})
-        self.progress.say(warning(sentence))
-
-    def _record(self, kind: str, values: Mapping[str, Any]) -> None:
+    def record(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl; where that fails, all ranks end."""
         with together():
             self.run.record(kind, values)
 
-    def _diverged(self, what: str, place: str) -> UserError | Interrupted | SystemExit:
-        kept = list_checkpoints(self.run.checkpoints)
-        before = f"; {kept[-1]} is from before" if kept else ""
-        return once(
-            UserError(
-                f"{what} at {place} of epoch {self.state.epoch + 1}: a lower --learning-rate, a longer --warmup-ratio"
-                f" or a smaller --clip usually helps{before}"
-            )
-        )
+    def warn(self, sentence: str) -> None:
+        """Show and record that something has gone wrong; the run goes on."""
+        self.record("warning", {"step": self.state.step, "text": sentence})
+        self.progress.say(warning(sentence))
 
-
-def _interrupted(state: State, options: TrainingOptions, number: int) -> Interrupted:
-    how = "with --resume instead of --overwrite" if options.overwrite else "with --resume"
-    return Interrupted(f"stopped at step {state.step:,}, which is saved: the same command {how} continues", number)
-
-
-class Loss(nn.Module):
-    """A task's loss as a module, which is what can be distributed over ranks."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model, self.task = model, task
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch on the model's device; 0 if it predicts nothing.
-
-        That 0 depends on all parameters, so that a rank with nothing to do still has gradients to exchange.
-        """
-        if batch.count:
-            return self.task.loss(batch)
-        return torch.stack([parameter.sum() for parameter in self.model.parameters()]).sum() * 0, {}
+    def diverged(self, what: str, step: int, batch: int | None = None) -> NoReturn:
+        """End the run because of what was found at a step (of a batch, or at an epoch's end), with advice that fits."""
+        place = f"step {step:,}, {'the end' if batch is None else f'batch {batch:,}'} of epoch {self.state.epoch + 1}"
+        if step == 1 and batch is not None:  # computed before the first update
+            what = what.removesuffix(" any more")
+            advice = "no rate is to blame, but the weights that it begins with, the data, or a --precision of bfloat16"
+        else:
+            advice = remedy(self.steps)
+        kept = list_checkpoints(self.run.folder)
+        raise once(UserError(f"{what} at {place}: {advice}" + (f"; {kept[-1]} is from before" if kept else "")))
 
 
 @dataclass
 class Metrics:
-    """Sums since the last line of progress, kept on the device.
+    """Sums since the last line of progress, kept on the device."""
 
-    Attributes:
-        losses: each step's sum over its predictions, of this rank's micro-batches.
-        norms: each step's gradient norm before clipping.
-        count, tokens: predictions and tokens, of all ranks.
-        extras: further sums by name, of this rank's micro-batches.
-        started: when, on the clock `time.perf_counter`.
-    """
-
-    losses: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
-    count: int = 0
-    tokens: int = 0
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[Tensor] = field(default_factory=list)  # each step's, summed over this rank's predictions
+    norms: list[Tensor] = field(default_factory=list)  # each step's, of the gradient before clipping
+    count: int = 0  # predictions of all ranks
+    tokens: int = 0  # of all ranks
+    extras: dict[str, Tensor] = field(default_factory=dict)  # by name, of this rank's predictions
     started: float = field(default_factory=lambda: time.perf_counter())  # noqa: PLW0108 - looked up when it is called
 
-    def add(self, batch: Batch, losses: Sequence[Tensor], extras: Sequence[Mapping[str, Tensor]], norm: Tensor) -> None:
-        """Take in one step: its whole batch, what each of this rank's micro-batches gave, and the gradient's norm."""
-        self.losses.append(torch.stack([loss.detach() for loss in losses]).sum())
+    def add_step(self, batch: Any, loss: Tensor, norm: Tensor) -> None:
+        """Take in a step's whole batch, this rank's loss, and the gradient's norm."""
+        self.losses.append(loss)
         self.norms.append(norm)
         self.count += batch.count
         self.tokens += batch.tokens
-        for sums in extras:
-            for name, value in sums.items():
-                self.extras[name] = self.extras.get(name, 0) + value.detach()
+
+    def add_extras(self, sums: Mapping[str, Tensor]) -> None:
+        """Take in what a micro-batch gave beside its loss."""
+        for name, value in sums.items():
+            self.extras[name] = self.extras.get(name, 0) + value.detach()
 
     def of_all_ranks(self) -> Metrics:
         """The same with the other ranks' sums added."""
         if world_size() == 1:
             return self
-        extras = {name: value.cpu() for name, value in self.extras.items()}
-        total = Metrics(norms=self.norms, count=self.count, tokens=self.tokens, started=self.started)
-        for losses, sums in gather((torch.stack(self.losses).cpu(), extras)):
-            total.losses = [a + b for a, b in zip(total.losses, losses, strict=True)] if total.losses else list(losses)
-            for name, value in sums.items():
-                total.extras[name] = total.extras.get(name, 0) + value
+        gathered = gather((torch.stack(self.losses).cpu(), {name: its.cpu() for name, its in self.extras.items()}))
+        losses = torch.stack([losses for losses, _ in gathered]).sum(dim=0)
+        total = Metrics(list(losses), self.norms, self.count, self.tokens, started=self.started)
+        for _, extras in gathered:
+            total.add_extras(extras)
         return total
 
     def means(self) -> dict[str, float]:
@@ -369,9 +302,8 @@ class Metrics:
 
     def first_bad_step(self) -> int | None:
         """How many steps after the first one the loss or its gradient stopped being a number, if they did."""
-        good = torch.stack(self.losses).isfinite() & torch.stack(self.norms).to(self.losses[0].device).isfinite()
-        bad = (~good).nonzero()
-        return int(bad[0]) if len(bad) else None
+        pairs = zip(torch.stack(self.losses).tolist(), torch.stack(self.norms).tolist(), strict=True)
+        return next((step for step, pair in enumerate(pairs) if not all(map(math.isfinite, pair))), None)
 
 
 def total_steps(task: Task, options: TrainingOptions) -> int:
@@ -380,13 +312,15 @@ def total_steps(task: Task, options: TrainingOptions) -> int:
     return min(every, options.max_steps) if options.max_steps else every
 
 
-def examples_per_step(options: TrainingOptions) -> int:
-    """A batch of each rank, times the number that is accumulated."""
-    return options.batch_size * options.accumulate * world_size()
+def remedy(steps: int) -> str:
+    """What helps a run that diverges within so many steps."""
+    if steps < FEW_STEPS:
+        return f"a lower --learning-rate usually helps, or more than {steps:,} steps (--epochs)"
+    return "a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """Catch SIGINT, SIGTERM and SIGHUP: the list holds the signal once one has come.
 
     A second SIGINT interrupts at once. Not in a distributed run: there Ctrl-C may come twice, from the terminal and
@@ -395,7 +329,7 @@ def _stop_signals() -> Iterator[list[int]]:
     received: list[int] = []
     again = " (Ctrl-C again: at once)" if world_size() == 1 else ""
 
-    def note(number: int, _: FrameType | None) -> None:
+    def note(number: int, _: object) -> None:
         if received and number == signal.SIGINT and world_size() == 1:
             raise KeyboardInterrupt("stopped at once: --resume goes on from the last checkpoint, if there is one")
         if not received and rank() == 0:
@@ -411,115 +345,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
-    """AdamW as the options have it; beta1 0.9 and epsilon 1e-8 are torch's and the notebook's own.
-
-    By default all parameters are decayed, biases and norms included, as in the notebook. With `decayed` "matrices" only
-    those of two dimensions are, the embeddings among them, which is BERT's own rule.
-
-    The fused kernel reads and writes each parameter once a step instead of a dozen times; the arithmetic is the same.
-
-    Source: Loshchilov & Hutter 2019.
-    """
-    parameters = list(model.parameters())
-    free = [parameter for parameter in parameters if options.decayed == "matrices" and parameter.ndim < 2]
-    decayed = [parameter for parameter in parameters if options.decayed == "all" or parameter.ndim >= 2]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=options.learning_rate,
-        betas=(0.9, options.beta2),
-        fused=parameters[0].device.type in ("cpu", "cuda"),
-    )
-
-
-def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float = 0.0) -> Schedule:
-    """The factor on the peak learning rate, by the number of steps already taken.
-
-    Both rise linearly over the first `int(total_steps * warmup_ratio)` steps, from a factor of 0 at the very first, as
-    the notebook's scheduler does.
-
-    Args:
-        name: one of `SCHEDULES`: after these steps, "linear" falls from 1 to `final_rate`, "constant" stays at 1.
-        total_steps: of the run.
-        warmup_ratio: the share of them in which the rate rises.
-        final_rate: the factor that "linear" comes to with the last step taken.
-    Raises:
-        ValueError: another name.
-    Source: Devlin et al. 2019, appendix A.2 (linear warm-up and decay).
-    """
-    warmup = int(total_steps * warmup_ratio)
-
-    def linear(step: int) -> float:
-        if step < warmup:
-            return step / warmup
-        left = max(0.0, (total_steps - step) / max(1, total_steps - warmup))  # 1 at the peak, 0 at the end
-        return final_rate + (1 - final_rate) * left
-
-    def constant(step: int) -> float:
-        return step / warmup if step < warmup else 1.0
-
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule {name!r} is none of {', '.join(SCHEDULES)}")
-    return linear if name == "linear" else constant
-
-
-def clip_gradients(model: nn.Module, most: float) -> Tensor:
-    """Scale the gradients down to a norm of `most`, if theirs is greater; returns what it was.
-
-    As `clip_grad_norm_` does; but where looking at the norm costs no waiting, gradients that are small enough are not
-    multiplied by 1, which takes as long as a fifth of the optimiser's step.
-    """
-    parameters = list(model.parameters())
-    norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
-    if norm.device.type != "cpu" or not norm <= most:
-        nn.utils.clip_grads_with_norm_(parameters, most, norm)
-    return norm
-
-
-def average_of(model: nn.Module) -> AveragedModel:
-    """A second model for the average of the first one's weights, which it is given after each step.
-
-    While the learning rate is high, the weights go around a good place without arriving there. Their average is nearer
-    to it than any of them, and less bent on the last few batches: it is what `--average` validates and keeps. Weights
-    count for the more the later they are: after t steps, those of step i in proportion to i (i + 1) ... (i + 7), so
-    that most of it comes from the last ninth of the steps, however many there are. An exponential average would have to
-    be told how long it is to remember, and would begin with weights that have learned nothing.
-
-    Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; Izmailov et al. 2018,
-    "Averaging weights leads to wider optima and better generalization", section 3 (of neural networks). Which step
-    counts for how much: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization", section 4.
-    """
-    return Average(model)
-
-
-class Average(AveragedModel):
-    """torch's averaged model. Its own update copies the number of steps to the device, which makes the host wait."""
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """One more step of `model`, whose weights move each mean in place."""
-        share = (RECENT + 1) / (int(self.n_averaged) + 1 + RECENT)  # 1 at the first step
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), share)
-        self.n_averaged += 1
-
-
-@contextmanager
-def averaged(model: nn.Module, average: AveragedModel | None) -> Iterator[None]:
-    """Within it the model has the average's weights, if there is one; after it, its own again."""
-    if average is None:
-        yield
-        return
-    exchange(model, average)
-    try:
-        yield
-    finally:
-        exchange(model, average)
-
-
-def exchange(model: nn.Module, average: AveragedModel) -> None:
-    """Give each of the two the other's weights, without copying any."""
-    for own, mean in zip(model.parameters(), average.module.parameters(), strict=True):
-        own.data, mean.data = mean.data, own.data

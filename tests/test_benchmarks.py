@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +26,13 @@ from minibert.data.tokens import tokenise
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
 from minibert.modern import ModernBert, make_masked_lm
+from minibert.optimizer import adamw
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
-from minibert.training import Trainer, adamw
+from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.slow
@@ -139,7 +141,18 @@ def test_a_network_between_bert_and_modernbert(network: str, tokenizer: WordPiec
     assert fast._known(bert)  # so that its seconds a step can be compared with other rows'
 
 
-def test_ablation_of_half_a_modernbert(tmp_path: Path) -> None:
+def in_this_process(
+    main: Callable[[], None], command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a command prints that need not be started as a program once more."""
+    monkeypatch.setattr(sys, "argv", command[1:])
+    main()
+    return capsys.readouterr().out
+
+
+def test_ablation_of_half_a_modernbert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = [
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "4", "--steps", "2", "--threads", "1",
@@ -151,11 +164,11 @@ def test_ablation_of_half_a_modernbert(tmp_path: Path) -> None:
     start, *_, end = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert (start["network"], end["kind"], end["step"]) == ("gated", "end", 2)
     assert not [*folder.glob("*.safetensors"), *folder.glob("config.json")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert again.stdout == done.stdout  # nothing is run a second time
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
+    assert in_this_process(ablation.main, command, monkeypatch, capsys) == done.stdout
 
 
-def test_ablation(tmp_path: Path) -> None:
+def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     command = [
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "9", "--steps", "2", "--snapshots", "1", "--seeds", "1", "2", "--threads", "1",
@@ -171,17 +184,13 @@ def test_ablation(tmp_path: Path) -> None:
         options = json.loads((folder / "options.json").read_text())
         assert (options["seed"], options["max_steps"], options["neighbour_heads"]) == (seed, 2, True)
         assert (folder / "step-00000001.safetensors").exists()
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert again.stdout == done.stdout  # nothing is run a second time
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
+    assert in_this_process(ablation.main, command, monkeypatch, capsys) == done.stdout
 
-    run = folders[0]
-    plateau = [
-        sys.executable, str(ROOT / "benchmarks" / "plateau.py"), "--runs", str(run), "--names", "rotary",
-        "--steps", "1", "--text", "the king of the island", "--output", str(tmp_path / "plateau.png"),
-    ]  # fmt: skip
-    done = subprocess.run(plateau, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [line.split(" | ")[1] for line in done.stdout.splitlines()[2:4]] == ["1", "the last"]
+    look = ["python", "plateau.py", "--runs", str(folders[0]), "--names", "rotary", "--steps", "1",
+            "--text", "the king of the island", "--output", str(tmp_path / "plateau.png")]  # fmt: skip
+    lines = in_this_process(plateau.main, look, monkeypatch, capsys).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:4]] == ["1", "the last"]
     assert (tmp_path / "plateau.png").exists()
 
 
@@ -259,14 +268,11 @@ def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pyt
     assert "1000 needed" in report["late"]["skipped"]
 
 
-@pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
-def test_a_graphed_step_is_the_step_of_the_loop(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, average: bool
-) -> None:
-    """Its function, without a graph: losses, weights and their average after four steps, masked places filled up."""
+def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Its function, without a graph: losses and weights after four steps, masked places filled up."""
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = MLMOptions(
-        batch_size=4, max_length=19, decayed="matrices", average=average, clip=0.5, learning_rate=0.05
+        batch_size=4, max_length=19, decayed="matrices", clip=0.5, learning_rate=0.05
     )  # fmt: skip
     store = tokenise(TEXTS, tokenizer, options.max_length)
     network = make_masked_lm(replace(config, **changes))
@@ -274,11 +280,9 @@ def test_a_graphed_step_is_the_step_of_the_loop(
     task = MLMTask(network, store, store, tokenizer, options)
     trainer = Trainer(network, task, Run(options))
     trainer.schedule = lambda step: 0.5**step
-    graphed = GraphedStep(
-        own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip, average=average
-    )
+    graphed = GraphedStep(own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip)
     for number, batch in enumerate(task.batches(0, 0)):
-        trainer.step(batch)  # type: ignore[arg-type]
+        trainer.step(batch)
         trainer.state.step += 1
         missing = 64 - batch.count
         assert batch.positions is not None
@@ -287,13 +291,8 @@ def test_a_graphed_step_is_the_step_of_the_loop(
         torch.testing.assert_close(loss, trainer.metrics.losses[-1] / batch.count)
     for theirs, ours in zip(network.parameters(), own.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    if trainer.average is not None:
-        graphed.use_average()
-        for mean, ours in zip(trainer.average.module.parameters(), own.parameters(), strict=True):
-            torch.testing.assert_close(ours, mean)
     graphed.reset(dict(deepcopy(network).named_parameters()))
     assert all(not tensor.any() for tensor in graphed.optimizer_state())
-    assert graphed.steps == 0
 
 
 def test_masked_batches_are_those_of_the_rule() -> None:

@@ -82,7 +82,7 @@ def test_every_measurement_is_in_its_place(folder: Path) -> None:
     assert "4,321 sentence pairs from my pairs/, on the encoder in mlm." in text
     assert "# sbert: a & b\n" in text
     assert "on 2026-02-28: `python" in text
-    assert "The weights are those of epoch 2, the best on validation, averaged over the last steps." in text
+    assert "The weights are those of epoch 2, the best on validation." in text
     assert "Licence of the data: unknown." in text
     assert "`python train_nli.py --recipe strong --data 'my pairs/' --batch-size 7 --encoder mlm`" in text
 
@@ -144,7 +144,7 @@ def test_a_licence_is_named_only_where_it_is_known(folder: Path, data: str, show
 
 
 def test_a_pretraining(tmp_path: Path) -> None:
-    options = MLMOptions(data="texts", max_steps=9, average=True)
+    options = MLMOptions(data="texts", max_steps=9, blocks=True)
     start = {"kind": "start", "parameters": 10, "articles": 1_500, "tokens": 98_765, "unigram_loss": 7.1234,
              "unigram_accuracy": 0.0512}  # fmt: skip
     validation = {"kind": "validation", "step": 9, "epoch": 1, "held_out_loss": 6.5432, "held_out_accuracy": 0.1234,
@@ -161,14 +161,14 @@ def test_a_pretraining(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "1,500 texts, 98,765 tokens, from texts." in made.text
     assert "To compare with: unigram loss 7.1234, unigram accuracy 0.0512. 10 parameters, 13 s" in made.text
-    assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --average`" in made.text
+    assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --blocks`" in made.text
     assert (made.data.pipeline_tag, made.data.library_name, made.data.tags) == (
         "fill-mask",
         "transformers",
         ["minibert", "bert"],
     )
     assert f"Trained by minibert {minibert.__version__}: `" in made.text
-    assert "The weights are those of the last epoch, averaged over the last steps." in made.text
+    assert "The weights are those of the last epoch." in made.text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ Runs are stopped after a few steps, as if the power had failed, and what they re
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,13 +57,18 @@ def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def draw(folder: Path) -> None:
+    """In the place of half a second's picture, which no test here looks at."""
+    (folder / "training.png").touch()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that is needed, with runs that were not stopped, and with some that were."""
     folder = tmp_path_factory.mktemp("whole")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("minibert.run.plot_training", draw)
         torch.set_num_threads(1)
         fill(folder / "in")
         for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
@@ -72,8 +76,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "out").rename(folder / "finished")
         for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
             stop(main, arguments)
-    finally:
-        os.chdir(before)
     return folder
 
 
@@ -96,6 +98,7 @@ def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, to work in."""
     shutil.copytree(whole, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
+    monkeypatch.setattr("minibert.run.plot_training", draw)
     return tmp_path / "place"
 
 
@@ -238,21 +241,80 @@ def test_the_same_under_another_name_goes_on_to_the_same_model(
         flags = [flag if flag.startswith("-") else str(place / flag) for flag in flags]
     script_of(arguments)([*arguments, *flags, "--resume"])
     there = Path(flags[flags.index("--output") + 1]) if "--output" in flags else output
-    assert untimed(there) == untimed(place / "finished" / output.name)
-    first, again = (load_file(folder / "model.safetensors") for folder in (place / "finished" / output.name, there))
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert same(there, place / "finished" / output.name)
+
+
+def same(there: Path, finished: Path) -> bool:
+    first, again = (load_file(folder / "model.safetensors") for folder in (finished, there))
+    return untimed(there) == untimed(finished) and all(torch.equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("arguments", [NLI, MLM, ON], ids=["nli", "mlm", "on"])
+def test_the_folder_knows_the_options_of_its_run(place: Path, arguments: list[str]) -> None:
+    output = arguments[arguments.index("--output") + 1]
+    script_of(arguments)(["--output", output, "--resume"])
+    assert same(Path(output), place / "finished" / Path(output).name)
+
+
+def test_what_has_moved_since_is_said_beside_it(place: Path) -> None:
+    Path("in/mlm").rename("start")
+    train_mlm.main(["--output", "out/on", "--resume", "--start-from", "start", "--cache", "other", "--log-every", "2"])
+    assert same(Path("out/on"), place / "finished" / "on")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "message"),
+    [
+        (NLI, ["--batch-size", "8"], "--batch-size 8 contradicts the run to be resumed, which has 4"),
+        (NLI, ["--product"], "--product True contradicts the run to be resumed, which has False"),
+        (NLI, ["--recipe", "strong"], "contradicts the run to be resumed"),
+        (NLI, ["--overwrite"], "--resume and --overwrite contradict each other"),
+        (MLM, ["--mask-rate", "0.2"], r"--mask-rate 0\.2 contradicts the run to be resumed, which has 0\.15"),
+        (MLM, ["--epochs", "3"], "--epochs 3 contradicts the run to be resumed, which has 2"),
+    ],
+)
+def test_an_option_that_contradicts_those_of_the_folder_is_refused(
+    place: Path, arguments: list[str], flags: list[str], message: str
+) -> None:
+    output = arguments[arguments.index("--output") + 1]
+    with pytest.raises(UserError, match=message):
+        script_of(arguments)(["--output", output, "--resume", *flags])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"clip": 1.0', '"clip": "much"'), r"options\.json is damaged \(clip is 'much'\)"),
+        (lambda text: text.replace('"clip": 1.0', '"clip": 2.0'), r"--clip 2\.0 contradicts the run to be resumed"),
+        (lambda text: text.replace('"clip": 1.0', '"clip": -1.0'), r"--clip -1\.0: it has to be a number above 0"),
+        (lambda text: text[:-9], r"options\.json is not valid JSON"),
+        (lambda text: "{}", "contradicts the run to be resumed"),
+        (lambda text: "", r"options\.json is not valid JSON"),
+    ],
+)
+def test_options_of_a_folder_that_are_damaged_are_one_line(
+    place: Path, change: Callable[[str], str], message: str
+) -> None:
+    file = Path("out/nli/options.json")
+    file.write_text(change(file.read_text()))
+    with pytest.raises(UserError, match=message) as error:
+        train_nli.main(["--output", "out/nli", "--resume"])
+    assert "\n" not in str(error.value)
+
+
+def test_without_them_the_whole_command_goes_on(place: Path) -> None:
+    Path("out/nli/options.json").unlink()
+    train_nli.main([*NLI, "--resume"])
+    assert same(Path("out/nli"), place / "finished" / "nli")
 
 
 def names(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-STRONG = ["--pooling", "max", "--projection", "6", "--zip"]
-
-
-@pytest.mark.parametrize("more", [["--zip"], STRONG])
-def test_each_script_replaces_what_the_other_has_left(place: Path, more: list[str]) -> None:
+def test_each_script_replaces_what_the_other_has_left(place: Path) -> None:
     """Evaluation, pictures and zip included, and the folder is what it is in an empty place; notes stay."""
+    more = ["--pooling", "max", "--projection", "6", "--zip"]
     folder = place / "out" / "model"
     train_nli.main([*NLI, *more, "--output", "out/model"])
     evaluate.main(["--model", "out/model", "--data", "in/pairs"])
@@ -279,6 +341,8 @@ def test_each_script_replaces_what_the_other_has_left(place: Path, more: list[st
     train_nli.main([*NLI, *more, "--output", "out/model", "--overwrite"])
     train_nli.main([*NLI, "--output", "out/model", "--overwrite"])  # another pooling's folder is gone, too
     assert names(folder) == names(place / "finished" / "nli") | {"notes.txt", "1_Pooling/notes.txt"}
+    train_mlm.main([*MLM, "--output", "out/model", "--overwrite"])
+    assert names(folder) == names(place / "finished" / "mlm") | {"notes.txt", "1_Pooling/notes.txt"}
 
 
 def test_a_run_is_not_resumed_by_the_other_script(place: Path) -> None:

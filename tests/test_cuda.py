@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.graphs import GraphedStep, mask_batches
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.checkpoint import load_checkpoint, random_state, save_checkpoint
+from minibert.checkpoint import random_state, read_checkpoint, save_checkpoint
 from minibert.config import LABELS, ModelConfig, ModernBertConfig
 from minibert.data.sources import Pairs
 from minibert.data.tokens import tokenise
@@ -30,12 +30,13 @@ from minibert.device import compile_blocks, pick_precision
 from minibert.finetuning import NLITask
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
+from minibert.optimizer import adamw
 from minibert.options import MLMOptions, NLIOptions
 from minibert.pretraining import MLMTask
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import Trainer, adamw
+from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -186,10 +187,8 @@ STRONG_NLI = {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8, "projection
 STEPS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mlm": (mlm, {}),
     "mlm in parts": (mlm, {"accumulate": 2}),
-    "mlm averaged": (mlm, {"average": True}),
     "mlm in blocks": (mlm, {"blocks": True, "mask_rate": 0.3, "decayed": "matrices"}),
     "nli": (nli, {}),
-    "nli mixed": (nli, {"mixup": 0.4}),
     "nli strong": (nli, STRONG_NLI),
 }
 
@@ -241,11 +240,11 @@ def test_a_resumed_run_goes_on_as_it_would_have(
         for batch in islice(task.batches(0, 0), 2):
             training.step(batch)
         if stops:
-            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, training.average)
+            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, {})
             torch.manual_seed(99)
             task = make(config, tokenizer, **options)
             training = trainer(task)
-            load_checkpoint(file, task.model, training.optimizer, training.average)
+            read_checkpoint(file).restore(task.model, training.optimizer)
         for batch in task.batches(0, 2):
             training.step(batch)
         weights.append({name: weight.detach().clone() for name, weight in task.model.named_parameters()})
@@ -280,11 +279,8 @@ def test_compiled_blocks_compute_the_same(config: ModelConfig, changes: dict[str
         torch.testing.assert_close(mlm_loss(network, padded, CUDA).detach(), loss, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
 @pytest.mark.parametrize("changes", [VARIANTS["bert"], VARIANTS["modern"]], ids=["bert", "modern"])
-def test_a_graph_is_the_same_step(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, changes: dict[str, Any], average: bool
-) -> None:
+def test_a_graph_is_the_same_step(config: ModelConfig, tokenizer: WordPieceTokenizer, changes: dict[str, Any]) -> None:
     """Eight steps of two shapes, on a graph and as its function is by itself on the CPU."""
     texts = [tokenizer.encode(TEXTS, length) for length in (8, 12)]
     special = tokenizer.special()
@@ -304,12 +300,12 @@ def test_a_graph_is_the_same_step(
             return F.cross_entropy(own.head(hidden, own.bert.embeddings.word_embeddings.weight), labels)
 
         options = MLMOptions()
-        step = GraphedStep(own, loss, adamw(own, options).param_groups, average=average)
+        step = GraphedStep(own, loss, adamw(own, options).param_groups)
         losses = [
             step(1e-3 * (number + 1), *(tensor.to(device) for tensor in inputs[number % 2].batch(number // 2))).cpu()
             for number in range(8)
         ]
-        runs.append((torch.stack(losses), [tensor.detach().cpu() for tensor in (*step.parameters, *step.means)]))
+        runs.append((torch.stack(losses), [tensor.detach().cpu() for tensor in step.parameters]))
         if device == CUDA:
             assert len(step.graphs) == 2
     torch.testing.assert_close(runs[1][0], runs[0][0], rtol=1e-4, atol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minibert.device import pick_device
+from minibert.device import describe, pick_device
 from minibert.errors import UserError
 
 # The C library's own malloc, not a tensor: torch asks for aligned memory, and what glibc adds for that decides by
@@ -28,6 +28,12 @@ for _ in range(4):
     for block in blocks:
         libc.free(block)
 """
+
+
+def test_how_a_summary_names_the_device() -> None:
+    assert describe(torch.device("cpu")) == "cpu (1 thread)"
+    torch.set_num_threads(2)
+    assert describe(torch.device("cpu"), ranks=3) == "3 ranks, the first on cpu (2 threads)"
 
 
 def pages_mapped(call: str) -> list[int]:

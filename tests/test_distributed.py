@@ -234,7 +234,7 @@ def runs(forks: Forks) -> Runs:
     stopped = forks.end(processes)
     saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
     other_size = refusal([*part, "--resume"])
-    resumed = forks.run("train_mlm", *part, "--resume")
+    resumed = forks.run("train_mlm", "--output", str(folder / "part"), "--resume")
 
     (folder / "file").write_text("")
     infinite = ["--learning-rate", "1e38", "--clip", "1e38", "--log-every", "4", "--warmup-ratio", "0"]
@@ -259,6 +259,7 @@ def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(runs: Runs) -> None:
     assert runs.stopped.statuses == [143, 143]
     assert runs.stopped.err[1] == ""
     (line,) = runs.stopped.err[0].splitlines()
+    assert line.endswith(f"to continue: torchrun ... train_mlm.py --output {runs.folder / 'part'} --resume")
     step = int(line.split("stopped at step ")[1].split(",")[0])
     assert step >= 13
     assert runs.saved[-1] == f"step-{step:08d}.safetensors"
@@ -333,6 +334,24 @@ def test_ranks_drop_out_different_elements_and_go_on_with_their_own(forks: Forks
     assert sum(a != b for a, b in zip(*whole, strict=True)) > 10  # 16 of 21 are to be expected
     assert masks("part", "first", failing_at=9) == [its[:9] for its in whole]
     assert masks("part", "rest", resume=True) == [its[7:] for its in whole]
+
+
+def train_from(output: Path, weight: float) -> None:
+    task = LineTask(Line())
+    task.model.weight.data.fill_(weight)
+
+    def main() -> None:
+        with ranks():
+            train(task, options(output))
+
+    run(main)
+
+
+def test_ranks_that_begin_with_other_weights_do_not_begin(forks: Forks, tmp_path: Path) -> None:
+    job = forks.end(forks.start_calls(train_from, (tmp_path / "out", 1.0), (tmp_path / "out", 2.0)))
+    assert job.statuses == [2, 2]
+    assert job.err == ["error: rank 1 has other weights than rank 0: all ranks have to read the same\n", ""]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

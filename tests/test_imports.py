@@ -14,10 +14,10 @@ FILES = [
 # The rooms of the house, in an order in which one can read them: each may import from those before it.
 ROOMS = (
     "errors", "config", "bert", "sbert", "modern", "masking", "losses", "fast",  # the model
-    "options", "files", "cli", "device", "distributed", "progress",
+    "files", "options", "cli", "device", "distributed", "progress",
     "tokenizer", "toy", "data", "inference", "hub", "metrics",  # text, folders, use
     "plots", "demo", "card",
-    "checkpoint", "run", "training", "pretraining", "finetuning",
+    "checkpoint", "run", "optimizer", "training", "pretraining", "finetuning",
     "train_mlm", "train_nli", "evaluate", "__init__",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from minibert.distributed import rank
 from minibert.options import NLIOptions
 from minibert.run import open_run
+from minibert.training import Task
 from minibert.training import train as train_in
 
 
@@ -44,7 +45,7 @@ class Line(nn.Module):
         return self.dropout(x) @ self.weight
 
 
-class LineTask:
+class LineTask(Task):
     """Seven batches an epoch; `scores` are what successive validations report."""
 
     steps_per_epoch = 7
@@ -82,7 +83,7 @@ class LineTask:
         self.validations += 1
         return {"accuracy": score}
 
-    def warnings(self, metrics: Mapping[str, float], /) -> list[str]:
+    def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
         return ["no point is on the line"] if metrics["accuracy"] < 0 else []
 
 

@@ -100,19 +100,17 @@ def load_classifier(name: str | Path) -> TrainedModel:
     return model
 
 
-def load_encoder(name: str | Path, dropout: float | None = None) -> tuple[Bert, WordPieceTokenizer, list[str]]:
+def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
     """Read the encoder alone, to train it further, its tokenizer, and the names of what else there is.
 
-    Args:
-        name: see `from_pretrained`, whose errors are raised here, too.
-        dropout: the rate within the encoder; None = what the folder says.
+    See `from_pretrained`, whose errors are raised here, too.
     """
     with _opened(name) as folder:
-        return _read_network(encoder_folder(folder), with_head=False, dropout=dropout)
+        return _read_network(encoder_folder(folder), with_head=False)
 
 
 def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:
-    """The same of an encoder with its MLM head."""
+    """The same of an encoder with its MLM head; `dropout` is the rate within the encoder, None = the folder's."""
     with _opened(name) as folder:
         return _read_network(encoder_folder(folder), with_head=True, dropout=dropout)
 

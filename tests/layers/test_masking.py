@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minibert.config import IGNORED
-from minibert.masking import hide_tokens, mask_tokens
+from minibert.masking import mask_tokens
 from tests.layers import oracles
 from tests.layers.oracles import MASK_ID, SPECIAL, VOCABULARY, generator, within
 
@@ -12,10 +12,6 @@ from tests.layers.oracles import MASK_ID, SPECIAL, VOCABULARY, generator, within
 @pytest.mark.parametrize("oracle", oracles.MASKING)
 def test_masking(oracle: oracles.Oracle) -> None:
     oracle(mask_tokens)
-
-
-def test_hiding() -> None:
-    oracles.hiding_is_at_its_rate(hide_tokens)
 
 
 def test_agrees_with_the_notebooks_collator() -> None:

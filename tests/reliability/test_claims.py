@@ -53,18 +53,18 @@ def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None
 def test_what_a_dead_run_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
     """Only names that a run gives: in a folder above or below another run may be at work, or someone else."""
     (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "out" / ".partial-34-model").mkdir()
     (tmp_path / "out" / ".partial-x").mkdir()
     (tmp_path / "out" / "inner" / "checkpoints").mkdir(parents=True)
     theirs = [
         "out/.partial-1-notes.txt", "out/.partial-README.md", "out/.mine", "out/checkpoints/.partial-1-options.json",
-        "out/checkpoints/step-1", "out/inner/.partial-1-README.md",
+        "out/.partial-x/notes.txt", "out/checkpoints/step-1", "out/inner/.partial-1-README.md",
         "out/inner/checkpoints/.partial-7-step-00000001.safetensors", "out/.partial-12-inner.zip",
         ".partial-12-my-out.zip", ".partial-my-out.zip", ".partial-12-out.zip.zip", ".partial-1-README.md",
     ]  # fmt: skip
     ours = [
         "out/.partial-1-README.md", "out/.partial-23-options.json", "out/.partial-1-training.png",
-        "out/.partial-x/config.json", "out/checkpoints/.partial-1-step-00000001.safetensors",
-        "out/checkpoints/.partial-1-epoch-00001.safetensors", "out/checkpoints/epoch-00001.safetensors",
+        "out/.partial-34-model/config.json", "out/checkpoints/.partial-1-step-00000001.safetensors",
         ".partial-12-out.zip",
     ]  # fmt: skip
     for name in (*theirs, *ours):
@@ -72,7 +72,7 @@ def test_what_a_dead_run_was_writing_is_removed_and_nothing_else(tmp_path: Path)
     with open_run(options(tmp_path / "out")):
         pass
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(theirs)
-    assert not (tmp_path / "out" / ".partial-x").exists()
+    assert not (tmp_path / "out" / ".partial-34-model").exists()
 
 
 @pytest.mark.parametrize("name", ["out", "run[1]", "a*", "ün üm"])
