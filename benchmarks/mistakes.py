@@ -40,7 +40,7 @@ _OPPOSITES = """
     smiling crying, dog cat, dogs cats, guitar piano, bike car, bicycle truck, day night, summer winter
     beach desert, street kitchen, water sand, two five, three six, empty crowded, wet dry, up down
 """
-OPPOSITES = {}
+OPPOSITES: dict[str, str] = {}
 for _a, _b in (pair.split() for pair in _OPPOSITES.replace("\n", ",").split(",") if pair.strip()):
     OPPOSITES |= {_a: _b, _b: _a}
 
@@ -93,8 +93,8 @@ def noticed(folder: Path, pairs: Pairs, answers: NDArray[np.int64]) -> tuple[int
     model = load_classifier(folder)
     by_premise = model.predict([new for _, (new, _) in changed], [pairs.hypotheses[index] for index, _ in changed])
     by_hypothesis = model.predict([pairs.premises[index] for index, _ in changed], [new for _, (_, new) in changed])
-    shares = ((prediction.labels != entailed).mean() for prediction in (by_premise, by_hypothesis))
-    return len(changed), *map(float, shares)
+    first, second = (float((prediction.labels != entailed).mean()) for prediction in (by_premise, by_hypothesis))
+    return len(changed), first, second
 
 
 def spread(values: list[float]) -> str:
