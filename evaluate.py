@@ -29,7 +29,7 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     # torch loads only now: --help does not need it.
     from minibert.card import CARD, EVALUATION, write_card
-    from minibert.data.sources import load_pairs
+    from minibert.data.pairs import load_pairs
     from minibert.device import pick_device
     from minibert.drawing import need_matplotlib
     from minibert.files import write_json

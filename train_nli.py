@@ -33,7 +33,7 @@ def finetune(asked: NLIOptions) -> None:
     from minibert import finetuning
     from minibert.card import write_card
     from minibert.checkpoint import tensors_hash
-    from minibert.data.sources import load_training_pairs
+    from minibert.data.pairs import load_training_pairs
     from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
     from minibert.hub import save_classifier, zip_classifier

@@ -19,14 +19,16 @@ from minibert import fast
 from minibert.config import LABELS
 from minibert.data.batching import (
     Batch,
+    TokenisedTexts,
     batch_generator,
     batches_of_like_length,
     batches_per_epoch,
     epoch_batches,
     pad,
+    tokenise,
+    unknown_share,
 )
-from minibert.data.sources import Pairs, repeated_pairs
-from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
+from minibert.data.pairs import Pairs, repeated_pairs
 from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError

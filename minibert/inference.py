@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.data.batching import batches_of_like_length, pad
-from minibert.data.tokens import tokenise
+from minibert.data.batching import batches_of_like_length, pad, tokenise
 from minibert.errors import UserError
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer

@@ -173,7 +173,7 @@ PICTURES: dict[str, type[Any]] = {
 
 def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
     """The true labels of some pairs, and what the classifier says of them."""
-    from minibert.data.sources import load_pairs
+    from minibert.data.pairs import load_pairs
     from minibert.device import pick_device
     from minibert.hub import load_classifier
 

@@ -18,8 +18,16 @@ from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
-from minibert.data.batching import Batch, batch_generator, batches_per_epoch, epoch_batches, pad
-from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
+from minibert.data.batching import (
+    Batch,
+    Blocks,
+    TokenisedTexts,
+    batch_generator,
+    batches_per_epoch,
+    epoch_batches,
+    pad,
+    unknown_share,
+)
 from minibert.device import describe
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError

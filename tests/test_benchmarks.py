@@ -19,7 +19,7 @@ from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
 from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
 from minibert.errors import UserError
 from minibert.hub import save_mlm
 from minibert.modern import ModernBert, make_masked_lm

@@ -11,7 +11,7 @@ from torch import nn
 
 from minibert.bert import Bert, EncoderBlock, SelfAttention
 from minibert.config import ModelConfig
-from minibert.data.sources import Pairs
+from minibert.data.pairs import Pairs
 from minibert.finetuning import NLITask, make_classifier
 from minibert.hub import save_mlm
 from minibert.inference import TrainedModel

@@ -8,10 +8,9 @@ CACHE/
     .lock                               held, for moments, by whoever begins or clears work
 
 `datasets` filters, shuffles, selects, maps and reads. Which ids are used again is decided here, since its own cache
-goes by names, times and sizes. The key is a hash of all that decides the ids, the content of the text first, and they
+goes by names, times and sizes: the key is a hash of all that decides the ids, the content of the text first, and they
 are read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves
-no half of one under it, and runs that make the same one at the same time do so side by side: the first to finish names
-it.
+no half of one under it, and of runs that make the same one side by side the first to finish names it.
 """
 
 from __future__ import annotations
@@ -35,10 +34,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from minibert.data.batching import CHUNK, TokenisedTexts, id_type
 from minibert.data.files import digest
 from minibert.data.formats import BATCH
-from minibert.data.sources import NOTEBOOK_ROWS, open_articles, same_text
-from minibert.data.tokens import CHUNK, TokenisedTexts, id_type
+from minibert.data.pairs import same_text
+from minibert.data.sources import NOTEBOOK_ROWS, open_articles
 from minibert.errors import UserError, reason
 from minibert.files import read_json
 from minibert.tokenizer import WordPieceTokenizer
@@ -70,17 +70,6 @@ class TokenisedArticles:
 
 
 @dataclass(frozen=True)
-class TextColumn:
-    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
-
-    rows: datasets.Dataset
-
-    def __iter__(self) -> Iterator[str]:
-        for batch in self.rows.iter(BATCH):
-            yield from batch["text"]
-
-
-@dataclass(frozen=True)
 class Texts:
     """A sample of articles as text; see `TokenisedArticles`."""
 
@@ -89,17 +78,26 @@ class Texts:
     repeated: int
 
 
+@dataclass(frozen=True)
+class TextColumn:
+    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
+
+    rows: datasets.Dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for batch in self.rows.iter(BATCH) for text in batch["text"])
+
+
 class Articles:
     """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
 
     Args:
-        data: where from, see `minibert.data.sources.open_articles`.
+        data, line_by_line: see `minibert.data.sources.open_articles`.
         max_articles: how many to train on; 0 is all but the held-out ones.
         held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
             the last ones of it.
         min_characters: only texts longer than this are kept.
         seed: of the shuffle.
-        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
         cache: the folder for texts and ids; "" is the user's cache folder.
     Raises:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
@@ -146,8 +144,7 @@ class Articles:
             UserError: the source can't be read, changes meanwhile, or has too few articles.
         """
         with self._kept():
-            file = self._work / "texts.arrow"
-            content = self.identity["content"]
+            file, content = self._work / "texts.arrow", self.identity["content"]
             _write_texts(file, self.source.texts())
             self.source.check_unchanged(content)
             return self._sample(datasets.Dataset.from_file(str(file)))
@@ -191,8 +188,8 @@ class Articles:
         with self._kept():
             place = self._work / folder.name
             place.mkdir()
-            for name, rows in ((TRAIN, texts.train), (HELD_OUT, texts.held_out)):
-                _write_ids(place / name, rows, tokenizer, max_length)
+            _write_ids(place / TRAIN, texts.train, tokenizer, max_length)
+            _write_ids(place / HELD_OUT, texts.held_out, tokenizer, max_length)
             about = {"recipe": recipe, "repeated": texts.repeated}
             about["hash"] = _hash(place, about)
             (place / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -218,13 +215,9 @@ class Articles:
 
 
 def cache_folder(cache: str) -> Path:
-    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where).
-
-    Raises:
-        UserError: `datasets` would take its name for something else.
-    """
+    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where)."""
     folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
-    if "::" in str(folder):
+    if "::" in str(folder):  # `datasets` would take it for something else
         raise UserError(f"--cache {folder}: a folder for token ids can't have :: in its name")
     return folder
 
@@ -238,7 +231,7 @@ def _write_texts(file: Path, texts: Iterator[str]) -> None:
         tqdm(desc="reading", unit=" articles", disable=None) as bar,  # on a terminal only
     ):
         while batch := list(islice(texts, BATCH)):
-            writer.write_batch(pa.record_batch({"text": pa.array(batch, pa.large_string())}))
+            writer.write_batch(pa.record_batch([pa.array(batch, pa.large_string())], schema))
             bar.update(len(batch))
 
 
@@ -268,13 +261,11 @@ def _hash(folder: Path, about: Mapping[str, Any]) -> str:
 
 def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, TokenisedTexts, int] | None:
     """The ids in a folder, and how many articles were repeated; None if they are not whole, or others."""
-    try:
+    with suppress(ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
         about = read_json(folder / ABOUT, "it is made anew")
-        if about["recipe"] != recipe or about["hash"] != _hash(folder, about):
-            return None
-    except (ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
-        return None
-    return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
+        if about["recipe"] == recipe and about["hash"] == _hash(folder, about):
+            return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
+    return None
 
 
 def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -291,10 +282,7 @@ def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _workplace(cache: Path) -> Iterator[Path]:
-    """A new folder in the cache, locked as long as this process is at work in it, and removed at the end.
-
-    What dead processes have left is removed, too.
-    """
+    """A new folder in the cache, locked as long as this process is at work in it; those of dead processes go."""
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / LOCK):
         for old in cache.glob(f"{WORK}*"):

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from minibert.config import LABELS
-from minibert.data.sources import load_pairs
+from minibert.data.pairs import load_pairs
 from minibert.errors import UserError
 from tests.data.rows import write
 

@@ -13,7 +13,8 @@ import pytest
 
 from minibert.config import LABELS
 from minibert.data import sources
-from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs, same_text
+from minibert.data.pairs import Pairs, load_pairs, load_training_pairs, repeated_pairs, same_text
+from minibert.data.sources import open_articles
 from minibert.errors import UserError
 from tests.data.rows import write
 
