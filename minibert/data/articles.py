@@ -22,7 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -56,8 +56,7 @@ class TokenisedArticles:
         train, held_out: the ids, in mapped files.
         repeated: how many articles were left out of training because they are held out, too.
         identity: what decides the ids, as JSON: equal for equal ids, wherever text and vocabulary came from.
-        folder: where the files are.
-        reused: whether they were there before.
+        folder, reused: where the files are, and whether they were there before.
     """
 
     source: str
@@ -88,10 +87,11 @@ class TextColumn:
         return (text for batch in self.rows.iter(BATCH) for text in batch["text"])
 
 
+@dataclass
 class Articles:
     """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
 
-    Args:
+    Attributes:
         data, line_by_line: see `minibert.data.sources.open_articles`.
         max_articles: how many to train on; 0 is all but the held-out ones.
         held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
@@ -103,24 +103,19 @@ class Articles:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
     """
 
-    def __init__(
-        self,
-        data: str,
-        *,
-        max_articles: int,
-        held_out: int,
-        min_characters: int,
-        seed: int,
-        line_by_line: bool = False,
-        cache: str = "",
-    ) -> None:
-        everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
-        self.source = open_articles(data, everything=everything, line_by_line=line_by_line)
-        self.options = {
-            "max_articles": max_articles, "held_out": held_out, "min_characters": min_characters, "seed": seed,
-        }  # fmt: skip
-        self.cache = cache_folder(cache)
-        self._stack = ExitStack()
+    data: str
+    _: KW_ONLY
+    max_articles: int
+    held_out: int
+    min_characters: int
+    seed: int
+    line_by_line: bool = False
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        everything = self.max_articles == 0 or self.max_articles + self.held_out > NOTEBOOK_ROWS
+        self.source = open_articles(self.data, everything=everything, line_by_line=self.line_by_line)
+        self.folder, self._stack = cache_folder(self.cache), ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +126,8 @@ class Articles:
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """What decides which texts these are, as JSON: equal for equal texts, wherever their files are."""
-        return {"content": self.source.digest(), **self.options}
+        names = ("max_articles", "held_out", "min_characters", "seed")
+        return {"content": self.source.digest(), **{name: getattr(self, name) for name in names}}
 
     @cached_property
     def texts(self) -> Texts:
@@ -150,17 +146,17 @@ class Articles:
             return self._sample(datasets.Dataset.from_file(str(file)))
 
     def _sample(self, rows: datasets.Dataset) -> Texts:
-        most, held_out, minimum, seed = self.options.values()
-        rows = _filter(rows, lambda text: len(text) > minimum)
-        if len(rows) <= held_out:
+        rows = _filter(rows, lambda text: len(text) > self.min_characters)
+        rest = len(rows) - self.held_out
+        if rest <= 0:
             raise UserError(
-                f"{self.source.name} has {len(rows)} articles of more than {minimum} characters, and {held_out} are to"
-                " be held out: give more text, or lower --held-out or --min-characters (articles of a .txt have empty"
-                " lines between them; --line-by-line takes each line for one)"
+                f"{self.source.name} has {len(rows)} articles of more than {self.min_characters} characters, and"
+                f" {self.held_out} are to be held out: give more text, or lower --held-out or --min-characters"
+                " (articles of a .txt have empty lines between them; --line-by-line takes each line for one)"
             )
-        count = min(most or len(rows), len(rows) - held_out)
-        rows = rows.shuffle(seed=seed).select(range(count + held_out))
-        train, last = rows.select(range(count)), rows.select(range(count, count + held_out))
+        count = min(self.max_articles or rest, rest)
+        rows = rows.shuffle(seed=self.seed)
+        train, last = rows.select(range(count)), rows.select(range(count, count + self.held_out))
         known = {same_text(text) for text in TextColumn(last)}
         kept = _filter(train, lambda text: same_text(text) not in known)
         if not len(kept):
@@ -170,18 +166,14 @@ class Articles:
         return Texts(kept, last, count - len(kept))
 
     def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
-        """The sample as token ids: mapped if they are in the cache, made and put there if not.
+        """The sample as token ids, of `max_length` at most: mapped if they are in the cache, made and put there if not.
 
-        Args:
-            tokenizer: decides the ids.
-            max_length: the most tokens an article may have, the two special ones included; None = all of it.
         Raises:
             UserError: see `texts`; or the ids can't be written.
         """
-        recipe = {
-            "format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length, **self.identity
-        }  # fmt: skip
-        folder = self.cache / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+        made_of = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length}
+        recipe = {**made_of, **self.identity}
+        folder = self.folder / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
         if known := _open(folder, recipe):
             return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)
         texts = self.texts
@@ -201,7 +193,7 @@ class Articles:
 
     @cached_property
     def _work(self) -> Path:
-        return self._stack.enter_context(_workplace(self.cache))
+        return self._stack.enter_context(_workplace(self.folder))
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
@@ -209,8 +201,8 @@ class Articles:
             yield
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"can't keep token ids in {self.cache} ({reason(error)}): pass --cache a folder that can be"
-                " written to and has room"
+                f"can't keep token ids in {self.folder} ({reason(error)}): pass --cache a folder that can be written"
+                " to and has room"
             ) from error
 
 

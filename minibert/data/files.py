@@ -6,12 +6,12 @@ them (the head of README.md, or the older dataset_infos.json) is refused, and ne
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatch
 from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -274,26 +274,16 @@ def _has_rows(file: Path) -> bool:
 
 def _check_card(folder: Path, files: list[Path]) -> None:
     """The cards in a folder against the files at any depth below it: splits, configurations, names of classes."""
-    infos: Any = {}
-    with suppress(UserError):  # none, or another program's
-        infos = read_json(folder / "dataset_infos.json", "")
-    _check_classes(folder / "dataset_infos.json", infos, files)
-    card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), None)
-    if card is None or not is_file(card, MOST_TEXT):
-        return
-    said: dict[str, Any] = {}
-    with suppress(Exception):  # no YAML, no text: a person's notes
-        said = metadata_load(card) or {}
+    infos = folder / "dataset_infos.json"
+    _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files)
+    card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), folder)
+    said = _read(card, metadata_load)
     _check_classes(card, said.get("dataset_info"), files)
+    names = [file.relative_to(folder).as_posix() for file in files]
     read: dict[str, None] = {}
     for number, configuration in enumerate(_listed(said.get("configs"))):
-        if not isinstance(configuration, dict):
-            continue
-        for split, pattern in _patterns(configuration.get("data_files")):
-            for file in files:
-                name = file.relative_to(folder).as_posix()
-                if not fnmatch(name, pattern.removeprefix("./").removeprefix("**/")):
-                    continue
+        for split, pattern in _patterns(configuration.get("data_files") if isinstance(configuration, dict) else None):
+            for name in fnmatch.filter(names, pattern.removeprefix("./").removeprefix("**/")):
                 read[str(configuration.get("config_name", number))] = None
                 if split is not None and (split_of(split) or split) != split_of(name):
                     raise UserError(
@@ -302,6 +292,12 @@ def _check_card(folder: Path, files: list[Path]) -> None:
                     )
     if len(read) > 1:
         raise UserError(f"{card} has several configurations ({some(list(read))}): give the path of the files of one")
+
+
+def _read(card: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    with suppress(Exception):  # there is none, or no YAML or JSON in it: a person's notes
+        return read(card) or {} if is_file(card, MOST_TEXT) else {}
+    return {}
 
 
 def _listed(value: Any) -> list[Any]:
@@ -336,9 +332,8 @@ def _names(said: Any) -> Iterator[list[str]]:
         value = values.pop()
         if isinstance(value, dict):
             names = value.get("names") or []
-            yield [
-                str(name).strip().lower() for name in (names.values() if isinstance(names, dict) else _listed(names))
-            ]
+            names = names.values() if isinstance(names, dict) else _listed(names)
+            yield [str(name).strip().lower() for name in names]
             value = [*value.values()]
         values += value if isinstance(value, list) else []
 
