@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from minibert.config import ARCHITECTURES, MOST_WIDTH, ModelConfig
+from minibert.config import ARCHITECTURES, LABELS, MOST_WIDTH, ModelConfig, checked_labels
 from minibert.errors import UserError
 
 RECIPES = ("notebook", "strong")
@@ -25,6 +25,7 @@ POOLINGS = ("mean", "cls", "max")  # minibert.sbert
 DECAYED = ("all", "matrices")  # minibert.training
 PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
+ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 DATA = "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv, txt ...)"
 
@@ -62,6 +63,20 @@ def rate(default: float | None, help: str) -> Any:
 def sequence_length(default: int, help: str) -> Any:
     """A whole number of at least 3."""
     return option(default, help, at_least=3, else_say="[CLS], one token and [SEP] need 3")
+
+
+def columns(optional: str) -> Any:
+    """Names of columns, parted by commas."""
+    return option(
+        "",
+        f"names of its columns for both sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
+        "hypothesis,label, or sentence1,sentence2 with gold_label or label)",
+    )
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names parted by commas; "" has none."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def seed(help: str) -> Any:
@@ -223,6 +238,12 @@ class NLIOptions(TrainingOptions):
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
+    columns: str = columns(" and their label")
+    labels: str = option(
+        "",
+        "names of the labels, in the order of the numbers 0, 1 ... if the data has these, as in different,duplicate"
+        " (default: entailment,neutral,contradiction)",
+    )
     max_train: int = limit(30_000, "training pairs, sampled as in the notebook; 0: all")
     max_validation: int = limit(3_000, "validation pairs, sampled likewise; 0: all")
     validation_share: float = rate(
@@ -255,6 +276,22 @@ class NLIOptions(TrainingOptions):
     hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
     zip: bool = option(False, "also write OUTPUT.zip")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_columns(self.columns, (3,))
+        if self.labels:
+            checked_labels(listed(self.labels), "--labels")
+        if self.contrast and ENTAILED not in map(str.casefold, self.label_names):
+            raise UserError(
+                f"--contrast {self.contrast} brings the sentences of pairs labelled {ENTAILED} together, and --labels"
+                f" has no {ENTAILED}: give --contrast 0, or this name to the label of pairs that belong together"
+            )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of the pairs, in their order."""
+        return listed(self.labels) or LABELS
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersOptions(Options):
@@ -262,10 +299,15 @@ class AnswersOptions(Options):
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
     data: str = option("hub", DATA)
+    columns: str = columns(" and their label, if there is one")
     split: str = option("test", "which part of the data", choices=SPLITS)
     max_pairs: int = limit(6_000, "pairs, sampled as in the notebook; 0: all")
     seed: int = seed("seed of the sample")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_columns(self.columns, (2, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +317,9 @@ class EvaluateOptions(AnswersOptions):
     batch_size: int = count(64, "sentences in a pass through the encoder; does not change the results")
     json: str = option("", "also write every figure to this file")
     figure: str = option("", "where the confusion matrix is drawn (default: beside the model)")
+    predictions: str = option(
+        "", "also write every pair, labelled or not, with its answer and all probabilities to this CSV file"
+    )
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
     hypothesis: str | None = option(None, "see --premise")
 
@@ -282,3 +327,12 @@ class EvaluateOptions(AnswersOptions):
         super().__post_init__()
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
+        if self.predictions and self.max_pairs not in (0, AnswersOptions.max_pairs):
+            raise UserError("--predictions has every pair: --max-pairs is for a report without it")
+
+
+def _check_columns(text: str, sizes: tuple[int, ...]) -> None:
+    names = listed(text)
+    if names and (len(names) not in sizes or not all(names) or len(set(names)) < len(names)):
+        wanted = " or ".join(map(str, sizes))
+        raise UserError(f"--columns {text}: it takes {wanted} different names, as in question1,question2,is_duplicate")

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 from huggingface_hub.repocard import metadata_load
 
-from minibert.config import LABELS
+from minibert.config import LABELS, label_key
 from minibert.errors import UserError, reason
 from minibert.files import MOST_TEXT, is_file, read_json
 
@@ -80,7 +80,7 @@ _COPY = re.compile(
 )
 
 
-def files_of_split(path: Path, split: str) -> list[Path]:
+def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> list[Path]:
     """The files of a path that make up a split, in the order of their names.
 
     Files that name no split are whatever they are asked for, if none of the others names one.
@@ -111,7 +111,7 @@ def files_of_split(path: Path, split: str) -> list[Path]:
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
     _check_different(chosen)
     for place in sorted({path, *(above for file in chosen for above in file.parents if path in above.parents)}):
-        _check_card(place, [file for file in chosen if place in file.parents])
+        _check_card(place, [file for file in chosen if place in file.parents], labels)
     return chosen
 
 
@@ -272,13 +272,13 @@ def _has_rows(file: Path) -> bool:
         return len(list(islice(handle, 2))) > 1
 
 
-def _check_card(folder: Path, files: list[Path]) -> None:
+def _check_card(folder: Path, files: list[Path], labels: Sequence[str]) -> None:
     """The cards in a folder against the files at any depth below it: splits, configurations, names of classes."""
     infos = folder / "dataset_infos.json"
-    _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files)
+    _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files, labels)
     card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), folder)
     said = _read(card, metadata_load)
-    _check_classes(card, said.get("dataset_info"), files)
+    _check_classes(card, said.get("dataset_info"), files, labels)
     names = [file.relative_to(folder).as_posix() for file in files]
     read: dict[str, None] = {}
     for number, configuration in enumerate(_listed(said.get("configs"))):
@@ -313,15 +313,16 @@ def _patterns(said: Any) -> Iterator[tuple[str | None, str]]:
         yield from ((split if split is None else str(split), path) for path in _listed(paths) if isinstance(path, str))
 
 
-def _check_classes(source: Path, said: Any, files: list[Path]) -> None:
-    """Numbers mean `LABELS`, unless a file says itself what they mean."""
+def _check_classes(source: Path, said: Any, files: list[Path], labels: Sequence[str]) -> None:
+    """Numbers mean the labels in their order, unless a file says itself what they mean."""
+    keys = [label_key(label) for label in labels]
     for names in _names(said):
-        if not set(names) & set(LABELS) or tuple(names[: len(LABELS)]) == tuple(LABELS):
+        if not set(names) & set(keys) or names[: len(keys)] == keys:
             continue
         if unnamed := [file for file in files if not _has_own_names(file)]:
             raise UserError(
                 f"{source} says that labels are the numbers of {', '.join(names)}, but {unnamed[0].name} is read as"
-                f" {', '.join(LABELS)}: write the labels as words, and take these names away"
+                f" {', '.join(labels)}: write the labels as words, and take these names away"
             )
 
 
@@ -333,7 +334,7 @@ def _names(said: Any) -> Iterator[list[str]]:
         if isinstance(value, dict):
             names = value.get("names") or []
             names = names.values() if isinstance(names, dict) else _listed(names)
-            yield [str(name).strip().lower() for name in names]
+            yield [label_key(name) for name in names]
             value = [*value.values()]
         values += value if isinstance(value, list) else []
 

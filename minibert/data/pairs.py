@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -18,25 +18,31 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from minibert.config import LABELS
+from minibert.config import LABELS, label_key
 from minibert.data.files import some
 from minibert.data.formats import Columns
 from minibert.data.sources import Source, open_pairs
 from minibert.errors import UserError
 
-PAIR_COLUMNS: tuple[Columns, ...] = (("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"))
-
+# The first is the Hub's, the second SNLI's own, the third GLUE's.
+PAIR_COLUMNS: tuple[Columns, ...] = (
+    ("premise", "hypothesis", "label"), ("sentence1", "sentence2", "gold_label"), ("sentence1", "sentence2", "label"),
+)  # fmt: skip
+UNLABELLED_COLUMNS: tuple[Columns, ...] = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 # What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
 NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
+
+_TEXT, _NUMBER = datasets.Value("string"), datasets.Value("int64")
+_FEATURES = datasets.Features({"premise": _TEXT, "hypothesis": _TEXT, "label": _NUMBER})
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Labelled sentence pairs.
+    """Sentence pairs.
 
     Attributes:
         premises, hypotheses: the sentences.
-        labels: (pairs,) int64, places in `LABELS`.
+        labels: (pairs,) int64, which of the labels asked for each has; -1 for none.
         identity: what they are and how they were sampled, as JSON: equal for equal pairs, wherever their files are.
         source: where they are from, as messages call it.
     """
@@ -51,52 +57,82 @@ class Pairs:
         return len(self.labels)
 
 
-def load_pairs(data: str, split: str, *, max_pairs: int, seed: int) -> Pairs:
+@dataclass(frozen=True)
+class Reading:
+    """How pairs are read.
+
+    Attributes:
+        columns: of both sentences and their label; () finds those of `PAIR_COLUMNS`.
+        labels: their names, which numbers count from 0. None is SNLI's three, if there is more than 0 and 1.
+    """
+
+    columns: Columns = ()
+    labels: Sequence[str] | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What differs from the usual reading, as JSON."""
+        return {name: list(value) for name, value in vars(self).items() if value}
+
+
+def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Reading = Reading()) -> Pairs:
     """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
 
     (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
     which examples are visited is decided by training.)
 
     Args:
-        data, split: see `open_pairs`; the columns are those of `PAIR_COLUMNS`.
+        data, split: see `open_pairs`.
         max_pairs: how many at most; 0 is all.
         seed: of the shuffle.
+        reading: columns and labels.
     Raises:
         UserError: no such split, missing columns, a label out of range, or no usable pair.
     """
-    source = open_pairs(data, split)
-    return _sample(*_labelled(source, split), max_pairs, seed, source.name)
+    source = open_pairs(data, split, reading.labels)
+    return _sample(*_labelled(source, split, reading), max_pairs, seed, source.name)
+
+
+def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs:
+    """All pairs of a split in their order, labelled or not, but for those that lack a sentence; see `load_pairs`."""
+    source = open_pairs(data, split, reading.labels)
+    columns, _ = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
+    if not columns["label"]:
+        raise UserError(f"{source.name} has no pair in its {split} split ({some(list(source.parts))})")
+    labels = np.array([-1 if label is None else label for label in columns["label"]], dtype=np.int64)
+    return Pairs(columns["premise"], columns["hypothesis"], labels, source=source.name)
 
 
 def load_training_pairs(
-    data: str, *, max_train: int, max_validation: int, validation_share: float, seed: int
+    data: str, *, max_train: int, max_validation: int, validation_share: float, seed: int, reading: Reading = Reading()
 ) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those for validation.
 
     Args:
-        data, seed: see `load_pairs`.
+        data, seed, reading: see `load_pairs`.
         max_train, max_validation: how many at most; 0 is all.
         validation_share: 0 takes the validation split, more takes this share of the training pairs: those of some
             premises, which `seed` chooses, so that no premise is in both.
     Raises:
         UserError: see `load_pairs`; or, without a share, there are no other pairs than those to train on.
     """
-    source = open_pairs(data, "train")
+    source = open_pairs(data, "train", reading.labels)
+    rows, identity = _labelled(source, "train", reading)
     if validation_share:
-        rows, identity = _labelled(source, "train")
         parts = _by_premise(rows, validation_share, seed, data)
         shares = [{**identity, "part": part, "validation_share": validation_share} for part in ("rest", "share")]
         train, validation = zip(parts, shares, strict=True)
     else:
         advice = "--validation-share 0.1 takes a tenth of the training pairs for it"
         try:
-            other = open_pairs(data, "validation")
+            other = open_pairs(data, "validation", reading.labels)
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
-        train = _labelled(source, "train")
         if other.parts.keys() == source.parts.keys():
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
-        validation = _labelled(other, "validation")
+        # It may be too small for all labels: whether numbers are SNLI's has been seen in training.
+        known = replace(reading, labels=reading.labels or LABELS)
+        train, validation = (rows, identity), _labelled(other, "validation", known)
     return _sample(*train, max_train, seed, source.name), _sample(*validation, max_validation, seed, source.name)
 
 
@@ -128,35 +164,53 @@ def _unseen() -> frozenset[str]:
     return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
 
 
-def _labelled(source: Source, split: str) -> tuple[datasets.Dataset, dict[str, Any]]:
+def _labelled(source: Source, split: str, reading: Reading) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The pairs that have a label and two sentences, and what identifies them."""
-    content = source.digest()
-    kept: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
-    for place, (premise, hypothesis, label) in source.rows(PAIR_COLUMNS):
-        number = _label_number(label, place)
-        if premise.strip() and hypothesis.strip() and number is not None:
-            for values, value in zip(kept.values(), (premise, hypothesis, number), strict=True):
-                values.append(value)
-    source.check_unchanged(content)
-    if not kept["label"]:
+    columns, content = _read(source, reading, PAIR_COLUMNS)
+    rows = datasets.Dataset.from_dict(columns, features=_FEATURES)
+    rows = rows.select(np.flatnonzero([label is not None for label in columns["label"]]))
+    if not len(rows):
         raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
-    return datasets.Dataset.from_dict(kept), {"content": content, "split": split}
+    return rows, {"content": content, "split": split, **reading.identity}
 
 
-def _label_number(label: Any, place: str) -> int | None:
-    """A label as a place in `LABELS`, None if there is none."""
-    text = "" if label is None else str(label).strip().lower()
-    if number := re.fullmatch(r"([+-]?[0-9]+)[.]0*", text):  # a table with a gap in it has whole numbers as 2.0
-        text = number[1]
-    if text in NO_LABEL:
-        return None
-    if text in LABELS:
-        return LABELS.index(text)
-    if text in map(str, range(len(LABELS))):
-        return int(text)
-    raise UserError(
-        f"{place}: label {label!r} is neither one of {', '.join(LABELS)} nor 0, 1, 2 (-1, - or nothing for none)"
-    )
+def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> tuple[dict[str, list[Any]], str]:
+    """The columns of the pairs with two sentences, None for no label, and the digest of what was read."""
+    labels = Labels(reading.labels or LABELS)
+    columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
+    content, numbers = source.digest(), set()
+    for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
+        number = labels.number(label[0], place) if label else None
+        if premise.strip() and hypothesis.strip():
+            for values, value in zip(columns.values(), (premise, hypothesis, number), strict=True):
+                values.append(value)
+            numbers.add(label_key(label[0]) if number is not None else "")
+    source.check_unchanged(content)
+    if reading.labels is None and numbers - {""} == {"0", "1"}:
+        raise UserError(
+            f"{source.name} has 0 and 1 for labels and no 2, so they are not SNLI's entailment, neutral, contradiction:"
+            " say what they mean, as in train_nli.py --labels different,duplicate, or write the labels as words"
+        )
+    return columns, content
+
+
+class Labels:
+    """What is written for labels, to their numbers."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = ", ".join(names)
+        self.numbers = {label_key(name): number for number, name in enumerate(names)}
+        if not any(re.fullmatch("[+-]?[0-9]+", key) for key in self.numbers):  # or else "1" would have two meanings
+            self.numbers |= {str(number): number for number in range(len(names))}
+
+    def number(self, label: Any, place: str) -> int | None:
+        """The number of a label, None if there is none; `UserError` if it is another one."""
+        key = label_key("" if label is None else label)
+        if key in self.numbers or key in NO_LABEL:
+            return self.numbers.get(key)
+        count = len(set(self.numbers.values()))
+        numbers = f" nor {', '.join(map(str, range(count)))}" if len(self.numbers) > count else ""
+        raise UserError(f"{place}: label {label!r} is neither one of {self.names}{numbers} (-1, - or nothing for none)")
 
 
 def _by_premise(

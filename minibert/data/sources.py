@@ -16,6 +16,7 @@ import datasets
 import xxhash
 from huggingface_hub import hf_hub_download
 
+from minibert.config import LABELS
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.errors import UserError, reason
@@ -100,20 +101,20 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
     return _hub(HUB_SNLI, "train") if data == "hub-pairs" else _named(data, "train", line_by_line)
 
 
-def open_pairs(data: str, split: str) -> Source:
+def open_pairs(data: str, split: str, labels: Sequence[str] | None = None) -> Source:
     """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub. `UserError`: there is nothing to read."""
     if data == "hub":
         return _hub(HUB_SNLI, split)
     if data == "toy":
         return _in_memory(split, [(row["premise"], row["hypothesis"], row["label"]) for row in toy_pairs()[split]])
-    return _named(data, split)
+    return _named(data, split, labels=labels)
 
 
 def _in_memory(part: str, rows: list[Any]) -> Source:
     return Source("toy", {part: lambda _: iter(rows)}, lambda: xxhash.xxh3_128_hexdigest(repr(rows).encode()))
 
 
-def _named(data: str, split: str, line_by_line: bool = False) -> Source:
+def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[str] | None = None) -> Source:
     """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
     path = Path(data)
     try:
@@ -123,7 +124,7 @@ def _named(data: str, split: str, line_by_line: bool = False) -> Source:
     except (OSError, RuntimeError) as error:  # the latter: no such user
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
-        files = files_of_split(path, split)
+        files = files_of_split(path, split, labels or LABELS)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
     missing, name = f"no file or folder {data}", _HUB_NAME.fullmatch(data)
