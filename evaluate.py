@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS
 from minibert.errors import UserError, os_error_text
-from minibert.options import EvaluateOptions
+from minibert.options import EvaluateOptions, listed
+
+if TYPE_CHECKING:
+    from minibert.inference import TrainedModel
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,8 +31,10 @@ def evaluate(options: EvaluateOptions) -> None:
         UserError: an option, a path or a file is wrong.
     """
     # torch loads only now: --help does not need it.
+    import numpy as np
+
     from minibert.card import CARD, EVALUATION, write_card
-    from minibert.data.pairs import load_pairs
+    from minibert.data.pairs import Reading, load_all_pairs, load_pairs
     from minibert.device import pick_device
     from minibert.drawing import need_matplotlib
     from minibert.files import write_json
@@ -39,26 +44,40 @@ def evaluate(options: EvaluateOptions) -> None:
 
     if options.figure:
         need_matplotlib()
+    if options.predictions and is_part_of(Path(options.predictions), Path(options.data)):
+        raise UserError(f"--predictions {options.predictions} is, or lies in, what is to be read: name another file")
     device = pick_device(options.device)
     path = Path(options.model)
     model = load_classifier(path).to(device)
     if options.premise is not None and options.hypothesis is not None:
-        for side in ("premise", "hypothesis"):
-            if not getattr(options, side).strip():
-                raise UserError(f"--{side} is empty: give it a sentence")
-        probabilities = model.predict([options.premise], [options.hypothesis]).probabilities[0]
-        for label, probability in zip(LABELS, probabilities, strict=True):
-            print(f"{label:<13} {probability:.4f}")
+        ask(model, options.premise, options.hypothesis)
         return
 
-    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
+    reading = Reading(listed(options.columns), model.labels)
+    if options.predictions:
+        pairs = load_all_pairs(options.data, options.split, reading)
+    else:
+        pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     predictions = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
-    result = figures(pairs.labels, predictions)
+
+    def write_predictions() -> None:
+        if options.predictions:
+            predictions.write_csv(Path(options.predictions), pairs.premises, pairs.hypotheses, pairs.labels)
+            missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
+            print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
+
+    labelled = np.flatnonzero(pairs.labels >= 0)
+    if not len(labelled):
+        print(f"no pair of {pairs.source} has a label, so there is no report")
+        write_predictions()
+        return
+    result = figures(pairs.labels[labelled], predictions[labelled])
     control = (
         " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
     )
     record = {"model": str(path), "data": options.data, "split": options.split, **result}
     default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+    picture = Path(options.figure) if options.figure else default
 
     def write_record() -> None:
         if options.json:
@@ -73,10 +92,29 @@ def evaluate(options: EvaluateOptions) -> None:
         print(f"warning: {path} was trained on {options.data} itself, so this is no test of it\n")
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report_text(result)}", flush=True)
     all_of(
+        write_predictions,
         write_record,
-        lambda: plot_confusion(result["confusion_matrix"], Path(options.figure) if options.figure else default),
+        lambda: plot_confusion(result["confusion_matrix"], picture, result["labels"]),
         add_to_card,
     )
+
+
+def ask(model: TrainedModel, premise: str, hypothesis: str) -> None:
+    """Print the probabilities for one pair."""
+    for side, sentence in (("premise", premise), ("hypothesis", hypothesis)):
+        if not sentence.strip():
+            raise UserError(f"--{side} is empty: give it a sentence")
+    answer = model.predict([premise], [hypothesis])
+    width = max(13, *map(len, answer.names))
+    for label, probability in zip(answer.names, answer.probabilities[0], strict=True):
+        print(f"{label:<{width}} {probability:.4f}")
+
+
+def is_part_of(file: Path, data: Path) -> bool:
+    """Whether a file is the data, or would be read as a part of it the next time."""
+    if data.is_dir():
+        return file.resolve().is_relative_to(data.resolve())
+    return data.exists() and file.exists() and file.samefile(data)
 
 
 def was_trained_on(model: Path, data: Path) -> bool:

@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError
 from minibert.files import read_json, read_records, write_file
-from minibert.options import MLMOptions, NLIOptions
+from minibert.options import MLMOptions, NLIOptions, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 
@@ -98,7 +98,10 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
 
 def _data(options: dict[str, Any], start: dict[str, Any]) -> str:
     if "pairs" in start:
-        return f"{start['pairs']:,} sentence pairs from {options['data']}, on the encoder in {options['encoder']}."
+        labels = f", labelled {', '.join(listed(options['labels']))}" if options.get("labels") else ""
+        return (
+            f"{start['pairs']:,} sentence pairs from {options['data']}{labels}, on the encoder in {options['encoder']}."
+        )
     return f"{start['articles']:,} texts, {start['tokens']:,} tokens, from {options['data']}."
 
 

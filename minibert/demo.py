@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS
 from minibert.drawing import draw_attention, style
 from minibert.errors import UserError, printable, reason
 from minibert.options import option
@@ -224,11 +223,12 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
         notes += remarks
         chips = "".join(f'<span class="piece">{_text(token)}</span>' for token in tokens)
         pieces += f'<h3>The {side} in WordPieces</h3><div class="pieces {side}">{chips}</div>'
-    probabilities = model.predict([premise], [hypothesis]).probabilities[0]  # (3,)
+    predictions = model.predict([premise], [hypothesis])
+    probabilities, answer = predictions.probabilities[0], predictions.names[predictions.labels[0]]  # (C,)
     u, v = model.encode([premise, hypothesis], normalize=True)  # (D,) each, of length 1
     return say(
-        f"<h2>{VERDICTS[LABELS[probabilities.argmax()]]}</h2>"
-        + bars(list(zip(LABELS, probabilities.tolist(), strict=True)))
+        f"<h2>{VERDICTS.get(answer, _text(answer))}</h2>"
+        + bars(list(zip(predictions.names, probabilities.tolist(), strict=True)))
         + "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
         + f'<h3>Cosine of the two vectors</h3><p><b class="cosine">{u @ v:.3f}</b> '
         '<span class="quiet">1: the same direction; 0: at right angles</span></p>' + pieces

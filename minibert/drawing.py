@@ -191,20 +191,21 @@ def draw_training(records: Sequence[dict[str, Any]]) -> Any:
 
 
 @style()
-def draw_confusion(matrix: Sequence[Sequence[int]]) -> Any:
-    """A (3, 3) confusion matrix: rows are true labels, columns predicted ones, shades are shares of the row."""
+def draw_confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str] = LABELS) -> Any:
+    """A (C, C) confusion matrix: rows are true labels, columns predicted ones, shades are shares of the row."""
     import numpy as np
     from sklearn.metrics import ConfusionMatrixDisplay
 
     shares = np.array([[count / max(1, sum(row)) for count in row] for row in matrix])
-    figure = new_figure(4.6, 4)
+    size = max(0, len(labels) - len(LABELS))
+    figure = new_figure(4.6 + size, 4 + size)
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(shares, display_labels=LABELS)
+    display = ConfusionMatrixDisplay(shares, display_labels=labels)
     display.plot(ax=axes, cmap=SHADES, colorbar=False, im_kw={"vmin": 0, "vmax": 1})
     for (row, column), text in np.ndenumerate(display.text_):
         share = shares[row, column]
         text.set(text=f"{matrix[row][column]:,}\n{share:.0%}", color="white" if share > 0.5 else "black")
-    axes.set_yticks(range(len(LABELS)), LABELS, rotation=90, va="center")
+    axes.set_yticks(range(len(labels)), labels, rotation=90, va="center")
     axes.set(xlabel="predicted", ylabel="true")
     open_axes(axes)
     return figure

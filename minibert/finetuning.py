@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert import fast
-from minibert.config import LABELS
 from minibert.data.batching import (
     Batch,
     TokenisedTexts,
@@ -105,14 +104,14 @@ class NLITask:
         if options.mixup or options.contrast:
             extras["cross_entropy"] = loss  # by itself it can be compared with validation's
         if options.mixup:
-            mixtures, targets = mix(features, batch.labels, len(LABELS), options.mixup)
+            mixtures, targets = mix(features, batch.labels, len(self.model.labels), options.mixup)
             loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
         if options.contrast:
-            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
+            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == options.entailed)
         return loss, extras
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, 3)."""
+        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, C)."""
         encoder = self.model.encoder
         encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
@@ -130,13 +129,14 @@ class NLITask:
         the share of the label that is answered most.
         """
         count = len(self.validation_labels)
-        loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
+        labels = len(self.model.labels)
+        loss, answers = torch.zeros((), device=self.device), torch.zeros(labels, device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros((), device=self.device)
         for batch in self._validation_batches(rank(), world_size()):
             _, v, _, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
-            answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
+            answers = answers + F.one_hot(logits.argmax(dim=-1), labels).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
         totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
         loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
@@ -227,12 +227,18 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
         )
     heading("encoder", options.encoder + (f"; not used of it: {', '.join(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
-    return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer
+    return NLIClassifier(sentence_encoder, options.dropout, options.product, options.label_names), tokenizer
 
 
 def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:
     """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
+    counts = np.bincount(train.labels, minlength=len(task.model.labels))
+    named = [f"{label} {count:,}" for label, count in zip(task.model.labels, counts, strict=True)]
+    heading("labels", f"{', '.join(named)} in training")
+    for label, count in zip(task.model.labels, counts, strict=True):
+        if not count:
+            heading("WARNING:", f"no pair to train on is labelled {label}, so the model can't learn it")
     if repeated := repeated_pairs(train, validation):
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:

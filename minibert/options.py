@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
-from minibert.config import ARCHITECTURES, LABELS, MOST_WIDTH, ModelConfig, checked_labels
+from minibert.config import ARCHITECTURES, LABELS, MOST_WIDTH, ModelConfig, checked_labels, label_key
 from minibert.errors import UserError
 
 RECIPES = ("notebook", "strong")
@@ -281,7 +281,7 @@ class NLIOptions(TrainingOptions):
         _check_columns(self.columns, (3,))
         if self.labels:
             checked_labels(listed(self.labels), "--labels")
-        if self.contrast and ENTAILED not in map(str.casefold, self.label_names):
+        if self.contrast and self.entailed < 0:
             raise UserError(
                 f"--contrast {self.contrast} brings the sentences of pairs labelled {ENTAILED} together, and --labels"
                 f" has no {ENTAILED}: give --contrast 0, or this name to the label of pairs that belong together"
@@ -291,6 +291,12 @@ class NLIOptions(TrainingOptions):
     def label_names(self) -> tuple[str, ...]:
         """The labels of the pairs, in their order."""
         return listed(self.labels) or LABELS
+
+    @property
+    def entailed(self) -> int:
+        """Which of the labels is entailment, -1 if none is."""
+        keys = [label_key(name) for name in self.label_names]
+        return keys.index(ENTAILED) if ENTAILED in keys else -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +313,7 @@ class AnswersOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_columns(self.columns, (2, 3))
+        _check_columns(self.columns, (2, 3) if getattr(self, "predictions", "") else (3,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +333,8 @@ class EvaluateOptions(AnswersOptions):
         super().__post_init__()
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
+        if self.predictions and not self.predictions.lower().endswith(".csv"):
+            raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
         if self.predictions and self.max_pairs not in (0, AnswersOptions.max_pairs):
             raise UserError("--predictions has every pair: --max-pairs is for a report without it")
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
+from minibert.config import LABELS
 from minibert.drawing import (
     draw_attention,
     draw_confusion,
@@ -37,7 +38,7 @@ from minibert.drawing import (
 )
 from minibert.errors import UserError
 from minibert.files import read_records
-from minibert.options import AnswersOptions, option
+from minibert.options import AnswersOptions, listed, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +56,10 @@ def plot_training(folder: Path, path: Path | None = None) -> None:
         save(draw_training(read_records(folder / "metrics.jsonl")), path or folder / "training.png")
 
 
-def plot_confusion(matrix: Sequence[Sequence[int]], path: Path) -> None:
+def plot_confusion(matrix: Sequence[Sequence[int]], path: Path, labels: Sequence[str] = LABELS) -> None:
     """Draw a confusion matrix, if there is matplotlib."""
     with optional():
-        save(draw_confusion(matrix), path)
+        save(draw_confusion(matrix, labels), path)
 
 
 # The command's pictures: their options, and where their numbers come from.
@@ -93,7 +94,8 @@ class ConfusionPicture(AnswersOptions):
         """Errors as in evaluate.py."""
         from minibert.metrics import figures
 
-        save(draw_confusion(figures(*_answers(self))["confusion_matrix"]), Path(self.output))
+        result = figures(*_answers(self))
+        save(draw_confusion(result["confusion_matrix"], result["labels"]), Path(self.output))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +175,13 @@ PICTURES: dict[str, type[Any]] = {
 
 def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
     """The true labels of some pairs, and what the classifier says of them."""
-    from minibert.data.pairs import load_pairs
+    from minibert.data.pairs import Reading, load_pairs
     from minibert.device import pick_device
     from minibert.hub import load_classifier
 
     model = load_classifier(options.model).to(pick_device(options.device))
-    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
+    reading = Reading(listed(options.columns), model.labels)
+    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     return pairs.labels, model.predict(pairs.premises, pairs.hypotheses)
 
 

@@ -79,6 +79,7 @@ def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Col
     if chosen is None:
         wanted = " or ".join(", ".join(choice) for choice in choices)
         kind = "articles need a column named" if ("text",) in choices else "pairs need"
+        wanted += "; --columns names others" if kind == "pairs need" and len(choices) > 1 else ""
         there = ", ".join(column if len(column) <= 40 else f"{column[:37]}..." for column in columns)
         raise UserError(f"{name} has the columns {there}, but {kind} {wanted}")
     if twice := next((column for column in chosen if list(columns).count(column) > 1), None):

@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -45,6 +45,7 @@ class Pairs:
         labels: (pairs,) int64, which of the labels asked for each has; -1 for none.
         identity: what they are and how they were sampled, as JSON: equal for equal pairs, wherever their files are.
         source: where they are from, as messages call it.
+        left_out: how many rows lack a sentence, where all pairs were asked for.
     """
 
     premises: list[str]
@@ -52,6 +53,7 @@ class Pairs:
     labels: NDArray[np.int64]
     identity: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,16 +65,16 @@ class Reading:
 
     Attributes:
         columns: of both sentences and their label; () finds those of `PAIR_COLUMNS`.
-        labels: their names, which numbers count from 0. None is SNLI's three, if there is more than 0 and 1.
+        labels: their names, which numbers count from 0.
     """
 
     columns: Columns = ()
-    labels: Sequence[str] | None = None
+    labels: tuple[str, ...] = LABELS
 
     @property
     def identity(self) -> dict[str, Any]:
         """What differs from the usual reading, as JSON."""
-        return {name: list(value) for name, value in vars(self).items() if value}
+        return {name: list(value) for name, value in vars(self).items() if value not in ((), LABELS)}
 
 
 def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Reading = Reading()) -> Pairs:
@@ -96,11 +98,13 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Rea
 def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs:
     """All pairs of a split in their order, labelled or not, but for those that lack a sentence; see `load_pairs`."""
     source = open_pairs(data, split, reading.labels)
-    columns, _ = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
-    if not columns["label"]:
+    found = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
+    _check_meant(source, reading, found.written)
+    premises, hypotheses, numbers = found.columns.values()
+    if not numbers:
         raise UserError(f"{source.name} has no pair in its {split} split ({some(list(source.parts))})")
-    labels = np.array([-1 if label is None else label for label in columns["label"]], dtype=np.int64)
-    return Pairs(columns["premise"], columns["hypothesis"], labels, source=source.name)
+    labels = np.array([-1 if number is None else number for number in numbers], dtype=np.int64)
+    return Pairs(premises, hypotheses, labels, source=source.name, left_out=found.left_out)
 
 
 def load_training_pairs(
@@ -117,7 +121,7 @@ def load_training_pairs(
         UserError: see `load_pairs`; or, without a share, there are no other pairs than those to train on.
     """
     source = open_pairs(data, "train", reading.labels)
-    rows, identity = _labelled(source, "train", reading)
+    rows, identity = train = _labelled(source, "train", reading)
     if validation_share:
         parts = _by_premise(rows, validation_share, seed, data)
         shares = [{**identity, "part": part, "validation_share": validation_share} for part in ("rest", "share")]
@@ -130,9 +134,7 @@ def load_training_pairs(
             raise UserError(f"{error}; {advice}") from error
         if other.parts.keys() == source.parts.keys():
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
-        # It may be too small for all labels: whether numbers are SNLI's has been seen in training.
-        known = replace(reading, labels=reading.labels or LABELS)
-        train, validation = (rows, identity), _labelled(other, "validation", known)
+        validation = _labelled(other, "validation", reading, meant=True)  # which may be too small for all labels
     return _sample(*train, max_train, seed, source.name), _sample(*validation, max_validation, seed, source.name)
 
 
@@ -164,34 +166,54 @@ def _unseen() -> frozenset[str]:
     return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
 
 
-def _labelled(source: Source, split: str, reading: Reading) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """The pairs that have a label and two sentences, and what identifies them."""
-    columns, content = _read(source, reading, PAIR_COLUMNS)
-    rows = datasets.Dataset.from_dict(columns, features=_FEATURES)
-    rows = rows.select(np.flatnonzero([label is not None for label in columns["label"]]))
-    if not len(rows):
-        raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
-    return rows, {"content": content, "split": split, **reading.identity}
+@dataclass(frozen=True)
+class _Rows:
+    """What was read: the pairs with two sentences, None for no label; what stood for labels; rows left out; a digest."""
+
+    columns: dict[str, list[Any]]
+    written: set[str]
+    left_out: int
+    content: str
 
 
-def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> tuple[dict[str, list[Any]], str]:
-    """The columns of the pairs with two sentences, None for no label, and the digest of what was read."""
-    labels = Labels(reading.labels or LABELS)
+def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> _Rows:
+    labels, left_out, written = Labels(reading.labels), 0, set()
     columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
-    content, numbers = source.digest(), set()
+    content = source.digest()
     for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
         number = labels.number(label[0], place) if label else None
-        if premise.strip() and hypothesis.strip():
-            for values, value in zip(columns.values(), (premise, hypothesis, number), strict=True):
-                values.append(value)
-            numbers.add(label_key(label[0]) if number is not None else "")
+        if not premise.strip() or not hypothesis.strip():
+            left_out += 1
+            continue
+        for values, value in zip(columns.values(), (premise, hypothesis, number), strict=True):
+            values.append(value)
+        if number is not None:
+            written.add(label_key(label[0]))
     source.check_unchanged(content)
-    if reading.labels is None and numbers - {""} == {"0", "1"}:
+    return _Rows(columns, written, left_out, content)
+
+
+def _check_meant(source: Source, reading: Reading, written: set[str]) -> None:
+    """Two classes by number are not the first two of SNLI's three."""
+    if reading.labels == LABELS and written == {"0", "1"}:
         raise UserError(
             f"{source.name} has 0 and 1 for labels and no 2, so they are not SNLI's entailment, neutral, contradiction:"
             " say what they mean, as in train_nli.py --labels different,duplicate, or write the labels as words"
         )
-    return columns, content
+
+
+def _labelled(
+    source: Source, split: str, reading: Reading, meant: bool = False
+) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The pairs that have a label and two sentences, and what identifies them."""
+    found = _read(source, reading, PAIR_COLUMNS)
+    if not meant:
+        _check_meant(source, reading, found.written)
+    rows = datasets.Dataset.from_dict(found.columns, features=_FEATURES)
+    rows = rows.select(np.flatnonzero([label is not None for label in found.columns["label"]]))
+    if not len(rows):
+        raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
+    return rows, {"content": found.content, "split": split, **reading.identity}
 
 
 class Labels:

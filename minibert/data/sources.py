@@ -101,7 +101,7 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
     return _hub(HUB_SNLI, "train") if data == "hub-pairs" else _named(data, "train", line_by_line)
 
 
-def open_pairs(data: str, split: str, labels: Sequence[str] | None = None) -> Source:
+def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS) -> Source:
     """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub. `UserError`: there is nothing to read."""
     if data == "hub":
         return _hub(HUB_SNLI, split)
@@ -114,7 +114,7 @@ def _in_memory(part: str, rows: list[Any]) -> Source:
     return Source("toy", {part: lambda _: iter(rows)}, lambda: xxhash.xxh3_128_hexdigest(repr(rows).encode()))
 
 
-def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[str] | None = None) -> Source:
+def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[str] = LABELS) -> Source:
     """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
     path = Path(data)
     try:
@@ -124,7 +124,7 @@ def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[s
     except (OSError, RuntimeError) as error:  # the latter: no such user
         raise UserError(f"can't read {data}: {reason(error)}") from error
     if there:
-        files = files_of_split(path, split, labels or LABELS)
+        files = files_of_split(path, split, labels)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
     missing, name = f"no file or folder {data}", _HUB_NAME.fullmatch(data)
