@@ -168,7 +168,7 @@ def _unseen() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What was read: the pairs with two sentences, None for no label; what stood for labels; rows left out; a digest."""
+    """The pairs with two sentences, None for no label; what stood for labels; rows left out; the content's digest."""
 
     columns: dict[str, list[Any]]
     written: set[str]
