@@ -53,7 +53,7 @@ def evaluate(options: EvaluateOptions) -> None:
         ask(model, options.premise, options.hypothesis)
         return
 
-    reading = Reading(listed(options.columns), model.labels)
+    reading = Reading(listed(options.columns), model.labels, options.model)
     if options.predictions:
         pairs = load_all_pairs(options.data, options.split, reading)
     else:

@@ -342,5 +342,5 @@ class EvaluateOptions(AnswersOptions):
 def _check_columns(text: str, sizes: tuple[int, ...]) -> None:
     names = listed(text)
     if names and (len(names) not in sizes or not all(names) or len(set(names)) < len(names)):
-        wanted = " or ".join(map(str, sizes))
-        raise UserError(f"--columns {text}: it takes {wanted} different names, as in question1,question2,is_duplicate")
+        wanted = " or ".join(map(str, sizes)) + " different names, as in question1,question2,is_duplicate"
+        raise UserError(f"--columns {text}: it takes {wanted} (evaluate.py --predictions needs no label)")

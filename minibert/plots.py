@@ -180,7 +180,7 @@ def _answers(options: AnswersOptions) -> tuple[NDArray[np.int64], Predictions]:
     from minibert.hub import load_classifier
 
     model = load_classifier(options.model).to(pick_device(options.device))
-    reading = Reading(listed(options.columns), model.labels)
+    reading = Reading(listed(options.columns), model.labels, options.model)
     pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     return pairs.labels, model.predict(pairs.premises, pairs.hypotheses)
 

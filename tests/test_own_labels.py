@@ -150,8 +150,12 @@ def test_data_of_other_labels_than_the_models(folder: Path) -> None:
     write(folder / "pairs.csv", rows("yes,no"))
     train("yes,no", "--max-steps", "1")
     write(folder / "test.csv", [{"premise": "a", "hypothesis": "b", "label": "entailment"}])
-    with pytest.raises(UserError, match=r"row 1: label 'entailment' is neither one of yes, no nor 0, 1"):
+    with pytest.raises(
+        UserError, match=r"row 1: label 'entailment' is neither one of yes, no nor 0, 1 .*; these.* of out"
+    ):
         evaluate.main(["--model", "out", "--data", "test.csv"])
+    with pytest.raises(UserError, match="label .* is neither one of yes, no"):
+        evaluate.main(["--model", "out", "--data", "toy"])  # whose labels are names, and no numbers
 
 
 def test_a_label_that_training_never_has_is_a_warning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,15 +66,18 @@ class Reading:
     Attributes:
         columns: of both sentences and their label; () finds those of `PAIR_COLUMNS`.
         labels: their names, which numbers count from 0.
+        model: that has these labels, if one is asked.
     """
 
     columns: Columns = ()
     labels: tuple[str, ...] = LABELS
+    model: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What differs from the usual reading, as JSON."""
-        return {name: list(value) for name, value in vars(self).items() if value not in ((), LABELS)}
+        said = {"columns": self.columns, "labels": self.labels}
+        return {name: list(value) for name, value in said.items() if value not in ((), LABELS)}
 
 
 def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Reading = Reading()) -> Pairs:
@@ -177,7 +180,7 @@ class _Rows:
 
 
 def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> _Rows:
-    labels, left_out, written = Labels(reading.labels), 0, set()
+    labels, left_out, written = Labels(reading.labels, reading.model), 0, set()
     columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
     content = source.digest()
     for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
@@ -219,8 +222,9 @@ def _labelled(
 class Labels:
     """What is written for labels, to their numbers."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], model: str) -> None:
         self.names = ", ".join(names)
+        self.source = f"these are the labels of {model}" if model else "--labels names others"
         self.numbers = {label_key(name): number for number, name in enumerate(names)}
         if not any(re.fullmatch("[+-]?[0-9]+", key) for key in self.numbers):  # or else "1" would have two meanings
             self.numbers |= {str(number): number for number in range(len(names))}
@@ -232,7 +236,9 @@ class Labels:
             return self.numbers.get(key)
         count = len(set(self.numbers.values()))
         numbers = f" nor {', '.join(map(str, range(count)))}" if len(self.numbers) > count else ""
-        raise UserError(f"{place}: label {label!r} is neither one of {self.names}{numbers} (-1, - or nothing for none)")
+        raise UserError(
+            f"{place}: label {label!r} is neither one of {self.names}{numbers} (-1, - or nothing for none); {self.source}"
+        )
 
 
 def _by_premise(

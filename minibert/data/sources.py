@@ -106,7 +106,9 @@ def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS) -> Source:
     if data == "hub":
         return _hub(HUB_SNLI, split)
     if data == "toy":
-        return _in_memory(split, [(row["premise"], row["hypothesis"], row["label"]) for row in toy_pairs()[split]])
+        return _in_memory(
+            split, [(row["premise"], row["hypothesis"], LABELS[row["label"]]) for row in toy_pairs()[split]]
+        )
     return _named(data, split, labels=labels)
 
 
