@@ -225,9 +225,10 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
         pieces += f'<h3>The {side} in WordPieces</h3><div class="pieces {side}">{chips}</div>'
     predictions = model.predict([premise], [hypothesis])
     probabilities, answer = predictions.probabilities[0], predictions.names[predictions.labels[0]]  # (C,)
+    verdict = VERDICTS[answer] if set(predictions.names) == set(VERDICTS) else _text(answer)
     u, v = model.encode([premise, hypothesis], normalize=True)  # (D,) each, of length 1
     return say(
-        f"<h2>{VERDICTS.get(answer, _text(answer))}</h2>"
+        f"<h2>{verdict}</h2>"
         + bars(list(zip(predictions.names, probabilities.tolist(), strict=True)))
         + "".join(f'<p class="note">{_text(note)}</p>' for note in notes)
         + f'<h3>Cosine of the two vectors</h3><p><b class="cosine">{u @ v:.3f}</b> '
@@ -304,7 +305,9 @@ def build(model: TrainedModel, name: str, filler: TrainedModel | None, advice: s
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         heads = f"{config.num_hidden_layers} x {config.num_attention_heads} heads"
         shape = f"{heads}, sentences as vectors of {model.embedding_size:,} numbers"
-        gr.HTML(say(f'<h1>{TITLE}</h1><p>{QUESTION}</p><p class="quiet">{_text(name)} · {shape}</p>'))
+        own = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
+        question = QUESTION if set(model.labels) == set(VERDICTS) else own
+        gr.HTML(say(f'<h1>{TITLE}</h1><p>{question}</p><p class="quiet">{_text(name)} · {shape}</p>'))
         with gr.Tab("Two sentences"):
             _pair_tab(gr, page, model)
         with gr.Tab("Fill a mask"):

@@ -51,6 +51,18 @@ def test_an_answer_is_the_models(model: TrainedModel) -> None:
     assert set(VERDICTS) == set(LABELS)
 
 
+def test_labels_of_ones_own_are_named_as_they_are(model: TrainedModel) -> None:
+    """Neutral means something else beside positive and negative; and no label is HTML."""
+    for names in (("negative", "neutral", "positive"), ("<b>yes", "no")):
+        classifier = NLIClassifier(model.sentence_encoder, labels=names)
+        asked = TrainedModel(model.sentence_encoder, model.tokenizer, 10, classifier=classifier)
+        html, expected = pair_html(asked, PREMISE, HYPOTHESIS), asked.predict([PREMISE], [HYPOTHESIS])
+        assert marked(html, "name") == list(names)
+        answer = names[expected.labels[0]].replace("<", "&lt;").replace(">", "&gt;")
+        assert f"<h2>{answer}</h2>" in html
+        assert "<b>yes" not in html
+
+
 def test_what_is_left_out_or_unknown_is_noted(model: TrainedModel) -> None:
     html = pair_html(model, "the cat " * 5_000, "the cat 🙂")
     assert len(marked(html, "piece")) == 10 + 5

@@ -154,7 +154,7 @@ def test_data_of_other_labels_than_the_models(folder: Path) -> None:
         UserError, match=r"row 1: label 'entailment' is neither one of yes, no nor 0, 1 .*; these.* of out"
     ):
         evaluate.main(["--model", "out", "--data", "test.csv"])
-    with pytest.raises(UserError, match="label .* is neither one of yes, no"):
+    with pytest.raises(UserError, match=r"label .* is neither one of yes, no"):
         evaluate.main(["--model", "out", "--data", "toy"])  # whose labels are names, and no numbers
 
 

@@ -140,6 +140,17 @@ def test_of_two_losses_the_one_that_validation_has_is_drawn() -> None:
     assert drawing.draw_training(records).axes[0].lines[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
 
 
+@pytest.mark.parametrize("labels", [["different", "$dup$licate"], ["1", "2", "3", "4", "5"]])
+def test_confusion_matrix_of_labels_of_ones_own(tmp_path: Path, drawn: list[Any], labels: list[str]) -> None:
+    matrix = [[10 * row + column + 1 for column in range(len(labels))] for row in range(len(labels))]
+    plots.plot_confusion(matrix, tmp_path / "matrix.png", labels)
+    (axes,) = drawn[0].axes
+    assert names(axes.get_yticklabels()) == names(axes.get_xticklabels()) == labels
+    assert {text.get_position(): int(text.get_text().split()[0]) for text in axes.texts} == {
+        (column, row): count for row, counts in enumerate(matrix) for column, count in enumerate(counts)
+    }
+
+
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
     plots.plot_confusion([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]], tmp_path / "sub" / "matrix.png")
     (axes,) = drawn[0].axes
@@ -361,7 +372,7 @@ def test_confusion_and_reliability(here: Path, monkeypatch: pytest.MonkeyPatch) 
     premises, hypotheses, labels = map(list, zip(*PAIRS, strict=True))
     predictions = minibert.from_pretrained("model").predict(premises, hypotheses)
     counted = [[sum((predictions.labels == i) & (np.array(labels) == j)) for i in range(3)] for j in range(3)]
-    assert given == [(counted,)]
+    assert given == [(counted, ["entailment", "neutral", "contradiction"])]
     expected = reliability(np.array(labels), predictions.probabilities)
     np.testing.assert_array_equal(bins[0][0].counts, expected.counts)
     assert bins[0][0].error == pytest.approx(expected.error)

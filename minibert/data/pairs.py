@@ -236,9 +236,8 @@ class Labels:
             return self.numbers.get(key)
         count = len(set(self.numbers.values()))
         numbers = f" nor {', '.join(map(str, range(count)))}" if len(self.numbers) > count else ""
-        raise UserError(
-            f"{place}: label {label!r} is neither one of {self.names}{numbers} (-1, - or nothing for none); {self.source}"
-        )
+        known = f"{self.names}{numbers} (-1, - or nothing for none); {self.source}"
+        raise UserError(f"{place}: label {label!r} is neither one of {known}")
 
 
 def _by_premise(
