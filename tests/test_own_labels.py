@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 import evaluate
 import minibert
 import train_nli
+from minibert.bert import Bert
 from minibert.config import ModelConfig
-from minibert.data.pairs import load_pairs
+from minibert.data.pairs import Pairs, Reading, load_pairs
 from minibert.errors import UserError
+from minibert.finetuning import NLITask
 from minibert.hub import save_mlm
+from minibert.losses import contrastive_loss
 from minibert.modern import make_masked_lm
 from minibert.options import EvaluateOptions, NLIOptions
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 from tests.data.rows import write
 
@@ -187,6 +194,25 @@ def test_the_contrastive_loss_needs_entailment(folder: Path, recipe: list[str]) 
     train("no,entailment", *recipe, "--max-steps", "1", "--max-length", "10", "--projection", "8")
 
 
+def test_the_contrastive_loss_is_of_the_pairs_labelled_entailment(
+    config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    """Wherever it stands among the labels; mixtures are of as many classes as there are labels."""
+    names = ("no", "maybe", "later", "entailment")
+    pairs = Pairs(["the cat", "the dog", "a mat", "logs"], ["a", "cat", "b", "dog"], np.array([3, 0, 3, 2]))
+    options = NLIOptions(labels=",".join(names), contrast=0.7, batch_size=4, max_length=8)
+    model = NLIClassifier(SentenceEncoder(Bert(config)), labels=names).eval()
+    task = NLITask(model, tokenizer, pairs, pairs, options)
+    batch = next(task.batches(0, 0))
+    u, v, _, logits = task.forward(batch)
+    expected = F.cross_entropy(logits, batch.labels, reduction="sum") + 0.7 * contrastive_loss(u, v, batch.labels == 3)
+    torch.testing.assert_close(task.loss(batch)[0], expected)
+    assert logits.shape == (4, 4)
+    mixing = NLITask(model, tokenizer, pairs, pairs, replace(options, mixup=0.4, contrast=0.0))
+    assert torch.isfinite(mixing.loss(batch)[0])
+    assert 0.25 <= mixing.validate()["most_answered"] <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -221,7 +247,5 @@ def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     minibert.from_pretrained("out").predict(texts, texts).write_csv(
         folder / "a.csv", texts, texts, np.array([0, 1, -1])
     )
-    from minibert.data.pairs import Reading
-
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
     assert sorted(found.premises) == sorted(texts[:2])

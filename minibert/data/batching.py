@@ -85,17 +85,12 @@ class TokenisedTexts:
 
 
 class Blocks:
-    """A sequence of texts as one stream of tokens, cut into blocks of equal length.
+    """A sequence of texts as one stream of tokens, cut into blocks of T tokens.
 
     So every position of a batch is a real token, and nothing is cut off of a text; a block may hold the end of one and
-    the beginning of the next, with [SEP] and [CLS] between them. What is left at the very end, less than a block, is
-    left out.
+    the beginning of the next, with [SEP] and [CLS] between them. The last tokens, less than a block, are left out.
 
     Source: Liu et al. 2019, "RoBERTa", section 4.2 (FULL-SENTENCES).
-
-    Args:
-        texts: the stream, in their order.
-        length: T, of a block.
     """
 
     def __init__(self, texts: TokenisedTexts, length: int) -> None:
@@ -241,8 +236,7 @@ def pad(sequences: Sequence[NDArray[np.integer] | Sequence[int]], pad_id: int) -
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order in which an epoch visits its examples: a permutation that (seed, epoch) alone decide.
 
-    Nothing has to be replayed to find out what the 900th batch of epoch 2 is, which is what makes an interrupted run
-    cheap to continue.
+    So the 900th batch of epoch 2 is known without replaying anything, and an interrupted run is cheap to continue.
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 

@@ -257,11 +257,5 @@ def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 READERS = {
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".txt": _tsv,
-    ".jsonl": _json,
-    ".json": _json,
-}
+    ".parquet": _parquet, ".arrow": _arrow, ".csv": _csv, ".tsv": _tsv, ".txt": _tsv, ".jsonl": _json, ".json": _json,
+}  # fmt: skip

@@ -84,15 +84,10 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Rea
     """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
 
     (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
-    which examples are visited is decided by training.)
+    which examples are visited is decided by training.) At most `max_pairs` are taken; 0 is all.
 
-    Args:
-        data, split: see `open_pairs`.
-        max_pairs: how many at most; 0 is all.
-        seed: of the shuffle.
-        reading: columns and labels.
     Raises:
-        UserError: no such split, missing columns, a label out of range, or no usable pair.
+        UserError: no such split, missing columns, another label, or no usable pair.
     """
     source = open_pairs(data, split, reading.labels)
     return _sample(*_labelled(source, split, reading), max_pairs, seed, source.name)
@@ -113,13 +108,11 @@ def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs
 def load_training_pairs(
     data: str, *, max_train: int, max_validation: int, validation_share: float, seed: int, reading: Reading = Reading()
 ) -> tuple[Pairs, Pairs]:
-    """The pairs to train on and those for validation.
+    """The pairs to train on and those for validation, each sampled as by `load_pairs`.
 
-    Args:
-        data, seed, reading: see `load_pairs`.
-        max_train, max_validation: how many at most; 0 is all.
-        validation_share: 0 takes the validation split, more takes this share of the training pairs: those of some
-            premises, which `seed` chooses, so that no premise is in both.
+    A validation share of 0 takes the validation split. More takes this share of the training pairs: those of some
+    premises, which `seed` chooses, so that no premise is in both.
+
     Raises:
         UserError: see `load_pairs`; or, without a share, there are no other pairs than those to train on.
     """

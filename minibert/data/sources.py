@@ -83,8 +83,7 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
 
     Args:
         data: "hub" for Wikipedia, "hub-pairs" for SNLI, "toy", a path, or a name on the Hub.
-        everything: of Wikipedia, read all 41 files as they come over the network and keep none of them, instead of the
-            notebook's rows of the first.
+        everything: of Wikipedia, stream all 41 files and keep none, instead of the notebook's rows of the first.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
     Raises:
         UserError: there is nothing to read. What is wrong inside a file shows when it is read.
