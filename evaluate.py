@@ -68,7 +68,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
     labelled = np.flatnonzero(pairs.labels >= 0)
     if not len(labelled):
-        print(f"no pair of {pairs.source} has a label, so there is no report")
+        print(f"no pair of {pairs.source} has a label, so there is no report{' for --json' if options.json else ''}")
         write_predictions()
         return
     result = figures(pairs.labels[labelled], predictions[labelled])

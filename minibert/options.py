@@ -69,7 +69,7 @@ def columns(optional: str) -> Any:
     """Names of columns, parted by commas."""
     return option(
         "",
-        f"names of its columns for both sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
+        f"the data's columns: two sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
         "hypothesis,label, or sentence1,sentence2 with gold_label or label)",
     )
 
@@ -238,7 +238,7 @@ class NLIOptions(TrainingOptions):
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
-    columns: str = columns(" and their label")
+    columns: str = columns(" and a label")
     labels: str = option(
         "",
         "names of the labels, in the order of the numbers 0, 1 ... if the data has these, as in different,duplicate"
@@ -305,7 +305,7 @@ class AnswersOptions(Options):
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
     data: str = option("hub", DATA)
-    columns: str = columns(" and their label, if there is one")
+    columns: str = columns(", and a label if there is one")
     split: str = option("test", "which part of the data", choices=SPLITS)
     max_pairs: int = limit(6_000, "pairs, sampled as in the notebook; 0: all")
     seed: int = seed("seed of the sample")
