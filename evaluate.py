@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS
 from minibert.errors import RESULT, UserError, os_error_text, painted
-from minibert.options import EvaluateOptions
+from minibert.options import EvaluateOptions, listed
 
 if TYPE_CHECKING:
     import torch
@@ -28,88 +27,129 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Model, pairs, report.
+    """A pair's probabilities, how well vectors agree with people, or the report on a classifier.
 
     Raises:
         UserError: an option, a path or a file is wrong.
     """
     # torch loads only now: --help does not need it.
-    from minibert.card import CARD, write_card
-    from minibert.data.sources import load_pairs
     from minibert.device import pick_device
-    from minibert.files import write_json
-    from minibert.hub import load_classifier
-    from minibert.metrics import figures, report_text
-    from minibert.plots import check_picture, plot_answers
-    from minibert.progress import warning
+    from minibert.plots import check_picture
 
     if options.figure:
         check_picture(Path(options.figure))
     device = pick_device(options.device)
-    if options.similarity:
+    if options.premise is not None and options.hypothesis is not None:
+        ask(options, device)
+    elif options.similarity:
         report_similarity(options, device)
-        return
+    else:
+        report(options, device)
+
+
+def report(options: EvaluateOptions, device: torch.device) -> None:
+    """Model, pairs, report; and what is kept of it."""
+    import numpy as np
+
+    from minibert.card import CARD, write_card
+    from minibert.data.pairs import Reading, load_all_pairs, load_pairs
+    from minibert.files import write_json
+    from minibert.hub import load_classifier
+    from minibert.metrics import figures, report_text
+    from minibert.plots import plot_answers
+    from minibert.progress import warning
+
+    if options.predictions and is_part_of(Path(options.predictions), Path(options.data)):
+        raise UserError(f"--predictions {options.predictions} is, or lies in, what is to be read: name another file")
+
+    # Model: the encoder with its classifier.
     path = Path(options.model)
     model = load_classifier(path).to(device)
-    if options.premise is not None and options.hypothesis is not None:
-        for side in ("premise", "hypothesis"):
-            if not getattr(options, side).strip():
-                raise UserError(f"--{side} is empty: give it a sentence")
-        probabilities = model.predict([options.premise], [options.hypothesis]).probabilities[0]
-        for label, probability in zip(LABELS, probabilities, strict=True):
-            line = f"{label:<13} {probability:.4f}"
-            print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
-        return
 
-    pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed)
+    # Pairs: those with a label, sampled as in the notebook; for --predictions all of them, in their order.
+    reading = Reading(listed(options.columns), model.labels, options.model)
+    if options.predictions:
+        pairs = load_all_pairs(options.data, options.split, reading)
+    else:
+        pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     predictions = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
-    result = figures(pairs.labels, predictions)
-    control = (
-        " (hypothesis only: a control, trained and evaluated on emptied premises)" if model.hypothesis_only else ""
-    )
-    record = {
-        "model": str(path),
-        "data": options.data,
-        "split": options.split,
-        "date": time.strftime("%Y-%m-%d"),
-    } | result
-    default = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
-    title = [str(path), f"{options.split} split of {options.data}, {len(pairs):,} pairs"]
 
-    def write_record() -> None:
-        if options.json:
-            write_json(Path(options.json), record)
+    def write_predictions() -> None:
+        if options.predictions:
+            predictions.write_csv(Path(options.predictions), pairs.premises, pairs.hypotheses, pairs.labels)
+            missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
+            print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
+
+    # Report: of the pairs that have a label.
+    labelled = np.flatnonzero(pairs.labels >= 0)
+    if not len(labelled):
+        print(f"no pair of {pairs.source} has a label, so there is no report{' for --json' if options.json else ''}")
+        write_predictions()
+        return
+    labels, answers = pairs.labels[labelled], predictions[labelled]
+    result = figures(labels, answers)
+    if was_trained_on(path, Path(options.data)):
+        print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
+    control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
+    accuracy = f"accuracy {result['accuracy']:.4f}"
+    text = report_text(result).replace(accuracy, painted(accuracy, RESULT, sys.stdout))
+    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
+
+    # What is kept: all of it that can be written.
+    said = {"model": str(path), "data": options.data, "split": options.split, "date": time.strftime("%Y-%m-%d")}
+    record = said | result
+    beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
 
     def add_to_card() -> None:
         if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
             write_card(path, record)
 
-    if was_trained_on(path, Path(options.data)):
-        print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
-    answer = f"accuracy {result['accuracy']:.4f}"
-    report = report_text(result).replace(answer, painted(answer, RESULT, sys.stdout))
-    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{report}", flush=True)
+    title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
     all_of(
-        write_record,
-        lambda: plot_answers(pairs.labels, predictions.probabilities, title, Path(options.figure or default)),
+        write_predictions,
+        lambda: write_json(Path(options.json), record) if options.json else None,
+        lambda: plot_answers(labels, answers, title, Path(options.figure or beside)),
         add_to_card,
     )
 
 
+def ask(options: EvaluateOptions, device: torch.device) -> None:
+    """Print the probabilities for one pair."""
+    from minibert.hub import load_classifier
+
+    model = load_classifier(options.model).to(device)
+    pair = {"premise": options.premise or "", "hypothesis": options.hypothesis or ""}
+    for side, sentence in pair.items():
+        if not sentence.strip():
+            raise UserError(f"--{side} is empty: give it a sentence")
+    answer = model.predict([pair["premise"]], [pair["hypothesis"]])
+    width, probabilities = max(13, *map(len, answer.names)), answer.probabilities[0]
+    for label, probability in zip(answer.names, probabilities, strict=True):
+        line = f"{label:<{width}} {probability:.4f}"
+        print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
+
+
 def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
-    """The same for vectors: any sentence encoder, pairs with people's scores, correlations."""
-    from minibert.data.sources import load_scored_pairs
+    """How well any sentence encoder's cosines agree with people's scores."""
+    from minibert.data.pairs import load_scored_pairs
     from minibert.files import write_json
     from minibert.hub import from_pretrained
     from minibert.metrics import similarity, similarity_text
 
     model = from_pretrained(options.model).to(device)
-    pairs = load_scored_pairs(options.similarity, options.split)
+    pairs = load_scored_pairs(options.similarity, options.split, listed(options.columns))
     result = similarity(model, pairs, options.batch_size)
     print(f"{options.model} on the {options.split} split of {pairs.source}\n\n{similarity_text(result)}", flush=True)
     if options.json:
-        record = {"model": options.model, "data": options.similarity, "split": options.split, **result}
-        write_json(Path(options.json), record)
+        said = {"model": options.model, "data": options.similarity, "split": options.split}
+        write_json(Path(options.json), said | result)
+
+
+def is_part_of(file: Path, data: Path) -> bool:
+    """Whether a file is the data, or would be read as a part of it the next time."""
+    if data.is_dir():
+        return file.resolve().is_relative_to(data.resolve())
+    return data.exists() and file.exists() and file.samefile(data)
 
 
 def was_trained_on(model: Path, data: Path) -> bool:

@@ -3,9 +3,9 @@
 Example:
     python train_nli.py --data toy --encoder models/toy_mlm
 
-Both sentences go through one encoder; a linear layer over [u, v, |u - v|] answers entailment, neutral or contradiction
-(Reimers & Gurevych 2019, section 3). What this script calls stands in minibert/: the steps in finetuning.py, the
-classifier in sbert.py, the loop in training.py.
+Both sentences go through one encoder; a linear layer over [u, v, |u - v|] answers entailment, neutral or contradiction,
+or what --labels names (Reimers & Gurevych 2019, section 3). What this script calls stands in minibert/: the steps in
+finetuning.py, the classifier in sbert.py, the loop in training.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from minibert.cli import parse_options, run
 from minibert.errors import command
-from minibert.options import NLIOptions
+from minibert.options import NLIOptions, listed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def finetune(asked: NLIOptions) -> None:
     from minibert import finetuning
     from minibert.card import write_card
     from minibert.checkpoint import tensors_hash
-    from minibert.data.sources import load_training_pairs
+    from minibert.data.pairs import Reading, load_training_pairs
     from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
     from minibert.hub import save_classifier, zip_classifier
@@ -63,6 +63,7 @@ def finetune(asked: NLIOptions) -> None:
                 max_validation=options.max_validation,
                 validation_share=options.validation_share,
                 seed=options.seed,
+                reading=Reading(listed(options.columns), options.label_names),
             )
             identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
 

@@ -43,8 +43,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import minibert
 from minibert.data.articles import Articles
-from minibert.data.sources import load_pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
+from minibert.data.pairs import load_pairs
 from minibert.device import keep_freed_memory
 from minibert.files import write_json
 from minibert.finetuning import NLITask, make_classifier

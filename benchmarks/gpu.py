@@ -54,9 +54,8 @@ from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import ModelConfig
 from minibert.data.articles import Articles
-from minibert.data.batching import Batch, epoch_batches, epoch_order, pad
-from minibert.data.sources import Pairs, load_pairs
-from minibert.data.tokens import Blocks, Chunk, TokenisedTexts
+from minibert.data.batching import Batch, Blocks, Chunk, TokenisedTexts, epoch_batches, epoch_order, pad
+from minibert.data.pairs import Pairs, load_pairs
 from minibert.device import compile_blocks, pick_precision
 from minibert.files import read_records, write_json
 from minibert.finetuning import NLITask

@@ -9,12 +9,15 @@ Source: Devlin et al. 2019, section 3; Warner et al. 2024, section 2.1 (ModernBE
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from minibert.errors import UserError
 
-# The order is SNLI's own (0, 1, 2). Data sets, the classifier's rows, reports and saved folders all use this one list.
+# SNLI's, in its own order (0, 1, 2): the labels of pairs where `--labels` names no others.
 LABELS = ("entailment", "neutral", "contradiction")
+MOST_LABELS = 1_000
 
 # More than any BERT has: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
@@ -22,6 +25,21 @@ MOST_WIDTH = 2**20  # all other sizes
 
 # Marks a position that is not predicted: torch's own default `ignore_index` for cross-entropy.
 IGNORED = -100
+
+
+def label_key(label: object) -> str:
+    """What two spellings of a label share: case and blanks do not matter, and a whole number may be written as 2.0."""
+    text = str(label).strip().casefold()
+    number = re.fullmatch(r"([+-]?[0-9]+)[.]0*", text)
+    return number[1] if number else text
+
+
+def checked_labels(labels: Sequence[str], place: str) -> tuple[str, ...]:
+    """Labels that can be told apart: two at least, as short and printable as names are; `place` is for the message."""
+    fine = all(isinstance(label, str) and label.isprintable() and 0 < len(label.strip()) <= 100 for label in labels)
+    if not fine or not 2 <= len(labels) <= MOST_LABELS or len(set(map(label_key, labels))) < len(labels):
+        raise UserError(f"{place} has the labels {list(labels)!r:.100}, and has to have two or more different names")
+    return tuple(label.strip() for label in labels)
 
 
 @dataclass(frozen=True)

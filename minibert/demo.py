@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from minibert.cli import parse_options, run
-from minibert.config import LABELS
 from minibert.errors import UserError, printable, reason
 from minibert.options import Options, option
 from minibert.plots import draw_attention, known_words, need_matplotlib, read, style
@@ -255,12 +254,13 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
         notes += remarks
         chips = "".join(f'<span class="piece">{_text(token)}</span>' for token in tokens)
         pieces += f'<h3>The {side} in WordPieces</h3><div class="{side}">{chips}</div>'
-    probabilities = model.predict([premise], [hypothesis]).probabilities[0]
-    verdict = LABELS[probabilities.argmax()]
+    predictions = model.predict([premise], [hypothesis])
+    probabilities, answer = predictions.probabilities[0], predictions.names[predictions.labels[0]]  # (C,)
+    verdict = VERDICTS[answer] if set(predictions.names) == set(VERDICTS) else answer
     u, v = model.encode([premise, hypothesis], normalize=True)  # (D,) each, of length 1
     return (
-        f"<h2>{_text(VERDICTS.get(verdict, verdict))}</h2>"
-        + bars(list(zip(LABELS, probabilities.tolist(), strict=True)))
+        f"<h2>{_text(verdict)}</h2>"
+        + bars(list(zip(predictions.names, probabilities.tolist(), strict=True)))
         + "".join(map(_note, notes))
         + f'<h3>Cosine of the two vectors</h3><p><b class="cosine">{u @ v:.3f}</b> '
         '<span class="quiet">1: the same direction; 0: at right angles</span></p>' + pieces
@@ -314,13 +314,15 @@ def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advic
     """
     layers, heads = model.encoder.config.num_hidden_layers, model.encoder.config.num_attention_heads
     shape = f"{_text(name)} · {layers} x {heads} heads, sentences as vectors of {model.embedding_size:,} numbers"
+    own = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
+    question = QUESTION if set(model.labels) == set(VERDICTS) else own
     pairs, texts = suited(model, PAIRS), suited(filler or model, TEXTS)
     mask = f"""<form data-asks="words"><h2>Fill a mask</h2>{_box("text", "A text with a [MASK]", texts[0][0])}
 <button type="submit" id="fill">Fill</button>{_examples(texts, ["text"])}</form>"""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{TITLE}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
-<h1>{TITLE}</h1><p>{QUESTION}</p><p class="quiet">{shape}</p>
+<h1>{TITLE}</h1><p>{question}</p><p class="quiet">{shape}</p>
 <section><form data-asks="answer attention">
 {_box("premise", "Premise", pairs[0][0])}{_box("hypothesis", "Hypothesis", pairs[0][1])}
 <button type="submit" id="compare">Compare</button>{_examples(pairs, SIDES)}

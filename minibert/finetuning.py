@@ -15,10 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minibert import fast
-from minibert.config import LABELS
-from minibert.data.batching import Batch, batches_of_like_length, epoch_batches, pad
-from minibert.data.sources import Pairs, repeated_pairs
-from minibert.data.tokens import TokenisedTexts, tokenise, unknown_share
+from minibert.data.batching import (
+    Batch,
+    TokenisedTexts,
+    batches_of_like_length,
+    epoch_batches,
+    pad,
+    tokenise,
+    unknown_share,
+)
+from minibert.data.pairs import Pairs, repeated_pairs
 from minibert.distributed import gather, rank, world_size
 from minibert.hub import load_encoder
 from minibert.hub.names import left_out
@@ -70,12 +76,12 @@ class NLITask(Task):
         loss, correct = summed_loss(logits, batch.labels)
         if not self.options.contrast:
             return loss, {"accuracy": correct}
-        contrast = contrastive_loss(u, v, batch.labels == LABELS.index("entailment"))
+        contrast = contrastive_loss(u, v, batch.labels == self.options.entailed)
         # The cross-entropy by itself can be compared with validation's.
         return loss + self.options.contrast * contrast, {"accuracy": correct, "cross_entropy": loss}
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The vectors u and v of B pairs, (B, W) each, and the logits (B, 3)."""
+        """The vectors u and v of B pairs, (B, W) each, and the logits (B, C)."""
         model, textbook = self.model, self.options.textbook
         encode = model.encoder if textbook else partial(fast.sentence_vectors, model.encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
@@ -87,13 +93,14 @@ class NLITask(Task):
         hypotheses, near 1 if the encoder has collapsed; and the share of the label that is answered most.
         """
         count = len(self.validation_labels)
-        loss, answers = torch.zeros((), device=self.device), torch.zeros(len(LABELS), device=self.device)
+        labels = len(self.model.labels)
+        loss, answers = torch.zeros((), device=self.device), torch.zeros(labels, device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros_like(loss)
         for batch in self._validation_batches(rank(), world_size()):
             _, v, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
-            answers = answers + F.one_hot(logits.argmax(dim=-1), len(LABELS)).sum(dim=0)
+            answers = answers + F.one_hot(logits.argmax(dim=-1), labels).sum(dim=0)
             directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
         totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
         loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
@@ -168,12 +175,18 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
     options.check_length(encoder.config.max_position_embeddings, f"the encoder in {options.encoder}")
     heading("encoder", options.encoder + (f"; not used: {left_out(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
-    return NLIClassifier(sentence_encoder, options.dropout, options.product), tokenizer
+    return NLIClassifier(sentence_encoder, options.dropout, options.product, options.label_names), tokenizer
 
 
 def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:
     """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
+    counts = np.bincount(train.labels, minlength=len(task.model.labels))
+    named = [f"{label} {count:,}" for label, count in zip(task.model.labels, counts, strict=True)]
+    heading("labels", f"{', '.join(named)} in training")
+    for label, count in zip(task.model.labels, counts, strict=True):
+        if not count:
+            heading("WARNING:", f"no pair to train on is labelled {label}, so the model can't learn it")
     if repeated := repeated_pairs(train, validation):
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:

@@ -9,10 +9,12 @@ batches by their length only to have less of it.
 
 from __future__ import annotations
 
+import csv
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -24,14 +26,16 @@ from tqdm import tqdm
 
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.data.batching import batches_of_like_length, pad
-from minibert.data.tokens import tokenise
+from minibert.config import LABELS
+from minibert.data.batching import batches_of_like_length, pad, tokenise
 from minibert.errors import UserError
+from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
 TOKENS_IN_PASS = 2_048
+SHOWN = 10  # pairs of a printed table
 LONG = 1_000  # sentences from which on a progress bar is shown, if there is a terminal to show it on
 
 
@@ -50,22 +54,68 @@ class Guess(TypedDict):
     sequence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictions:
     """What a model says of pairs.
 
     Attributes:
-        probabilities: (pairs, 3) in the order of `LABELS`.
+        probabilities: (pairs, C) in the order of `names`.
         embeddings: (2 * pairs, D), the premises' vectors and then the hypotheses'.
+        names: of the C labels.
     """
 
     probabilities: NDArray[np.float32]
     embeddings: NDArray[np.float32]
+    names: tuple[str, ...] = LABELS
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(pairs,) the likeliest label of each."""
+        """(pairs,) the likeliest label of each, as a place in `names`."""
         return self.probabilities.argmax(axis=1).astype(np.int64)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Predictions:
+        """Those of some pairs."""
+        sides = self.embeddings.reshape(2, len(self.probabilities), -1)[:, rows]
+        return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), -1), self.names)
+
+    def write_csv(
+        self, path: Path, premises: Sequence[str], hypotheses: Sequence[str], labels: NDArray[np.int64] | None = None
+    ) -> None:
+        """Write a row for each pair: its sentences, its own label, the answer, and the probability of each label.
+
+        Args:
+            path: of the file, which appears whole or not at all.
+            premises, hypotheses: the pairs.
+            labels: (pairs,) their own, as places in `names`; -1 for none. If none has one, they have no column.
+        """
+        own = labels if labels is not None and (labels >= 0).any() else None
+
+        def write(file: Path) -> None:
+            with file.open("w", encoding="utf-8", newline="", errors="replace") as handle:
+                writer = csv.writer(handle)
+                shares = (f"probability_{name}" for name in self.names)
+                writer.writerow(["premise", "hypothesis", *([] if own is None else ["label"]), "prediction", *shares])
+                answers = self.labels
+                for row, (premise, hypothesis) in enumerate(zip(premises, hypotheses, strict=True)):
+                    label = [] if own is None else [self.names[own[row]] if own[row] >= 0 else ""]
+                    shares = (f"{share:.6f}" for share in self.probabilities[row])
+                    writer.writerow([premise, hypothesis, *label, self.names[answers[row]], *shares])
+
+        write_file(path, write)
+
+    def __repr__(self) -> str:
+        """A table of the first ten pairs: the answer, and the probability of each label."""
+        widths = [max(8, len(name)) for name in self.names]
+        header = [
+            "answer".ljust(max(widths)),
+            *(name.rjust(width) for name, width in zip(self.names, widths, strict=True)),
+        ]
+        rows = [
+            [self.names[label].ljust(max(widths)), *(f"{p:{width}.4f}" for p, width in zip(row, widths, strict=True))]
+            for label, row in zip(self.labels[:SHOWN], self.probabilities[:SHOWN], strict=True)
+        ]
+        more = [f"... and {len(self.probabilities) - SHOWN:,} more"] if len(self.probabilities) > SHOWN else []
+        return "\n".join([*("  ".join(cells) for cells in (header, *rows)), *more])
 
 
 @dataclass(frozen=True)
@@ -115,28 +165,33 @@ class TrainedModel:
         return [network for network in parts if network is not None]
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The classifier's labels, in the order of its probabilities; none without one."""
+        return self.classifier.labels if self.classifier else ()
+
+    @property
     def embedding_size(self) -> int:
         """How many numbers a sentence's vector has."""
         return self.sentence_encoder.size
 
     def encode(
-        self, sentences: Sequence[str], batch_size: int = 32, normalize: bool | None = None
+        self, sentences: str | Sequence[str], batch_size: int = 32, normalize: bool | None = None
     ) -> NDArray[np.float32]:
         """One vector a sentence, in the order given.
 
         Args:
-            sentences: any number of texts; each is cut to `max_length` tokens.
+            sentences: any number of texts, or one; each is cut to `max_length` tokens.
             batch_size: sentences in a pass through the network; does not change the vectors.
             normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
                 folder says (its modules.json).
         Returns:
-            (sentences, `embedding_size`).
+            (sentences, `embedding_size`), or (`embedding_size`,) for one string.
         Raises:
-            TypeError: `sentences` is one string, whose letters would be taken for sentences, or one of them is none.
+            TypeError: a sentence is no string.
             UserError: `batch_size` is not at least 1.
         """
         if isinstance(sentences, str):
-            raise TypeError("encode wants a list of sentences: for one sentence, [sentence]")
+            return self.encode([sentences], batch_size, normalize)[0]
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: it has to be at least 1")
         if normalize is None:
@@ -156,8 +211,13 @@ class TrainedModel:
                 count(len(rows))
         return _finite(vectors)
 
+    def similarity(self, first: str | Sequence[str], second: str | Sequence[str]) -> NDArray[np.float32]:
+        """The cosine of each of A sentences with each of B: (A, B), from -1 to 1; one string is one sentence."""
+        u, v = (np.atleast_2d(self.encode(sentences, normalize=True)) for sentences in (first, second))
+        return u @ v.T
+
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
-        """How likely each premise entails its hypothesis, leaves it open, or contradicts it.
+        """How likely each label is: whether a premise entails its hypothesis, leaves it open, or contradicts it.
 
         Args:
             premises, hypotheses: as many of the one as of the other.
@@ -179,8 +239,8 @@ class TrainedModel:
         with evaluating(self.classifier):
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
             logits = self.classifier.score(pair_features(u, v, self.classifier.product))
-            probabilities = logits.softmax(dim=-1)  # (pairs, 3)
-        return Predictions(_finite(probabilities.cpu().numpy()), embeddings)
+            probabilities = logits.softmax(dim=-1)  # (pairs, C)
+        return Predictions(_finite(probabilities.cpu().numpy()), embeddings, self.classifier.labels)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
         """The likeliest words for a [MASK], the best first.

@@ -15,8 +15,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor
 
-from minibert.config import LABELS
-from minibert.data.sources import ScoredPairs
+from minibert.data.pairs import ScoredPairs
 from minibert.inference import Predictions, TrainedModel
 from minibert.modern import make_bert
 from minibert.sbert import SentenceEncoder
@@ -34,8 +33,10 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
     predicted = predictions.labels
     # Without the premises, which are all alike if they are the control's.
     hypotheses = torch.from_numpy(predictions.embeddings[len(labels) :]).double()
-    naming: dict[str, Any] = {"labels": range(len(LABELS)), "target_names": LABELS, "zero_division": 0}
+    names = predictions.names
+    naming: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0}
     return {
+        "labels": list(names),
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
@@ -49,10 +50,12 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
 
 def report_text(result: dict[str, Any]) -> str:
     """`figures` for a person: the table, the baseline to hold against it, and where the mistakes are."""
-    width = max(map(len, LABELS))
+    names = result["labels"]
+    width = max(map(len, names))
+    column = max(15, width + 2)
     matrix = [
-        f"{label:>{width}}" + "".join(f"{count:>15,}" for count in row)
-        for label, row in zip(LABELS, result["confusion_matrix"], strict=True)
+        f"{label:>{width}}" + "".join(f"{count:>{column},}" for count in row)
+        for label, row in zip(names, result["confusion_matrix"], strict=True)
     ]
     return "\n".join(
         [
@@ -63,7 +66,7 @@ def report_text(result: dict[str, Any]) -> str:
             f"mean cosine between hypotheses {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
             "",
             "confusion matrix: a row is the true label, a column the predicted one",
-            " " * width + "".join(f"{label:>15}" for label in LABELS),
+            " " * width + "".join(f"{label:>{column}}" for label in names),
             *matrix,
         ]
     )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from minibert.config import ARCHITECTURES, MOST_WIDTH, ModelConfig
+from minibert.config import ARCHITECTURES, LABELS, MOST_WIDTH, ModelConfig, checked_labels, label_key
 from minibert.errors import UserError
 
 RECIPES = ("notebook", "strong")
@@ -27,6 +27,7 @@ POOLINGS = ("mean", "cls", "max")  # minibert.sbert
 DECAYED = ("all", "matrices")  # minibert.optimizer
 PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
+ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 OPTIONS = "options.json"  # where a run's folder has its options
 
@@ -37,21 +38,21 @@ GROUPS = {
         "split", "premise", "hypothesis", "resume", "overwrite",
     ),
     "data": (
-        "line_by_line", "min_characters", "max_articles", "held_out", "max_train", "max_validation", "validation_share",
-        "max_pairs", "similarity", "max_sentences", "max_length", "blocks", "vocab_size", "lowercase", "cache",
-        "hypothesis_only",
+        "columns", "labels", "line_by_line", "min_characters", "max_articles", "held_out", "max_train",
+        "max_validation", "validation_share", "max_pairs", "similarity", "max_sentences", "max_length", "blocks",
+        "vocab_size", "lowercase", "cache", "hypothesis_only",
     ),
     "model": (
         "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
-        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout",
-        "layer",
+        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout", "layer",
     ),
     "training": (
         "max_steps", "accumulate", "schedule", "warmup_ratio", "clip", "weight_decay", "decayed", "beta2",
-        "mask_rate", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
+        "mask_rate", "contrast", "group_by_length", "calibrate", "textbook",
     ),
     "run": (
-        "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "json", "figure", "zip", "port",
+        "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "predictions", "json",
+        "figure", "zip", "port",
     ),
 }  # fmt: skip
 
@@ -91,6 +92,20 @@ def rate(default: float, help: str) -> Any:
 def sequence_length(default: int, help: str) -> Any:
     """A whole number of at least 3."""
     return option(default, help, at_least=3, else_say="[CLS], one token and [SEP] need 3")
+
+
+def columns(optional: str) -> Any:
+    """Names of columns, parted by commas."""
+    return option(
+        "",
+        f"the data's columns: two sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
+        "hypothesis,label, or sentence1,sentence2 with gold_label or label)",
+    )
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names parted by commas; "" has none."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def seed(help: str) -> Any:
@@ -295,6 +310,12 @@ class NLIOptions(TrainingOptions):
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
     output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
+    columns: str = columns(" and a label")
+    labels: str = option(
+        "",
+        "names of the labels, in the order of the numbers 0, 1 ... if the data has these, as in different,duplicate"
+        " (default: entailment,neutral,contradiction)",
+    )
     max_train: int = limit(30_000, "training pairs, sampled as in the notebook; 0: all")
     max_validation: int = limit(3_000, "validation pairs, sampled likewise; 0: all")
     validation_share: float = rate(
@@ -322,6 +343,28 @@ class NLIOptions(TrainingOptions):
     hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
     zip: bool = option(False, "also write OUTPUT.zip")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_columns(self.columns, (3,))
+        if self.labels:
+            checked_labels(listed(self.labels), "--labels")
+        if self.contrast and self.entailed < 0:
+            raise UserError(
+                f"--contrast {self.contrast} brings the sentences of pairs labelled {ENTAILED} together, and --labels"
+                f" has no {ENTAILED}: give --contrast 0, or this name to the label of pairs that belong together"
+            )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels of the pairs, in their order."""
+        return listed(self.labels) or LABELS
+
+    @property
+    def entailed(self) -> int:
+        """Which of the labels is entailment, -1 if none is."""
+        keys = [label_key(name) for name in self.label_names]
+        return keys.index(ENTAILED) if ENTAILED in keys else -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersOptions(Options):
@@ -329,10 +372,15 @@ class AnswersOptions(Options):
 
     model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
     data: str = option("hub", DATA)
+    columns: str = columns(", and a label if there is one")
     split: str = option("test", "which part of the data", choices=SPLITS)
     max_pairs: int = limit(6_000, "pairs, sampled as in the notebook; 0: all")
     seed: int = seed("seed of the sample")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_columns(self.columns, (2, 3) if getattr(self, "predictions", "") else (3,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +393,9 @@ class EvaluateOptions(AnswersOptions):
         "", "instead, pairs with scores (sentence1, sentence2, score): how well the vectors' cosines agree with them"
     )
     figure: str = option("", "where confusion matrix and calibration are drawn (default: beside the model)")
+    predictions: str = option(
+        "", "also write every pair, labelled or not, with its answer and all probabilities to this CSV file"
+    )
     premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
     hypothesis: str | None = option(None, "see --premise")
 
@@ -354,6 +405,17 @@ class EvaluateOptions(AnswersOptions):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
         if self.similarity and (self.premise is not None or self.figure):
             raise UserError("--similarity makes a report of its own: give it without --premise and --figure")
+        if self.predictions and not self.predictions.lower().endswith(".csv"):
+            raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
+        if self.predictions and self.max_pairs not in (0, AnswersOptions.max_pairs):
+            raise UserError("--predictions has every pair: --max-pairs is for a report without it")
+
+
+def _check_columns(text: str, sizes: tuple[int, ...]) -> None:
+    names = listed(text)
+    if names and (len(names) not in sizes or not all(names) or len(set(names)) < len(names)):
+        wanted = " or ".join(map(str, sizes)) + " different names, as in question1,question2,is_duplicate"
+        raise UserError(f"--columns {text}: it takes {wanted} (evaluate.py --predictions needs no label)")
 
 
 SCRIPTS: dict[str, type[Options]] = {

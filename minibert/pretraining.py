@@ -18,8 +18,7 @@ from minibert import fast
 from minibert.bert import BertForMaskedLM
 from minibert.config import IGNORED
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
-from minibert.data.batching import Batch, batch_generator, epoch_batches, pad
-from minibert.data.tokens import Blocks, TokenisedTexts, unknown_share
+from minibert.data.batching import Batch, Blocks, TokenisedTexts, batch_generator, epoch_batches, pad, unknown_share
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
 from minibert.hub import load_mlm, load_tokenizer

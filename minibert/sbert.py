@@ -8,6 +8,8 @@ Source: Reimers & Gurevych 2019, "Sentence-BERT", section 3 (poolings; classific
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -103,19 +105,22 @@ def pair_features(u: Tensor, v: Tensor, product: bool = False) -> Tensor:
 
 
 class NLIClassifier(nn.Module):
-    """Scores entailment, neutral and contradiction for pairs of sentences.
+    """Scores the labels of pairs of sentences: entailment, neutral and contradiction, or C others.
 
     Args:
         encoder: encodes both sentences.
         dropout: the share of features that are dropped in training.
         product: whether u * v is a feature as well.
+        labels: their names.
     """
 
-    def __init__(self, encoder: SentenceEncoder, dropout: float = 0.1, product: bool = False) -> None:
+    def __init__(
+        self, encoder: SentenceEncoder, dropout: float = 0.1, product: bool = False, labels: Sequence[str] = LABELS
+    ) -> None:
         super().__init__()
-        self.encoder, self.product = encoder, product
+        self.encoder, self.product, self.labels = encoder, product, tuple(labels)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(len(self.features) * encoder.size, len(LABELS))
+        self.classifier = nn.Linear(len(self.features) * encoder.size, len(self.labels))
         initialise(self.classifier, encoder.bert.config.initializer_range)
 
     @property
@@ -130,11 +135,11 @@ class NLIClassifier(nn.Module):
             input_ids: (2B, T): the B premises, then their B hypotheses in the same order.
             attention_mask: (2B, T) bool, True = a real token.
         Returns:
-            (B, 3) logits in the order of `LABELS`.
+            (B, C) logits in the order of `labels`.
         """
         u, v = self.encoder(input_ids, attention_mask).chunk(2)  # (B, W) each
         return self.score(pair_features(u, v, self.product))
 
     def score(self, features: Tensor) -> Tensor:
-        """Pair features to logits: (B, 3W) or (B, 4W) to (B, 3)."""
+        """Pair features to logits: (B, 3W) or (B, 4W) to (B, C)."""
         return self.classifier(self.dropout(features))

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from minibert import fast
 from minibert.bert import Bert
 from minibert.config import LABELS, ModelConfig
-from minibert.data.sources import Pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
+from minibert.data.pairs import Pairs
 from minibert.device import compile_blocks, pick_precision
 from minibert.errors import UserError
 from minibert.finetuning import NLITask

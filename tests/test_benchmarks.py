@@ -21,8 +21,8 @@ from minibert import fast
 from minibert.bert import Bert
 from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
-from minibert.data.sources import Pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
+from minibert.data.pairs import Pairs
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
 from minibert.modern import ModernBert, make_masked_lm

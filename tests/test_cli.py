@@ -67,7 +67,8 @@ def test_every_flag_reaches_its_field(options: type) -> None:
             value = next(choice for choice in field.metadata["choices"] if choice != default)
             arguments = [flag, value]
         else:
-            value = {int: 7, float: 0.25, str: "x", type(None): 0.25}[type(default)]
+            names = {"columns": "a,b,c", "labels": "yes,no", "predictions": "x.csv"}
+            value = names.get(field.name, {int: 7, float: 0.25, str: "x", type(None): 0.25}[type(default)])
             arguments = [flag, str(value)]
         parsed: Any = parse_options(options, arguments, "")
         assert getattr(parsed, field.name) == value, flag

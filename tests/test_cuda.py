@@ -24,8 +24,8 @@ from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.checkpoint import random_state, read_checkpoint, save_checkpoint
 from minibert.config import LABELS, ModelConfig, ModernBertConfig
-from minibert.data.sources import Pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
+from minibert.data.pairs import Pairs
 from minibert.device import compile_blocks, pick_precision
 from minibert.finetuning import NLITask
 from minibert.inference import TrainedModel

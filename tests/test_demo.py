@@ -50,6 +50,19 @@ def test_an_answer_is_the_models(model: TrainedModel) -> None:
     assert set(VERDICTS) == set(LABELS)
 
 
+def test_labels_of_ones_own_are_named_as_they_are(model: TrainedModel) -> None:
+    """Neutral means something else beside positive and negative; and no label is HTML."""
+    for names in (("negative", "neutral", "positive"), ("no", "<b>yes")):
+        classifier = NLIClassifier(model.sentence_encoder, labels=names)
+        classifier.classifier.bias.data[1] = 100
+        asked = TrainedModel(model.sentence_encoder, model.tokenizer, 10, classifier=classifier)
+        html, expected = pair_html(asked, PREMISE, HYPOTHESIS), asked.predict([PREMISE], [HYPOTHESIS])
+        assert marked(html, "name") == list(names)
+        assert expected.labels[0] == 1
+        assert f"<h2>{names[1]}</h2>".replace("<b>", "&lt;b&gt;") in html
+        assert "<b>yes" not in html
+
+
 def test_what_is_left_out_or_unknown_is_noted(model: TrainedModel) -> None:
     html = pair_html(model, "the cat " * 5_000, "the cat 🙂")
     assert len(marked(html, "piece")) == 10 + 5

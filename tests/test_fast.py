@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM, Embeddings, EncoderBlock, MLMHead, SelfAttention
 from minibert.config import IGNORED, ModelConfig
-from minibert.data.sources import Pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
+from minibert.data.pairs import Pairs
 from minibert.finetuning import NLITask
 from minibert.modern import PreNormBlock, RotaryAttention, make_bert, make_masked_lm
 from minibert.options import MLMOptions, NLIOptions

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from minibert.bert import Bert, EncoderBlock
 from minibert.config import ModelConfig
-from minibert.data.sources import Pairs
+from minibert.data.pairs import Pairs
 from minibert.finetuning import NLITask, make_classifier
 from minibert.hub import save_mlm
 from minibert.inference import TrainedModel

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from minibert import inference
 from minibert.errors import UserError
-from minibert.inference import TrainedModel
+from minibert.inference import Predictions, TrainedModel
 from minibert.sbert import SentenceEncoder
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
@@ -64,6 +64,45 @@ def test_a_projection_is_a_part_of_the_model(model: TrainedModel) -> None:
     np.testing.assert_allclose(wide.encode(PREMISES)[0], expected.detach().numpy(), atol=1e-6)
     assert wide.to("meta").device.type == "meta"
     assert projection.weight.is_meta
+
+
+def test_one_string_is_one_sentence(model: TrainedModel) -> None:
+    vector = model.encode("the cat sat", normalize=True)
+    assert vector.shape == (24,)
+    np.testing.assert_array_equal(vector, model.encode(["the cat sat"], normalize=True)[0])
+    assert np.linalg.norm(vector) == pytest.approx(1)
+
+
+def test_similarity_is_the_cosine_of_each_with_each(model: TrainedModel) -> None:
+    cosines = model.similarity(PREMISES, HYPOTHESES[:3])
+    assert cosines.shape == (5, 3)
+    for i, premise in enumerate(PREMISES):
+        for j, hypothesis in enumerate(HYPOTHESES[:3]):
+            u, v = alone(model, premise), alone(model, hypothesis)
+            assert cosines[i, j] == pytest.approx(u @ v / np.linalg.norm(u) / np.linalg.norm(v), abs=1e-5)
+    assert model.similarity("the cat", ["the cat", "dogs"]).shape == (1, 2)
+    assert model.similarity("the cat", "the cat") == pytest.approx(1, abs=1e-6)
+
+
+def test_predictions_print_as_a_table() -> None:
+    probabilities = np.tile(np.array([[0.1, 0.7, 0.2]], dtype=np.float32), (12, 1))
+    lines = repr(Predictions(probabilities, np.zeros((24, 4), np.float32))).splitlines()
+    assert lines[0].split() == ["answer", "entailment", "neutral", "contradiction"]
+    assert lines[1].split() == ["neutral", "0.1000", "0.7000", "0.2000"]
+    assert len(set(map(len, lines[:11]))) == 1
+    assert lines[11:] == ["... and 2 more"]
+    two = Predictions(np.array([[0.25, 0.75]], np.float32), np.zeros((2, 4), np.float32), ("different", "same"))
+    assert [line.split() for line in repr(two).splitlines()] == [
+        ["answer", "different", "same"],
+        ["same", "0.2500", "0.7500"],
+    ]
+
+
+def test_predictions_of_some_pairs(model: TrainedModel) -> None:
+    whole, rows = model.predict(PREMISES, HYPOTHESES), np.array([3, 1])
+    part, again = whole[rows], model.predict([PREMISES[3], PREMISES[1]], [HYPOTHESES[3], HYPOTHESES[1]])
+    np.testing.assert_allclose(part.probabilities, again.probabilities, atol=1e-6)
+    np.testing.assert_allclose(part.embeddings, again.embeddings, atol=1e-5)
 
 
 def test_nothing_to_encode(model: TrainedModel) -> None:
@@ -177,8 +216,6 @@ def test_questions_that_make_no_sense(model: TrainedModel) -> None:
     for premises in (["a"], list[str]()):
         with pytest.raises(UserError, match="need as many"):
             model.predict(premises, [])
-    with pytest.raises(TypeError, match="list of sentences"):
-        model.encode("the cat")
     with pytest.raises(TypeError, match="lists of sentences"):
         model.predict("the cat", "the dog")
     with pytest.raises(TypeError, match="a text has to be a string, not None"):

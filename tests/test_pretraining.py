@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
-from minibert.data.tokens import tokenise
+from minibert.data.batching import tokenise
 from minibert.errors import UserError
 from minibert.hub import save_mlm
 from minibert.metrics import unigram_baseline

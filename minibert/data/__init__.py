@@ -1,4 +1,1 @@
-"""From text to tensors: files, formats, cards, sources, articles; toy; tokenizer, tokens; masking, batching.
-
-Knows nothing of the model.
-"""
+"""From text to tensors: files, formats, sources; articles and pairs; batches. Knows nothing of the model."""

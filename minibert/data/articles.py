@@ -8,10 +8,9 @@ CACHE/
     .lock                               held, for moments, by whoever begins or clears work
 
 `datasets` filters, shuffles, selects, maps and reads. Which ids are used again is decided here, since its own cache
-goes by names, times and sizes. The key is a hash of all that decides the ids, the content of the text first, and they
+goes by names, times and sizes: the key is a hash of all that decides the ids, the content of the text first, and they
 are read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves
-no half of one under it, and runs that make the same one at the same time do so side by side: the first to finish names
-it.
+no half of one under it, and of runs that make the same one side by side the first to finish names it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -35,10 +34,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from minibert.data.batching import CHUNK, TokenisedTexts, id_type
 from minibert.data.files import digest
 from minibert.data.formats import BATCH
-from minibert.data.sources import NOTEBOOK_ROWS, open_articles, same_text
-from minibert.data.tokens import CHUNK, TokenisedTexts, id_type
+from minibert.data.pairs import same_text
+from minibert.data.sources import NOTEBOOK_ROWS, open_articles
 from minibert.errors import UserError, reason
 from minibert.files import read_json
 from minibert.tokenizer import WordPieceTokenizer
@@ -56,8 +56,7 @@ class TokenisedArticles:
         train, held_out: the ids, in mapped files.
         repeated: how many articles were left out of training because they are held out, too.
         identity: what decides the ids, as JSON: equal for equal ids, wherever text and vocabulary came from.
-        folder: where the files are.
-        reused: whether they were there before.
+        folder, reused: where the files are, and whether they were there before.
     """
 
     source: str
@@ -70,17 +69,6 @@ class TokenisedArticles:
 
 
 @dataclass(frozen=True)
-class TextColumn:
-    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
-
-    rows: datasets.Dataset
-
-    def __iter__(self) -> Iterator[str]:
-        for batch in self.rows.iter(BATCH):
-            yield from batch["text"]
-
-
-@dataclass(frozen=True)
 class Texts:
     """A sample of articles as text; see `TokenisedArticles`."""
 
@@ -89,40 +77,45 @@ class Texts:
     repeated: int
 
 
+@dataclass(frozen=True)
+class TextColumn:
+    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
+
+    rows: datasets.Dataset
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for batch in self.rows.iter(BATCH) for text in batch["text"])
+
+
+@dataclass
 class Articles:
     """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
 
-    Args:
-        data: where from, see `minibert.data.sources.open_articles`.
+    Attributes:
+        data, line_by_line: see `minibert.data.sources.open_articles`.
         max_articles: how many to train on; 0 is all but the held-out ones.
         held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
             the last ones of it.
         min_characters: only texts longer than this are kept.
         seed: of the shuffle.
-        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
         cache: the folder for texts and ids; "" is the user's cache folder.
     Raises:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
     """
 
-    def __init__(
-        self,
-        data: str,
-        *,
-        max_articles: int,
-        held_out: int,
-        min_characters: int,
-        seed: int,
-        line_by_line: bool = False,
-        cache: str = "",
-    ) -> None:
-        everything = max_articles == 0 or max_articles + held_out > NOTEBOOK_ROWS
-        self.source = open_articles(data, everything=everything, line_by_line=line_by_line)
-        self.options = {
-            "max_articles": max_articles, "held_out": held_out, "min_characters": min_characters, "seed": seed,
-        }  # fmt: skip
-        self.cache = cache_folder(cache)
-        self._stack = ExitStack()
+    data: str
+    _: KW_ONLY
+    max_articles: int
+    held_out: int
+    min_characters: int
+    seed: int
+    line_by_line: bool = False
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        everything = self.max_articles == 0 or self.max_articles + self.held_out > NOTEBOOK_ROWS
+        self.source = open_articles(self.data, everything=everything, line_by_line=self.line_by_line)
+        self.folder, self._stack = cache_folder(self.cache), ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +126,8 @@ class Articles:
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         """What decides which texts these are, as JSON: equal for equal texts, wherever their files are."""
-        return {"content": self.source.digest(), **self.options}
+        names = ("max_articles", "held_out", "min_characters", "seed")
+        return {"content": self.source.digest(), **{name: getattr(self, name) for name in names}}
 
     @cached_property
     def texts(self) -> Texts:
@@ -146,24 +140,23 @@ class Articles:
             UserError: the source can't be read, changes meanwhile, or has too few articles.
         """
         with self._kept():
-            file = self._work / "texts.arrow"
-            content = self.identity["content"]
+            file, content = self._work / "texts.arrow", self.identity["content"]
             _write_texts(file, self.source.texts())
             self.source.check_unchanged(content)
             return self._sample(datasets.Dataset.from_file(str(file)))
 
     def _sample(self, rows: datasets.Dataset) -> Texts:
-        most, held_out, minimum, seed = self.options.values()
-        rows = _filter(rows, lambda text: len(text) > minimum)
-        if len(rows) <= held_out:
+        rows = _filter(rows, lambda text: len(text) > self.min_characters)
+        rest = len(rows) - self.held_out
+        if rest <= 0:
             raise UserError(
-                f"{self.source.name} has {len(rows)} articles of more than {minimum} characters, and {held_out} are to"
-                " be held out: give more text, or lower --held-out or --min-characters (articles of a .txt have empty"
-                " lines between them; --line-by-line takes each line for one)"
+                f"{self.source.name} has {len(rows)} articles of more than {self.min_characters} characters, and"
+                f" {self.held_out} are to be held out: give more text, or lower --held-out or --min-characters"
+                " (articles of a .txt have empty lines between them; --line-by-line takes each line for one)"
             )
-        count = min(most or len(rows), len(rows) - held_out)
-        rows = rows.shuffle(seed=seed).select(range(count + held_out))
-        train, last = rows.select(range(count)), rows.select(range(count, count + held_out))
+        count = min(self.max_articles or rest, rest)
+        rows = rows.shuffle(seed=self.seed)
+        train, last = rows.select(range(count)), rows.select(range(count, count + self.held_out))
         known = {same_text(text) for text in TextColumn(last)}
         kept = _filter(train, lambda text: same_text(text) not in known)
         if not len(kept):
@@ -173,26 +166,22 @@ class Articles:
         return Texts(kept, last, count - len(kept))
 
     def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
-        """The sample as token ids: mapped if they are in the cache, made and put there if not.
+        """The sample as token ids, of `max_length` at most: mapped if they are in the cache, made and put there if not.
 
-        Args:
-            tokenizer: decides the ids.
-            max_length: the most tokens an article may have, the two special ones included; None = all of it.
         Raises:
             UserError: see `texts`; or the ids can't be written.
         """
-        recipe = {
-            "format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length, **self.identity
-        }  # fmt: skip
-        folder = self.cache / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
+        made_of = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length}
+        recipe = {**made_of, **self.identity}
+        folder = self.folder / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
         if known := _open(folder, recipe):
             return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)
         texts = self.texts
         with self._kept():
             place = self._work / folder.name
             place.mkdir()
-            for name, rows in ((TRAIN, texts.train), (HELD_OUT, texts.held_out)):
-                _write_ids(place / name, rows, tokenizer, max_length)
+            _write_ids(place / TRAIN, texts.train, tokenizer, max_length)
+            _write_ids(place / HELD_OUT, texts.held_out, tokenizer, max_length)
             about = {"recipe": recipe, "repeated": texts.repeated}
             about["hash"] = _hash(place, about)
             (place / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -204,7 +193,7 @@ class Articles:
 
     @cached_property
     def _work(self) -> Path:
-        return self._stack.enter_context(_workplace(self.cache))
+        return self._stack.enter_context(_workplace(self.folder))
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
@@ -212,19 +201,15 @@ class Articles:
             yield
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"can't keep token ids in {self.cache} ({reason(error)}): pass --cache a folder that can be"
-                " written to and has room"
+                f"can't keep token ids in {self.folder} ({reason(error)}): pass --cache a folder that can be written"
+                " to and has room"
             ) from error
 
 
 def cache_folder(cache: str) -> Path:
-    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where).
-
-    Raises:
-        UserError: `datasets` would take its name for something else.
-    """
+    """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where)."""
     folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
-    if "::" in str(folder):
+    if "::" in str(folder):  # `datasets` would take it for something else
         raise UserError(f"--cache {folder}: a folder for token ids can't have :: in its name")
     return folder
 
@@ -238,7 +223,7 @@ def _write_texts(file: Path, texts: Iterator[str]) -> None:
         tqdm(desc="reading", unit=" articles", disable=None) as bar,  # on a terminal only
     ):
         while batch := list(islice(texts, BATCH)):
-            writer.write_batch(pa.record_batch({"text": pa.array(batch, pa.large_string())}))
+            writer.write_batch(pa.record_batch([pa.array(batch, pa.large_string())], schema))
             bar.update(len(batch))
 
 
@@ -268,13 +253,11 @@ def _hash(folder: Path, about: Mapping[str, Any]) -> str:
 
 def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, TokenisedTexts, int] | None:
     """The ids in a folder, and how many articles were repeated; None if they are not whole, or others."""
-    try:
+    with suppress(ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
         about = read_json(folder / ABOUT, "it is made anew")
-        if about["recipe"] != recipe or about["hash"] != _hash(folder, about):
-            return None
-    except (ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
-        return None
-    return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
+        if about["recipe"] == recipe and about["hash"] == _hash(folder, about):
+            return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
+    return None
 
 
 def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -291,10 +274,7 @@ def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _workplace(cache: Path) -> Iterator[Path]:
-    """A new folder in the cache, locked as long as this process is at work in it, and removed at the end.
-
-    What dead processes have left is removed, too.
-    """
+    """A new folder in the cache, locked as long as this process is at work in it; those of dead processes go."""
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / LOCK):
         for old in cache.glob(f"{WORK}*"):

@@ -1,4 +1,4 @@
-"""From lists of token ids to batches: padding, and the order of an epoch.
+"""Token ids, and from them batches: texts one after another, blocks of them, padding, and the order of an epoch.
 
 The notebook pads every sequence to the maximum; here a batch is as long as its longest sequence. Padding is invisible
 to the model (tests/layers holds that), so the results are the same and the work is less.
@@ -6,14 +6,143 @@ to the model (tests/layers holds that), so the results are the same and the work
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
+
+from minibert.errors import UserError
+from minibert.tokenizer import WordPieceTokenizer
+
+CHUNK = 1_000  # texts handled at once: enough to keep the tokenizer's threads busy, little to hold in memory
+POOL = 16  # batches sorted together by length: enough to leave little padding, few enough to keep examples mixed
+
+Ids = NDArray[np.unsignedinteger]
+Chunk = tuple[NDArray[np.integer], Ids]
+
+
+class TokenisedTexts:
+    """A sequence of texts, each an array of token ids, in memory (`tokenise`) or in a mapped file.
+
+    Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB.
+
+    Args:
+        chunks: of each, (texts + 1,) where its texts begin and the last one ends, and (N,) their ids.
+    """
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.firsts = np.cumsum([0, *(len(starts) - 1 for starts, _ in chunks)])  # the chunks' first texts
+
+    @classmethod
+    def mapped(cls, file: Path) -> TokenisedTexts:
+        """The column `input_ids` of an Arrow file that `datasets` has written; read as it is asked for."""
+        column = datasets.Dataset.from_file(str(file)).data.column("input_ids")
+        return cls([(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks])
+
+    def __len__(self) -> int:
+        return int(self.firsts[-1])
+
+    def __getitem__(self, index: int) -> Ids:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self.firsts, index, side="right")) - 1
+        starts, ids = self.chunks[number]
+        row = index - self.firsts[number]
+        return ids[starts[row] : starts[row + 1]]
+
+    def __iter__(self) -> Iterator[Ids]:
+        return map(self.__getitem__, range(len(self)))
+
+    def take(self, rows: Iterable[int]) -> list[Ids]:
+        """Some texts' ids."""
+        return [self[row] for row in rows]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(texts,) how many tokens each has."""
+        return np.concatenate([np.zeros(0, np.int64), *(np.diff(starts) for starts, _ in self.chunks)])
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the texts have together."""
+        return int(self.lengths.sum())
+
+    def counts(self, vocab_size: int) -> NDArray[np.int64]:
+        """How often each token stands in the texts, (V,)."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for starts, ids in self.chunks:
+            counts += np.bincount(ids[starts[0] : starts[-1]], minlength=vocab_size)
+        return counts
+
+
+class Blocks:
+    """A sequence of texts as one stream of tokens, cut into blocks of T tokens.
+
+    So every position of a batch is a real token, and nothing is cut off of a text; a block may hold the end of one and
+    the beginning of the next, with [SEP] and [CLS] between them. The last tokens, less than a block, are left out.
+
+    Source: Liu et al. 2019, "RoBERTa", section 4.2 (FULL-SENTENCES).
+    """
+
+    def __init__(self, texts: TokenisedTexts, length: int) -> None:
+        self.texts, self.length, self.counts = texts, length, texts.counts
+        self.ends = np.cumsum(texts.lengths)  # (texts,) where each ends in the stream
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) // self.length if len(self.ends) else 0
+
+    def take(self, rows: Iterable[int]) -> list[Ids]:
+        """Some blocks' ids."""
+        return [self._block(int(row) * self.length) for row in rows]
+
+    def _block(self, start: int) -> Ids:
+        end = start + self.length
+        first, last = np.searchsorted(self.ends, [start, end - 1], side="right")  # the texts that it begins and ends in
+        stream = np.concatenate(self.texts.take(range(first, last + 1)))
+        skipped = start - (int(self.ends[first - 1]) if first else 0)
+        return stream[skipped : skipped + self.length]
+
+
+def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenisedTexts:
+    """Turn texts into ids in memory, [CLS] and [SEP] included, each cut to `max_length` tokens."""
+    chunks: list[Chunk] = []
+    # A bar on a terminal only, and for few texts none: it costs a thread, shown or not.
+    with tqdm(total=len(texts), desc="tokenising", unit=" texts", disable=len(texts) < CHUNK or None) as bar:
+        for first in range(0, len(texts), CHUNK):
+            encoded = tokenizer.encode(texts[first : first + CHUNK], max_length)
+            starts = np.cumsum([0, *map(len, encoded)])
+            chunks.append((starts, np.fromiter(chain.from_iterable(encoded), id_type(tokenizer), count=starts[-1])))
+            bar.update(len(encoded))
+    return TokenisedTexts(chunks)
+
+
+def id_type(tokenizer: WordPieceTokenizer) -> type[np.uint16] | type[np.uint32]:
+    """The smallest type that holds every id of a vocabulary."""
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+
+
+def unknown_share(texts: TokenisedTexts, tokenizer: WordPieceTokenizer, name: str) -> float:
+    """The share of [UNK] among the tokens that carry text; `UserError` if they are all [UNK], or there are none."""
+    counts = texts.counts(tokenizer.vocab_size)
+    unknown = int(counts[tokenizer.unk_id])
+    known = int(counts[~tokenizer.special().numpy()].sum())
+    if known:
+        return unknown / (known + unknown)
+    if not unknown:
+        raise UserError(f"the texts of {name} have no tokens: nothing is in them but white space or control characters")
+    raise UserError(
+        f"the vocabulary does not fit the text of {name}: every token is [UNK]; pass a --vocab (or an --encoder) of"
+        " its language, or let train_mlm.py --vocab train learn one"
+    )
 
 
 @dataclass(frozen=True)
@@ -45,9 +174,8 @@ class Batch:
         """One of `parts` slices of the examples, as equal as can be, padded to its own longest sequence.
 
         Each rank of a distributed run makes the whole batch of a step and takes its parts of it, so that neither
-        examples nor masks depend on how many ranks there are. The price is that each rank makes all of it: token ids
-        alone, on the CPU, 6 ms for 1,024 rows of up to 128 tokens. With many hundreds of ranks that would be felt, and
-        masks would have to be drawn for each text by itself. Of fewer examples than parts, some parts have none.
+        examples nor masks depend on how many ranks there are. (The ids of 1,024 rows of up to 128 tokens take 6 ms:
+        many hundreds of ranks would feel it.) Of fewer examples than parts, some parts have none.
         """
         if parts == 1:
             return self
@@ -90,15 +218,10 @@ class Batch:
 
 
 def pad(sequences: Sequence[NDArray[np.integer] | Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Put sequences of unequal length into one rectangle.
+    """Put B lists of token ids into one rectangle, filled up with `pad_id`.
 
-    Args:
-        sequences: B lists of token ids.
-        pad_id: what fills the rows up.
     Returns:
         input_ids (B, T) int64 and attention_mask (B, T) bool, True = a real token, T the longest length.
-    Raises:
-        ValueError: there is no sequence.
     """
     if not sequences:
         raise ValueError("a batch needs at least one sequence")
@@ -113,8 +236,7 @@ def pad(sequences: Sequence[NDArray[np.integer] | Sequence[int]], pad_id: int) -
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order in which an epoch visits its examples: a permutation that (seed, epoch) alone decide.
 
-    Nothing has to be replayed to find out what the 900th batch of epoch 2 is, which is what makes an interrupted run
-    cheap to continue.
+    So the 900th batch of epoch 2 is known without replaying anything, and an interrupted run is cheap to continue.
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
@@ -130,21 +252,13 @@ def batches_per_epoch(count: int, batch_size: int) -> int:
     return -(-count // batch_size)
 
 
-POOL = 16  # batches sorted together by length: enough to leave little padding, few enough to keep examples mixed
-
-
 def epoch_batches(
     count: int, batch_size: int, seed: int, epoch: int, start: int, lengths: NDArray[np.int64] | None = None
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """The number and the rows of each batch of an epoch, from batch `start` on.
+    """The number and the rows of each batch of an epoch, from batch `start` on; (seed, epoch) decide the order.
 
-    Args:
-        count: examples there are.
-        batch_size: examples in a batch; one may have fewer.
-        seed, epoch: decide the order, and nothing else does.
-        start: the first batch wanted.
-        lengths: (count,) of the examples. If given, those of like length share a batch: `POOL` batches' worth of the
-            epoch's order at a time is sorted and cut, then the batches are shuffled.
+    If the (count,) `lengths` of the examples are given, those of like length share a batch: `POOL` batches' worth of
+    the epoch's order at a time is sorted and cut, then the batches are shuffled.
     """
     order = epoch_order(count, seed, epoch)
     if lengths is None:
@@ -161,16 +275,10 @@ def epoch_batches(
 def batches_of_like_length(
     lengths: NDArray[np.int64], batch_size: int, tokens: int | None = None
 ) -> Iterator[NDArray[np.int64]]:
-    """Put sequences of like length together, so that there is little padding; the longest come first.
+    """Put N sequences of like length together, so that there is little padding; gives which are in each batch.
 
-    (So if memory is too short, that shows at the first batch.)
-
-    Args:
-        lengths: (N,) of each sequence.
-        batch_size: the most sequences in a batch.
-        tokens: the most places in a batch, padding included, though one sequence may be longer; None = no limit.
-    Returns:
-        for each batch, which sequences are in it.
+    The longest come first: if memory is too short, that shows at the first batch. A batch has at most `tokens` places,
+    padding included, though one sequence may be longer.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

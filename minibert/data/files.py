@@ -1,21 +1,28 @@
 """Which files of a folder are data, which split each belongs to, and what identifies them.
 
-A path is taken as it stands and never as a pattern, and what a folder above the given path is called does not matter.
+A path is taken as it stands and never as a pattern. Files and their names decide; a data set's card that contradicts
+them (the head of README.md, or the older dataset_infos.json) is refused, and never followed.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow.parquet as pq
 import xxhash
+from huggingface_hub.repocard import metadata_load
 
+from minibert.config import LABELS, label_key
 from minibert.errors import UserError, reason
-from minibert.files import is_file, read_json
+from minibert.files import MOST_TEXT, is_file, read_json
 
 # Where a name stands with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of
 # these is read. A .txt beside any other of them is a note and not data.
@@ -27,20 +34,19 @@ SPLIT_WORDS = {
     "validation": "validation|valid|val|dev|devel|development",
     "test": "test|testing|eval|evaluation|holdout|heldout",
 }
-_SPLIT_WORD = {split: re.compile(rf"({words})(s|set|data|split|file)?") for split, words in SPLIT_WORDS.items()}
-_ANY_SPLIT = "|".join(f"(?:{pattern.pattern})" for pattern in _SPLIT_WORD.values())
+_WORD = {split: rf"({words})(s|set|data|split|file)?" for split, words in SPLIT_WORDS.items()}
+_SPLIT_WORD = {split: re.compile(word) for split, word in _WORD.items()}
+# What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
+_SPLIT_END = {split: re.compile(f".+{word}") for split, word in _WORD.items()}
+_SPLIT_SHORT = {"train": re.compile("tr|trn"), "validation": re.compile("va|vld"), "test": re.compile("te|tst")}
 _CAMEL = re.compile(
     r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
-    rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=(?:{_ANY_SPLIT})(?![a-z]))"  # SNLItrain, but not SNLIE-val
+    rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=({'|'.join(_WORD.values())})(?![a-z]))"  # SNLItrain, but not SNLIE-val
 )
-# What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
-_SPLIT_END = {split: re.compile(rf".+({words})(s|set|data|split|file)?") for split, words in SPLIT_WORDS.items()}
-_SPLIT_SHORT = {"train": re.compile("tr|trn"), "validation": re.compile("va|vld"), "test": re.compile("te|tst")}
 
 # Names, of files and of folders, that belong to the system, an editor or an unfinished download.
 _PRIVATE = re.compile(
-    r"[._~].*"  # hidden; _SUCCESS and __MACOSX; ~$letter.docx
-    r"|.*~|#.*#"
+    r"[._~].*|.*~|#.*#"  # hidden; _SUCCESS and __MACOSX; ~$letter.docx
     r"|.*[.](tmp|temp|part|partial|crdownload|download|aria2|incomplete|lock|swp|swo|bak|backup|orig|old)(\d*|~)"
     r"|.*[.](tmp|temp|bak|backup|orig|old)[.]\w+([.]gz)?"  # train.bak.jsonl
     r"|cache-.*[.]arrow|tmp.{8}"  # what `datasets` leaves beside a data set on disk
@@ -74,31 +80,26 @@ _COPY = re.compile(
 )
 
 
-def files_of_split(path: Path, split: str) -> list[Path]:
+def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> list[Path]:
     """The files of a path that make up a split, in the order of their names.
 
     Files that name no split are whatever they are asked for, if none of the others names one.
 
-    Args:
-        path: a file or a folder, which is there.
-        split: "train", "validation" or "test".
     Raises:
-        UserError: there is no such file, the names contradict each other, or the path can't be read.
+        UserError: there is no such file, names or a card contradict each other, or the path can't be read.
     """
+    known = f"known endings are {', '.join(ENDINGS)}, also with .gz"
     if not path.is_dir():
         if not path.is_file():
             raise UserError(f"{path} is neither a file nor a folder")
         if ending(path) not in ENDINGS:
-            raise UserError(f"{path}: can't tell the format; known endings are {', '.join(ENDINGS)}, also with .gz")
+            raise UserError(f"{path}: can't tell the format; {known}")
         if split_of(path.name) not in (split, None):
             raise UserError(f"{path} is named as a {split_of(path.name)} file, but the {split} split is asked for")
         return [path]
-    files = {file.relative_to(path).as_posix(): file for file in find_files(path)}
+    files = {file.relative_to(path).as_posix(): file for file in _find(path)}
     if not files:
-        raise UserError(
-            f"{path} has no file to read; known endings are {', '.join(ENDINGS)}, also with .gz (files that are hidden,"
-            " of an editor, or not complete are not looked at)"
-        )
+        raise UserError(f"{path} has no file to read; {known} (hidden and unfinished files are not looked at)")
     unnamed = [name for name in files if split_of(name) is None]
     if 0 < len(unnamed) < len(files):
         named = next(name for name in files if name not in unnamed)
@@ -106,37 +107,26 @@ def files_of_split(path: Path, split: str) -> list[Path]:
             f"{path}: {some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
             " of all files, or of their folders"
         )
-    if unnamed:
-        _check_unnamed(path, unnamed)
+    _check_unnamed(path, unnamed)
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
     _check_different(chosen)
+    for place in sorted({path, *(above for file in chosen for above in file.parents if path in above.parents)}):
+        _check_card(place, [file for file in chosen if place in file.parents], labels)
     return chosen
 
 
 def names_of_split(names: Iterable[str], split: str, what: str) -> list[str]:
-    """The names that say a split; all of them if none says any.
-
-    Raises:
-        UserError: none says this one.
-    """
+    """The names that say a split; all of them if none says any; `UserError` if only others are said."""
     splits = {name: split_of(name) for name in names}
-    wanted = [name for name, its in splits.items() if its in (split, None)]
-    if any(splits.values()):
-        wanted = [name for name in wanted if splits[name]]
-    if not wanted:
-        words = " or ".join(SPLIT_WORDS[split].split("|")[:2])
-        raise UserError(f"no {what} is named as {split} split ({words}), only {some(list(splits))}")
-    return wanted
+    asked = split if any(splits.values()) else None
+    if chosen := [name for name, its in splits.items() if its == asked]:
+        return chosen
+    words = " or ".join(SPLIT_WORDS[split].split("|")[:2])
+    raise UserError(f"no {what} is named as {split} split ({words}), only {some(list(splits))}")
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's name says, or else the nearest of its folders.
-
-    Args:
-        name: a path below what was given, "/" between its parts.
-    Raises:
-        UserError: one part of it says two.
-    """
+    """The split that a file's name says, or else the nearest of its folders; `UserError` if one of them says two."""
     for part in reversed(PurePosixPath(name).parts):
         words = _words(part)
         said = _said([*words, *(first + second for first, second in pairwise(words))], _SPLIT_WORD)  # held-out
@@ -147,12 +137,36 @@ def split_of(name: str) -> str | None:
     return None
 
 
-def _check_unnamed(path: Path, names: list[str]) -> None:
-    """Names of which none says a split, but which look as if they were to.
+def ending(file: Path) -> str:
+    """The file's ending in small letters, .gz looked through."""
+    suffixes = file.suffixes[-2:] if file.suffix.lower() == ".gz" else file.suffixes[-1:]
+    return suffixes[0].lower() if suffixes else ""
 
-    Raises:
-        UserError: they seem to say two.
+
+def some(names: Sequence[str]) -> str:
+    """A list of names, for a message."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def digest(files: Iterable[Path]) -> str:
+    """What identifies data: a hash of all that is in its files, and of nothing else, in their order.
+
+    So data that was moved or renamed is the same, and a change shows whatever the file's time says. It takes as long as
+    reading the files: several GB/s from memory, a tenth to a third of a second a GB from a fast disk.
     """
+    total = xxhash.xxh3_128()
+    for file in files:
+        try:
+            with file.open("rb", buffering=0) as handle:
+                one = hashlib.file_digest(handle, xxhash.xxh3_128).hexdigest()
+        except OSError as error:
+            raise UserError(f"can't read {file}: {reason(error)}") from error
+        total.update(f"{ending(file)} {one}\n".encode())
+    return total.hexdigest()
+
+
+def _check_unnamed(path: Path, names: list[str]) -> None:
+    """Names of which none says a split must not look as if they were to say two."""
     for known, least in ((_SPLIT_END, 1), (_SPLIT_SHORT, len(names))):
         like = {name: said for name in names if (said := _said(_words(*PurePosixPath(name).parts), known))}
         if len(like) >= least and len(set().union(*like.values())) > 1:
@@ -172,40 +186,28 @@ def _said(words: Iterable[str], known: Mapping[str, re.Pattern[str]]) -> set[str
     return {split for split, pattern in known.items() if any(map(pattern.fullmatch, words))}
 
 
-def ending(file: Path) -> str:
-    """The file's ending in small letters, .gz looked through."""
-    suffixes = file.suffixes[-2:] if file.suffix.lower() == ".gz" else file.suffixes[-1:]
-    return suffixes[0].lower() if suffixes else ""
-
-
-def find_files(folder: Path) -> list[Path]:
-    """The data files below a folder, sorted, one of each name; links are followed.
-
-    Raises:
-        UserError: a folder can't be read, a link leads nowhere, or files are missing of a data set saved by `datasets`.
-    """
+def _find(folder: Path) -> list[Path]:
+    """The data files below a folder, sorted, one of each name; links are followed."""
     files = [file for file in _walk(folder, set()) if not _ABOUT.fullmatch(file.name)]
     found = [file for file in files if ending(file) in ENDINGS]
     found.sort(key=lambda file: (ENDINGS.index(ending(file)), file.suffix.lower() == ".gz"))
-    kept: dict[str, Path] = {}
+    kept: dict[str, Path] = {}  # by their paths without endings
     for file in found:
-        kept.setdefault(_stem(file), file)
-    kept = {stem: file for stem, file in kept.items() if _copied(stem) not in kept}
+        stem = file.with_suffix("")
+        kept.setdefault(str(stem.with_suffix("") if file.suffix.lower() == ".gz" else stem), file)
+    kept = {stem: file for stem, file in kept.items() if _original(stem) not in kept}
     for file in files:
         if (match := _UNREAD.fullmatch(file.name)) and str(file.with_name(match["stem"])) not in kept:
             raise UserError(
                 f"{file} is of a format that is not read: make it one of {', '.join(ENDINGS)}, or move it away"
             )
     others = [file for file in kept.values() if ending(file) != ".txt"]
-    texts = [
-        str(file)
-        for file in kept.values()
-        if file not in others and split_of(file.relative_to(folder).as_posix()) is None
-    ]
-    if texts and others:
+    texts = [file for file in kept.values() if file not in others]
+    unclear = [str(file) for file in texts if split_of(file.relative_to(folder).as_posix()) is None]
+    if unclear and others:
         raise UserError(
-            f"{some(texts)} stands beside {others[0].name}, and may be data or a note: give the path of the one that is"
-            " meant, or move the other away"
+            f"{some(unclear)} stands beside {others[0].name}, and may be data or a note: give the path of the one that"
+            " is meant, or move the other away"
         )
     return sorted(kept.values())
 
@@ -244,28 +246,14 @@ def _saved_shards(folder: Path) -> set[str] | None:
     return names
 
 
-def _stem(file: Path) -> str:
-    """The path without its endings."""
-    return str(file)[: -len(ending(file)) - (3 if file.suffix.lower() == ".gz" else 0)]
-
-
-def _copied(stem: str) -> str | None:
+def _original(stem: str) -> str | None:
     """The path that a path is a copy of, by its name."""
     match = _COPY.fullmatch(stem)
     return match and (match["folder"] or "") + (match["name"] or match["original"] or match["below"])
 
 
-def some(names: list[str]) -> str:
-    """A list of names, for a message."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _check_different(files: list[Path]) -> None:
-    """No content is there twice, but for files of no row or one (many programs write files with a header alone).
-
-    Raises:
-        UserError: two files are copies of each other, whatever they are called.
-    """
+    """No content is there twice, but for files of no row or one (many programs write files with a header alone)."""
     sizes = Counter(file.stat().st_size for file in files)
     known: dict[str, Path] = {}
     for file in files:
@@ -277,32 +265,83 @@ def _check_different(files: list[Path]) -> None:
 
 def _has_rows(file: Path) -> bool:
     if ending(file) == ".parquet":
-        try:
+        with suppress(OSError, ValueError):  # damaged: its reader says so
             return bool(pq.read_metadata(file).num_rows)
-        except (OSError, ValueError):  # damaged: its reader says so
-            return False
+        return False
     with file.open("rb") as handle:
-        return sum(1 for _ in islice(handle, 2)) > 1
+        return len(list(islice(handle, 2))) > 1
 
 
-def digest(files: Iterable[Path]) -> str:
-    """What identifies data: a hash of all that is in its files, and of nothing else, in their order.
+def _check_card(folder: Path, files: list[Path], labels: Sequence[str]) -> None:
+    """The cards in a folder against the files at any depth below it: splits, configurations, names of classes."""
+    infos = folder / "dataset_infos.json"
+    _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files, labels)
+    card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), folder)
+    said = _read(card, metadata_load)
+    _check_classes(card, said.get("dataset_info"), files, labels)
+    names = [file.relative_to(folder).as_posix() for file in files]
+    read: dict[str, None] = {}
+    for number, configuration in enumerate(_listed(said.get("configs"))):
+        for split, pattern in _patterns(configuration.get("data_files") if isinstance(configuration, dict) else None):
+            for name in fnmatch.filter(names, pattern.removeprefix("./").removeprefix("**/")):
+                read[str(configuration.get("config_name", number))] = None
+                if split is not None and (split_of(split) or split) != split_of(name):
+                    raise UserError(
+                        f"{card} says that {name} is of the split {split}, which its name does not say: rename it, or"
+                        " give the path of the file itself"
+                    )
+    if len(read) > 1:
+        raise UserError(f"{card} has several configurations ({some(list(read))}): give the path of the files of one")
 
-    So data that was moved or renamed is the same, and a change shows whatever the file's time says. It takes as long as
-    reading the files: several GB/s from memory, a tenth to a third of a second a GB from a fast disk.
 
-    Raises:
-        UserError: a file can't be read.
-    """
-    total = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(1 << 20))
-    for file in files:
-        one = xxhash.xxh3_128()
-        try:
-            with file.open("rb", buffering=0) as handle:
-                while size := handle.readinto(buffer):
-                    one.update(buffer[:size])
-        except OSError as error:
-            raise UserError(f"can't read {file}: {reason(error)}") from error
-        total.update(f"{ending(file)} {one.hexdigest()}\n".encode())
-    return total.hexdigest()
+def _read(card: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    with suppress(Exception):  # there is none, or no YAML or JSON in it: a person's notes
+        return read(card) or {} if is_file(card, MOST_TEXT) else {}
+    return {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _patterns(said: Any) -> Iterator[tuple[str | None, str]]:
+    """Splits, None where none is named, and patterns of their files: a card has four ways to write them."""
+    if isinstance(said, dict):
+        said = [{"split": split, "path": paths} for split, paths in said.items()]
+    for each in _listed(said):
+        split, paths = (each.get("split"), each.get("path")) if isinstance(each, dict) else (None, each)
+        yield from ((split if split is None else str(split), path) for path in _listed(paths) if isinstance(path, str))
+
+
+def _check_classes(source: Path, said: Any, files: list[Path], labels: Sequence[str]) -> None:
+    """Numbers mean the labels in their order, unless a file says itself what they mean."""
+    keys = [label_key(label) for label in labels]
+    for names in _names(said):
+        if not set(names) & set(keys) or names[: len(keys)] == keys:
+            continue
+        if unnamed := [file for file in files if not _has_own_names(file)]:
+            raise UserError(
+                f"{source} says that labels are the numbers of {', '.join(names)}, but {unnamed[0].name} is read as"
+                f" {', '.join(labels)}: write the labels as words, and take these names away"
+            )
+
+
+def _names(said: Any) -> Iterator[list[str]]:
+    """What stands under `names` at any depth: the classes of a column."""
+    values = [said]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            names = value.get("names") or []
+            names = names.values() if isinstance(names, dict) else _listed(names)
+            yield [label_key(name) for name in names]
+            value = [*value.values()]
+        values += value if isinstance(value, list) else []
+
+
+def _has_own_names(file: Path) -> bool:
+    if file.suffix.lower() == ".parquet":
+        with suppress(OSError, ValueError):  # damaged: its reader says so
+            return b"huggingface" in (pq.read_schema(file).metadata or {})
+        return True
+    return ending(file) == ".arrow"  # by `datasets`, which always writes them

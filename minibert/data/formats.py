@@ -12,7 +12,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +25,7 @@ from minibert.errors import UserError, reason
 from minibert.files import named_once
 
 Row = tuple[Any, ...]
-Columns = tuple[str, ...]
+Columns = tuple[str, ...]  # of texts: one or two; of pairs: two sentences and their label
 
 BATCH = 1_000  # rows of a table that are held in memory
 
@@ -44,82 +44,60 @@ def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = Fa
     Raises:
         UserError: the file is damaged, has none of the choices, or can't be understood.
     """
-    reader = READERS[ending(file)]
-    if reader is _articles and ("text",) not in choices:
-        reader = _tsv
+    kind = ending(file)
+    opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
     try:
         if file.stat().st_size == 0:
             return
-        opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
         with opened(file, "rb") as handle:
-            yield from (
-                _lines_as_articles(file, handle)
-                if line_by_line and reader is _articles
-                else reader(file, handle, choices)
-            )
+            if kind == ".txt" and ("text",) in choices:
+                yield from _articles(file, handle, line_by_line)
+            else:
+                yield from READERS[kind](file, handle, choices)
     except UserError:
         raise
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError, RecursionError) as error:
         text = (reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
-        raise UserError(f"can't read {file} as {ending(file)[1:]}: {text.splitlines()[0]}") from error
+        raise UserError(f"can't read {file} as {kind[1:]}: {text.splitlines()[0]}") from error
 
 
 def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[Row]:
-    """The rows of Arrow tables or batches that have these columns; numbers of a ClassLabel become its names.
-
-    Raises:
-        UserError: a column of text holds something else.
-    """
+    """The rows of Arrow tables or batches that have these columns; numbers of a ClassLabel become its names."""
     for table in tables:
-        values = []
-        for column in columns:
-            field = table.schema.field(column)
-            if not _is_label(column) and not _is_text(field.type):
-                raise UserError(f"{name}: the column {column} holds {field.type}, and has to hold text")
-            values.append(table.column(column).to_pylist())
-            if _is_label(column) and (names := _class_names(table.schema, column)):
-                values[-1] = [_class_name(value, names) for value in values[-1]]
+        for column in columns[:2]:
+            if not _is_text(kind := table.schema.field(column).type):
+                raise UserError(f"{name}: the column {column} holds {kind}, and has to hold text")
+        values = [table.column(column).to_pylist() for column in columns]
+        if columns[2:] and (names := _class_names(table.schema, columns[2])):
+            values[-1] = [_class_name(value, names) for value in values[-1]]
         yield from zip(*values, strict=True)
 
 
 def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Columns:
-    """The first of the choices whose columns are all there.
-
-    Raises:
-        UserError: none is, or a column is there twice.
-    """
+    """The first of the choices whose columns are all there, each once; `UserError` if none is."""
     chosen = next((choice for choice in choices if set(choice) <= set(columns)), None)
     if chosen is None:
         wanted = " or ".join(", ".join(choice) for choice in choices)
         kind = "articles need a column named" if ("text",) in choices else "pairs need"
-        raise UserError(f"{name} has the columns {', '.join(map(_short, columns))}, but {kind} {wanted}")
+        wanted += "; --columns names others" if kind == "pairs need" and len(choices) > 1 else ""
+        there = ", ".join(column if len(column) <= 40 else f"{column[:37]}..." for column in columns)
+        raise UserError(f"{name} has the columns {there}, but {kind} {wanted}")
     if twice := next((column for column in chosen if list(columns).count(column) > 1), None):
         raise UserError(f"{name} has two columns named {twice}: rename one of them")
     return chosen
 
 
-def _is_label(column: str) -> bool:
-    return column in ("label", "gold_label", "score")
-
-
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return any(
-        is_kind(kind)
-        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    )
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
     """The names of a column's classes, where `datasets` keeps them; it drops them for a narrower column."""
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]
-        if feature["_type"] != "ClassLabel":
-            return None
-        names = feature["names"]
-        numbered = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(number): name for number, name in numbered}
+        names = feature["names"] if feature["_type"] == "ClassLabel" else {}
+        return {int(number): name for number, name in (names.items() if isinstance(names, dict) else enumerate(names))}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
@@ -127,9 +105,7 @@ def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
 def _class_name(value: Any, names: dict[int, str]) -> Any:
     """The name of a class's number, whichever type the column has; other values as they are."""
     number = re.fullmatch(r"\s*([0-9]+)([.]0*)?\s*", str(value))
-    if number is None:
-        return value
-    return names.get(int(number[1]), f"{value} of {len(names)} names")
+    return names.get(int(number[1]), f"{value} of {len(names)} names") if number else value
 
 
 def _parquet(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
@@ -150,19 +126,13 @@ def _arrow(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator
 
 def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """An object a line, or one list of objects."""
-    lines = _lines(file, handle)
-    first = next((item for item in lines if item[1].strip()), None)
-    if first is None:
-        return
+    lines = ((f"{file}, line {number}", line) for number, line in _lines(file, handle) if line.strip())
+    first = next(lines, ("", ""))
     if first[1].lstrip().startswith("["):
-        text = first[1] + "".join(line for _, line in lines)
-        rows = ((f"{file}, row {row}", value) for row, value in enumerate(_parsed(f"{file}", text), start=1))
+        values = _parsed(str(file), first[1] + "".join(line for _, line in lines))
+        rows: Iterator[tuple[str, Any]] = ((f"{file}, row {row}", value) for row, value in enumerate(values, start=1))
     else:
-        rows = (
-            (f"{file}, line {number}", _parsed(f"{file}, line {number}", line))
-            for number, line in chain([first], lines)
-            if line.strip()
-        )
+        rows = ((place, _parsed(place, line)) for place, line in chain([first] if first[1] else [], lines))
     for place, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
@@ -178,9 +148,7 @@ def _parsed(place: str, text: str) -> Any:
 
 def _valid(value: Any) -> Any:
     """Text with U+FFFD for the lone surrogates that JSON can write and UTF-8 can't."""
-    if not isinstance(value, str) or value.isascii():
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
 def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
@@ -198,23 +166,21 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 
     def records() -> Iterator[tuple[int, list[str]]]:
         reader, first = csv.reader(lines(), strict=True), 1
-        while True:
+        cells: list[str] | None = []
+        while cells is not None:
+            problem = ""
             try:
-                cells, problem = next(reader, None), ""
+                cells = next(reader, None)
             except csv.Error as error:
                 cells, problem = [], f"it is not CSV ({error}): write quotes within quotes twice"
             text = "".join(record)
             if '\\"' in text:
                 problem = r'\" can be read in two ways: write "" for a quote'
-            elif (
-                cells and any(cell.lstrip().startswith('"') for cell in cells) and _SPACED.search(_QUOTED.sub("", text))
-            ):
+            elif any(cell.lstrip().startswith('"') for cell in cells or ()) and _SPACED.search(_QUOTED.sub("", text)):
                 problem = "a space before a quote: take it away"
             if problem:
                 raise UserError(f"{file}, line {first}: {problem}")
-            if cells is None:
-                return
-            yield first, cells
+            yield first, cells or []
             record.clear()
             first = reader.line_num + 1
 
@@ -224,23 +190,11 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
     records = ((number, line.rstrip("\r\n").split("\t")) for number, line in _lines(file, handle))
-    return _table(file, records, choices, check=_check_unquoted)
-
-
-def _check_unquoted(place: str, cell: str) -> None:
-    inner = cell[1:-1]
-    if cell == f'"{inner}"' and '""' in inner and '"' not in inner.replace('""', ""):
-        raise UserError(
-            f"{place}: a cell in quotes with doubled quotes inside can be read in two ways: a .tsv has no quoting, so"
-            " write the cell without them, or save the table as .csv"
-        )
+    return _table(file, records, choices, quotes=False)
 
 
 def _table(
-    file: Path,
-    records: Iterator[tuple[int, list[str]]],
-    choices: Sequence[Columns],
-    check: Callable[[str, str], object] = lambda *_: None,
+    file: Path, records: Iterator[tuple[int, list[str]]], choices: Sequence[Columns], quotes: bool = True
 ) -> Iterator[Row]:
     """Cells below a header; empty lines are passed over."""
     filled = ((number, cells) for number, cells in records if any(map(str.strip, cells)))
@@ -252,26 +206,28 @@ def _table(
         if len(cells) != len(header):
             raise UserError(f"{file}, line {number}: {len(cells)} cells below a header of {len(header)}")
         row = tuple(cells[place] for place in places)
-        for cell in row:
-            check(f"{file}, line {number}", cell)
+        if not quotes and any(map(_looks_quoted, row)):
+            raise UserError(
+                f"{file}, line {number}: a cell in quotes with doubled quotes inside can be read in two ways: a .tsv"
+                " has no quoting, so write the cell without them, or save the table as .csv"
+            )
         yield row
 
 
-def _articles(file: Path, handle: BinaryIO, _: Sequence[Columns]) -> Iterator[Row]:
-    """Texts with empty lines between them; a line of white space is one."""
+def _looks_quoted(cell: str) -> bool:
+    inner = cell[1:-1]
+    return cell == f'"{inner}"' and '""' in inner and '"' not in inner.replace('""', "")
+
+
+def _articles(file: Path, handle: BinaryIO, line_by_line: bool) -> Iterator[Row]:
+    """Texts with empty lines between them, a line of white space being one; or each line by itself."""
     article: list[str] = []
     for line in chain((line.rstrip("\r\n") for _, line in _lines(file, handle)), [""]):
         if line.strip():
             article.append(line)
-        elif article:
+        if article and (line_by_line or not line.strip()):
             yield ("\n".join(article),)
             article = []
-
-
-def _lines_as_articles(file: Path, handle: BinaryIO) -> Iterator[Row]:
-    for _, line in _lines(file, handle):
-        if line.strip():
-            yield (line.rstrip("\r\n"),)
 
 
 # UTF-32 first: its mark begins as the one of UTF-16 does.
@@ -300,16 +256,6 @@ def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
             ) from error
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:37]}..."
-
-
-READERS: dict[str, Callable[[Path, BinaryIO, Sequence[Columns]], Iterator[Row]]] = {
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-    ".jsonl": _json,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".txt": _articles,
-}
+READERS = {
+    ".parquet": _parquet, ".arrow": _arrow, ".csv": _csv, ".tsv": _tsv, ".txt": _tsv, ".jsonl": _json, ".json": _json,
+}  # fmt: skip

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minibert.bert import Bert, BertForMaskedLM
-from minibert.config import LABELS
+from minibert.config import checked_labels
 from minibert.errors import UserError, hub_reason, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
 from minibert.hub.names import check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
@@ -272,17 +272,18 @@ def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: Sentence
     if not is_file(file):
         return {}
     settings: Any = CLASSIFIER_TABLE.read(file)[0]
-    features = list(FEATURES)
-    for name, fine in (("labels", (list(LABELS),)), ("features", (features, [*features, PRODUCT]))):
-        if settings.get(name) not in fine:
-            known = " or ".join(map(str, fine))
-            raise UserError(f"{file} has the {name} {settings.get(name)!r:.100}, not {known}")
+    if not isinstance(labels := settings.get("labels"), list):
+        raise UserError(f"{file} has the labels {labels!r:.100}, not a list of names")
+    labels = checked_labels(labels, str(file))
+    if settings.get("features") not in (fine := ([*FEATURES], [*FEATURES, PRODUCT])):
+        known = " or ".join(map(str, fine))
+        raise UserError(f"{file} has the features {settings.get('features')!r:.100}, not {known}")
     length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
     if type(length) is not int or length != sentences.max_length:
         raise UserError(f"{file} has the max_length {length!r:.40}, but other files {sentences.max_length}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
     with NOWHERE:
-        network = NLIClassifier(encoder, dropout, PRODUCT in settings["features"])
+        network = NLIClassifier(encoder, dropout, PRODUCT in settings["features"], labels)
     _fill_linear(network.classifier, folder / "classifier.safetensors")
     return {"classifier": network, "hypothesis_only": control}

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minibert.bert import BertForMaskedLM
-from minibert.config import LABELS, ModelConfig
+from minibert.config import ModelConfig
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
 from minibert.hub.added_tokens import ADDED, MAP
@@ -66,13 +66,14 @@ def save_classifier(
 
     def made_anew(config: ModelConfig) -> NLIClassifier:
         width = 0 if encoder.projection is None else encoder.projection.out_features
-        return NLIClassifier(SentenceEncoder(make_bert(config), encoder.pooling, width), product=model.product)
+        made = SentenceEncoder(make_bert(config), encoder.pooling, width)
+        return NLIClassifier(made, product=model.product, labels=model.labels)
 
     _check_sayable(model, made_anew, config)
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
-        "labels": list(LABELS), "features": model.features, "max_length": max_length, "dropout": model.dropout.p,
+        "labels": list(model.labels), "features": model.features, "max_length": max_length, "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
     }  # fmt: skip
 

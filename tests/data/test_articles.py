@@ -211,7 +211,10 @@ def test_memory_does_not_grow_with_the_text(
     peaks: list[int] = []
     for run, copies in enumerate((1, 1, 10)):  # the first one is to have everything imported and set up
         for number in range(copies):
-            put(tmp_path / str(run) / f"{number}.jsonl", [f"{number} {n} " + "the cat sat " * 80 for n in range(200)])
+            put(
+                tmp_path / str(run) / f"{number}.jsonl",
+                [f"{run} {number} {n} " + "the cat sat " * 80 for n in range(200)],
+            )
         tracemalloc.start()
         result = make(tmp_path / str(run), tokenizer, max_length=500, max_articles=0)
         result.train.counts(61)

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from minibert.config import LABELS
-from minibert.data.sources import load_pairs
+from minibert.data.pairs import Reading, load_pairs
 from minibert.errors import UserError
 from tests.data.rows import write
 
@@ -69,6 +69,17 @@ def test_other_classes(tmp_path: Path, names: list[str]) -> None:
     (tmp_path / "own").mkdir()
     datasets.Dataset.from_list(ROWS, features=features).to_parquet(str(tmp_path / "own" / "train.parquet"))
     assert read(tmp_path / "own", classes(*names)) == 6  # the file says itself what its numbers mean
+
+
+def test_classes_in_another_order_than_the_labels_that_are_named(tmp_path: Path) -> None:
+    """Numbers of labels of one's own, too."""
+    rows = [{**row, "label": i % 2} for i, row in enumerate(ROWS)]
+    write(tmp_path / "train.csv", rows)
+    (tmp_path / "README.md").write_text(f"---\n{json.dumps(classes('different', 'Duplicate'))}\n---\n")
+    right, wrong = (Reading(labels=names) for names in (("different", "duplicate"), ("duplicate", "different")))
+    with pytest.raises(UserError, match=r"numbers of different, duplicate, but train\.csv is read as duplicate, diff"):
+        load_pairs(str(tmp_path), "train", max_pairs=0, seed=1, reading=wrong)
+    assert len(load_pairs(str(tmp_path), "train", max_pairs=0, seed=1, reading=right)) == 6
 
 
 @pytest.mark.parametrize(

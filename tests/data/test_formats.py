@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.data.formats import read_rows
-from minibert.data.sources import PAIR_COLUMNS, TEXT_COLUMNS
+from minibert.data.pairs import PAIR_COLUMNS
+from minibert.data.sources import TEXT_COLUMNS
 from minibert.errors import UserError
 from tests.data.rows import write
 

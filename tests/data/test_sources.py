@@ -13,7 +13,16 @@ import pytest
 
 from minibert.config import LABELS
 from minibert.data import sources
-from minibert.data.sources import Pairs, load_pairs, load_training_pairs, open_articles, repeated_pairs, same_text
+from minibert.data.pairs import (
+    Pairs,
+    Reading,
+    load_all_pairs,
+    load_pairs,
+    load_training_pairs,
+    repeated_pairs,
+    same_text,
+)
+from minibert.data.sources import open_articles
 from minibert.errors import UserError
 from tests.data.rows import write
 
@@ -138,6 +147,108 @@ def test_classes_go_by_their_names(tmp_path: Path, names: list[str], expected: l
             assert [(p, label) for p, _, label in listed(pairs(path))] == [
                 (f"p{i}", label) for i, label in enumerate(expected) if label is not None
             ]
+
+
+def named(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    return [dict(zip(names, row.values(), strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("sentence1", "sentence2", "label"), ("sentence1", "sentence2", "gold_label"), ("premise", "hypothesis", "label")],
+)
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_the_usual_columns_are_found_and_others_are_named(tmp_path: Path, names: tuple[str, ...], ending: str) -> None:
+    assert listed(pairs(write(tmp_path / f"a{ending}", named(PAIRS, *names)))) == EXPECTED
+    other = write(tmp_path / f"b{ending}", named(PAIRS, "question 1", "q2", "is_duplicate"))
+    with pytest.raises(
+        UserError, match=r"the columns question 1, q2, is_duplicate, but pairs need .*; --columns names"
+    ):
+        pairs(other)
+    reading = Reading(columns=("question 1", "q2", "is_duplicate"))
+    assert listed(pairs(other, reading=reading)) == EXPECTED
+    with pytest.raises(UserError, match=r"but pairs need question 1, q2, is_duplicate$"):
+        pairs(tmp_path / f"a{ending}", reading=reading)
+
+
+def test_named_columns_go_before_the_usual_ones(tmp_path: Path) -> None:
+    row = {"premise": "a", "hypothesis": "b", "label": 2, "context": "c", "verdict": "Neutral"}
+    path = write(tmp_path / "a.csv", [row])
+    assert listed(pairs(path)) == [("a", "b", 2)]
+    assert listed(pairs(path, reading=Reading(columns=("context", "hypothesis", "verdict")))) == [("c", "b", 1)]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(
+    ("names", "written", "expected"),
+    [
+        (("duplicate", "different"), ["different", " DUPLICATE", "Different "], [1, 0, 1]),
+        (("duplicate", "different"), ["1", "0", "-1"], [1, 0, None]),
+        (("duplicate", "different"), [1.0, 0.0, 1.0], [1, 0, 1]),
+        (("1", "2", "3", "4", "5"), [5, 1, 3], [4, 0, 2]),  # names, and not places
+        (("-1", "0", "1"), [-1, 1, 0], [0, 2, 1]),
+        (("None", "Some"), ["none", "some", "-"], [0, 1, None]),
+        (("Straße", "Weg"), ["STRASSE", "weg", ""], [0, 1, None]),
+        (("true", "false"), ["True", "FALSE", "n/a"], [0, 1, None]),
+    ],
+)
+def test_labels_of_ones_own(
+    tmp_path: Path, ending: str, names: tuple[str, ...], written: list[Any], expected: list[int | None]
+) -> None:
+    path = write(tmp_path / f"a{ending}", labelled(*written))
+    assert listed(pairs(path, reading=Reading(labels=names))) == [
+        (f"p{i}", "h", label) for i, label in enumerate(expected) if label is not None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "message"),
+    [
+        (("duplicate", "different"), 2, r"label '2' is neither one of duplicate, different nor 0, 1 \("),
+        (
+            ("duplicate", "different"),
+            "entailment",
+            r"label 'entailment' is neither one of duplicate, different nor 0, 1",
+        ),
+        (("1", "2", "3"), 0, r"label '0' is neither one of 1, 2, 3 \("),
+    ],
+)
+def test_labels_of_another_set(tmp_path: Path, names: tuple[str, ...], label: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"a\.csv, row 2: {message}"):
+        pairs(write(tmp_path / "a.csv", labelled(names[0], label)), reading=Reading(labels=names))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 1], ["1", "0", "-1"], [1.0, 0.0, 1.0]])
+def test_two_classes_by_number_are_not_snlis_first_two(tmp_path: Path, labels: list[Any]) -> None:
+    path = write(tmp_path / "pairs" / "train.csv", labelled(*labels))
+    for read in (lambda: pairs(path), lambda: training(path, 0.5), lambda: load_all_pairs(str(path), "train")):
+        with pytest.raises(
+            UserError, match=r"has 0 and 1 for labels and no 2, .* as in train_nli\.py --labels different"
+        ):
+            read()
+    assert len(pairs(path, reading=Reading(labels=("different", "duplicate")))) >= 2
+    write(tmp_path / "pairs" / "more-train.csv", labelled(2))
+    assert set(pairs(path.parent).labels) == {0, 1, 2}
+    write(tmp_path / "pairs" / "dev.csv", labelled(0, 1))  # a small one of such a set may have no 2
+    assert len(training(path.parent)[1]) == 2
+    words = write(tmp_path / "words.csv", labelled("entailment", "neutral"))
+    assert set(pairs(words).labels) == {0, 1}
+
+
+def test_all_pairs_are_in_their_order_labelled_or_not(tmp_path: Path) -> None:
+    rows = labelled(2, -1, "", "neutral", 0)
+    rows.insert(2, {"premise": " ", "hypothesis": "h", "label": 1})
+    found = load_all_pairs(str(write(tmp_path / "a.csv", rows)), "test")
+    assert (found.premises, found.labels.tolist(), found.left_out) == (
+        [f"p{i}" for i in range(5)],
+        [2, -1, -1, 1, 0],
+        1,
+    )
+    plain = write(tmp_path / "b.csv", named([{"a": "x", "b": "y"}, {"a": "v", "b": "w"}], "sentence1", "sentence2"))
+    found = load_all_pairs(str(plain), "test")
+    assert (found.premises, found.hypotheses, found.labels.tolist()) == (["x", "v"], ["y", "w"], [-1, -1])
+    reading = Reading(columns=("hypothesis", "premise"))
+    assert set(load_all_pairs(str(tmp_path / "a.csv"), "test", reading).premises) == {"h"}
 
 
 def test_a_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
@@ -435,8 +546,10 @@ def test_identity_is_of_content_and_options(tmp_path: Path) -> None:
     assert json.loads(json.dumps(identity)) == identity
     assert pairs(other).identity == pairs(f"{tmp_path}/one/./").identity == pairs(tmp_path / "two").identity == identity
     different = [pairs(path, max_pairs=5), pairs(path, seed=1), pairs(path, "test"), *training(path, 0.2)]
-    different += [*training(path, 0.3), pairs(write(path, PAIRS[:-1]))]
-    assert len({json.dumps(each.identity) for each in different} | {json.dumps(identity)}) == 9
+    different += [*training(path, 0.3), pairs(path, reading=Reading(labels=("neutral", "entailment", "contradiction")))]
+    different += [pairs(write(path, PAIRS[:-1]))]
+    assert len({json.dumps(each.identity) for each in different} | {json.dumps(identity)}) == 10
+    assert pairs(path, reading=Reading(labels=LABELS)).identity == different[-1].identity
 
 
 def test_a_source_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

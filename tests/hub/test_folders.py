@@ -207,12 +207,30 @@ def test_a_zip_writes_nothing_but_the_files_of_a_model(nli: tuple[TrainedModel, 
     assert not list(tmp_path.rglob("outside.txt"))
 
 
-def test_labels_in_another_order_are_refused(nli: tuple[TrainedModel, Path]) -> None:
-    _, folder = nli
+def test_labels_are_the_folders_own(nli: tuple[TrainedModel, Path]) -> None:
+    """In whatever order: an answer goes by its name."""
+    model, folder = nli
     assert json.loads((folder / "classifier.json").read_text())["labels"] == list(LABELS)
     edit(folder / "classifier.json", labels=["contradiction", "neutral", "entailment"])
-    with pytest.raises(UserError, match="has the labels"):
-        from_pretrained(folder)
+    again = from_pretrained(folder)
+    assert again.labels == again.predict(["a"], ["b"]).names == ("contradiction", "neutral", "entailment")
+    np.testing.assert_array_equal(again.predict(["a"], ["b"]).probabilities, model.predict(["a"], ["b"]).probabilities)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "not a list of names"), ("abc", "not a list of names"), ([], "two or more different names"),
+        (["a"], "two or more"), (["a", "A ", "b"], "two or more"), (["a", 1, "b"], "two or more"),
+        (["a", " ", "b"], "two or more"), (["a", "b\x1b[2J", "c"], "two or more"), (["a"] * 2_000, "two or more"),
+        (["a", "b" * 101, "c"], "two or more"), (["1", "1.0", "2"], "two or more"),
+        (["a", "b"], "classifier.safetensors"), (["a", "b", "c", "d"], "classifier.safetensors"),
+    ],
+)  # fmt: skip
+def test_labels_that_make_no_sense_are_refused(nli: tuple[TrainedModel, Path], labels: Any, message: str) -> None:
+    edit(nli[1] / "classifier.json", labels=labels)
+    with pytest.raises(UserError, match=message):
+        from_pretrained(nli[1])
 
 
 def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:

@@ -21,9 +21,8 @@ from transformers import BertTokenizerFast, get_linear_schedule_with_warmup
 from benchmarks.notebook import Siamese, mlm_step, nli_step
 from minibert.bert import Bert, SelfAttention
 from minibert.config import IGNORED, ModelConfig
-from minibert.data.batching import Batch, epoch_batches
-from minibert.data.sources import load_pairs
-from minibert.data.tokens import tokenise
+from minibert.data.batching import Batch, epoch_batches, tokenise
+from minibert.data.pairs import load_pairs
 from minibert.finetuning import NLITask
 from minibert.hub import save_classifier, save_mlm
 from minibert.hub.loading import load_encoder

@@ -20,7 +20,7 @@ import minibert
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.articles import Articles
-from minibert.data.sources import Pairs, load_pairs
+from minibert.data.pairs import Pairs, load_pairs
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
 from minibert.inference import Guess, TrainedModel
