@@ -82,6 +82,8 @@ NLI = (
     Row("and the control: premises emptied", ("--hypothesis-only",), kept=False),
     Row("and the mean of 1,024 dimensions", ("--pooling", "mean"), kept=False),
     Row("2,048 dimensions", ("--projection", "2048")),
+    Row("half of the loss on mixtures", ("--mixup", "0.4")),
+    Row("weight decay 0.5", ("--weight-decay", "0.5")),
     Row("calibrated", ("--calibrate",)),
 )  # fmt: skip
 

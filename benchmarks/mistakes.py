@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs from another folder
 
 from minibert.config import LABELS
-from minibert.data.sources import Pairs, load_pairs
+from minibert.data.pairs import Pairs, load_pairs
 from minibert.hub import load_classifier
 
 NEGATIONS = {"no", "not", "n't", "nobody", "nothing", "none", "never", "without", "neither", "nor", "cannot"}

@@ -29,7 +29,7 @@ from minibert.distributed import gather, rank, world_size
 from minibert.hub import load_encoder
 from minibert.hub.names import left_out
 from minibert.inference import evaluating
-from minibert.losses import contrastive_loss, summed_loss
+from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
 from minibert.progress import heading
@@ -67,26 +67,35 @@ class NLITask(Task):
             yield self._batch(self.train, self.train_labels, rows)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, and the contrastive loss; how many are classified right.
+        """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
 
-        The other sentences that an entailed pair is compared with are those of the same micro-batch: with
-        `--accumulate`, or on several ranks, they are fewer.
+        The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
+        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
         """
-        u, v, logits = self.forward(batch)
+        options = self.options
+        u, v, features, logits = self.forward(batch)
         loss, correct = summed_loss(logits, batch.labels)
-        if not self.options.contrast:
-            return loss, {"accuracy": correct}
-        contrast = contrastive_loss(u, v, batch.labels == self.options.entailed)
-        # The cross-entropy by itself can be compared with validation's.
-        return loss + self.options.contrast * contrast, {"accuracy": correct, "cross_entropy": loss}
+        extras = {"accuracy": correct}
+        if options.mixup or options.contrast:
+            extras["cross_entropy"] = loss  # by itself it can be compared with validation's
+        if options.mixup:
+            mixtures, targets = mix(features, batch.labels, len(self.model.labels), options.mixup)
+            loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
+        if options.contrast:
+            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == options.entailed)
+        return loss, extras
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The vectors u and v of B pairs, (B, W) each, and the logits (B, C)."""
-        model, textbook = self.model, self.options.textbook
-        encode = model.encoder if textbook else partial(fast.sentence_vectors, model.encoder)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The vectors u and v of B pairs, (B, W) each, their features, and the logits (B, C)."""
+        encoder = self.model.encoder
+        encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
-        features = pair_features(u, v, model.product)
-        return u, v, model.score(features) if textbook else fast.score(model, features)
+        features = pair_features(u, v, self.model.product)
+        return u, v, features, self.logits(features)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features, of pairs or mixtures of them, to logits."""
+        return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
 
     def validate(self) -> dict[str, float]:
         """Metrics over the validation pairs, whose batches ranks share: mean loss and accuracy; the mean cosine between
@@ -97,7 +106,7 @@ class NLITask(Task):
         loss, answers = torch.zeros((), device=self.device), torch.zeros(labels, device=self.device)
         correct, directions = torch.zeros_like(loss), torch.zeros_like(loss)
         for batch in self._validation_batches(rank(), world_size()):
-            _, v, logits = self.forward(batch)
+            _, v, _, logits = self.forward(batch)
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), labels).sum(dim=0)

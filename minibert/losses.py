@@ -1,4 +1,4 @@
-"""Losses beside the textbook's: cross-entropy as training sums it, and the one that the strong recipe adds to it."""
+"""Losses beside the textbook's: cross-entropy as training sums it, and the two that the strong recipe adds to it."""
 
 from __future__ import annotations
 
@@ -31,3 +31,22 @@ def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
         similarities.T, own, reduction="none"
     )  # (B,)
     return (losses * positive).sum() / 2
+
+
+def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[Tensor, Tensor]:
+    """Mix each example with another one of its batch, in shares drawn from Beta(alpha, alpha) for each.
+
+    Args:
+        features: (B, N) float, B at least 1.
+        labels: (B,) int64 in [0, classes).
+        classes: C.
+        alpha: over 0. Near 0 one of the two has nearly all of the mixture, at 1 all shares are equally likely.
+    Returns:
+        the mixtures, (B, N), and the share of each class in them, (B, C): a target for `F.cross_entropy`.
+    """
+    count = len(labels)
+    alphas = features.new_full((count, 1), alpha, dtype=torch.float32)  # on the device, which nothing waits for
+    shares = torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(features)  # (B, 1), its own
+    others = torch.randperm(count, device=features.device)
+    targets = F.one_hot(labels, classes).to(features.dtype)  # (B, C)
+    return torch.lerp(features[others], features, shares), torch.lerp(targets[others], targets, shares)

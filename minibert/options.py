@@ -48,7 +48,7 @@ GROUPS = {
     ),
     "training": (
         "max_steps", "accumulate", "schedule", "warmup_ratio", "clip", "weight_decay", "decayed", "beta2",
-        "mask_rate", "contrast", "group_by_length", "calibrate", "textbook",
+        "mask_rate", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
     ),
     "run": (
         "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "predictions", "json",
@@ -304,8 +304,8 @@ class NLIOptions(TrainingOptions):
     SCRIPT = "train_nli.py"
     STRONG: ClassVar[dict[str, Any]] = {
         "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
-        "contrast": 1.0, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4, "schedule": "linear",
-        "warmup_ratio": 0.06, "decayed": "matrices",
+        "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4,
+        "schedule": "linear", "warmup_ratio": 0.06, "weight_decay": 0.5, "decayed": "matrices",
     }  # fmt: skip
 
     encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
@@ -334,6 +334,9 @@ class NLIOptions(TrainingOptions):
     dropout: float = rate(0.1, "dropout of the features that the classifier sees")
     contrast: float = option(
         0.0, "weight of a second loss: entailed pairs are to find each other in their batch", at_least=0
+    )
+    mixup: float = option(
+        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures", at_least=0
     )
     group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
     calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")

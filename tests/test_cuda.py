@@ -189,6 +189,7 @@ STEPS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mlm in parts": (mlm, {"accumulate": 2}),
     "mlm in blocks": (mlm, {"blocks": True, "mask_rate": 0.3, "decayed": "matrices"}),
     "nli": (nli, {}),
+    "nli mixed": (nli, {"mixup": 0.4}),
     "nli strong": (nli, STRONG_NLI),
 }
 

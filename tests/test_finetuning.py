@@ -14,6 +14,7 @@ from minibert.data.pairs import Pairs
 from minibert.finetuning import NLITask, make_classifier
 from minibert.hub import save_mlm
 from minibert.inference import TrainedModel
+from minibert.losses import mix
 from minibert.modern import make_masked_lm
 from minibert.options import NLIOptions
 from minibert.sbert import NLIClassifier, SentenceEncoder
@@ -192,3 +193,18 @@ def test_a_classifier_with_a_forward_of_its_own_is_not_trained_as_the_usual_one(
 
     with pytest.raises(TypeError, match="override these, not its forward"):
         NLITask(Backwards(SentenceEncoder(Bert(config))), tokenizer, PAIRS, PAIRS, NLIOptions())
+
+
+def test_half_of_the_loss_is_on_mixtures(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Equal random states draw equal mixtures; without dropout the rest is arithmetic."""
+    plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, mixup=0.4)
+    task.model.load_state_dict(plain.model.state_dict())
+    batch = next(task.batches(0, 0))
+    u, v = task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2)
+    torch.manual_seed(5)
+    mixtures, targets = mix(torch.cat([u, v, (u - v).abs()], dim=1), batch.labels, 3, 0.4)
+    mixed = -(targets * task.model.classifier(mixtures).log_softmax(dim=1)).sum()
+    torch.manual_seed(5)
+    (total, extras), (without, _) = task.loss(batch), plain.loss(batch)
+    torch.testing.assert_close(total, (without + mixed) / 2)
+    torch.testing.assert_close(extras["cross_entropy"], without)

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minibert.config import IGNORED, LABELS, ModelConfig, ModernBertConfig
@@ -971,4 +972,62 @@ CONTRAST: tuple[Oracle, ...] = (
     contrastive_loss_is_the_formula,
     contrastive_loss_is_as_by_hand,
     contrastive_loss_of_no_pair_is_zero,
+)
+
+
+def mixtures_have_one_share_in_features_and_targets(candidate: Any) -> None:
+    """Features that are one-hot of the example show who is in a mixture, and with which share."""
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0])
+    mixtures, targets = candidate(torch.eye(7, dtype=torch.float64), labels, 3, 1.0)
+    same(mixtures.sum(dim=1), torch.ones(7, dtype=torch.float64), "shares that sum to 1")
+    assert ((mixtures > 0).sum(dim=1) <= 2).all(), "expected two examples in a mixture"
+    assert (mixtures >= 0).all(), "expected no negative share"
+    assert (mixtures.diagonal() > 0).all(), "expected an example to be one of the two in its own mixture"
+    same(targets, mixtures @ F.one_hot(labels, 3).double(), "the same shares in the targets")
+
+
+def mixtures_have_each_example_as_partner_once(candidate: Any) -> None:
+    """Partners are a random permutation."""
+    torch.manual_seed(3)
+    mixtures, _ = candidate(torch.eye(50, dtype=torch.float64), torch.zeros(50, dtype=torch.long), 3, 1.0)
+    partners = mixtures.fill_diagonal_(0) > 0
+    assert (partners.sum(dim=0) <= 1).all(), "expected each example to be a partner once"
+    assert partners.sum() >= 45, "expected a permutation, which leaves one of 50 in its place on average"
+    assert not torch.equal(partners, partners.roll((1, 1), dims=(0, 1))), "expected not all to be shifted alike"
+
+
+def mixtures_shares_are_of_a_beta_distribution(candidate: Any) -> None:
+    """Its mean is 1/2, its variance 1 / (4 (2 alpha + 1)), and no two examples share a draw."""
+    features = torch.cat([torch.ones(20_000, 1), torch.zeros(20_000, 1)])
+    for alpha in (0.1, 0.4, 1.0, 5.0):
+        torch.manual_seed(0)
+        mixtures, _ = candidate(features, torch.zeros(40_000, dtype=torch.long), 3, alpha)
+        own = mixtures[:20_000, 0]
+        shares = own[own < 1].double()  # the partner has a 0; about half of them
+        assert len(shares) > 8_000, "expected a share for each example"
+        assert abs(float(shares.mean()) - 0.5) < 0.02, "expected shares of 1/2 on average"
+        expected = 1 / (4 * (2 * alpha + 1))
+        assert abs(float(shares.var()) / expected - 1) < 0.06, f"expected a variance of {expected}"
+
+
+def mixtures_pass_gradients_to_both(candidate: Any) -> None:
+    """To each example as much as its shares; the targets are no function of the features."""
+    features = noise(6, 4).requires_grad_()
+    mixtures, targets = candidate(features, torch.arange(6) % 3, 3, 0.4)
+    mixtures.sum().backward()
+    assert features.grad is not None, "expected a gradient"
+    same(features.grad.sum(), torch.tensor(24.0), "gradients whose shares sum to 1 for each mixture")
+    assert not targets.requires_grad, "expected targets without gradients"
+    one = noise(1, 4)
+    mixtures, targets = candidate(one, torch.tensor([2]), 3, 0.4)
+    same(mixtures, one, "a single example to be mixed with itself")
+    same(targets, torch.tensor([[0.0, 0.0, 1.0]]), "a single example's own label")
+
+
+MIXTURES: tuple[Oracle, ...] = (
+    mixtures_have_one_share_in_features_and_targets,
+    mixtures_have_each_example_as_partner_once,
+    mixtures_shares_are_of_a_beta_distribution,
+    mixtures_pass_gradients_to_both,
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minibert.losses import TEMPERATURE, contrastive_loss, summed_loss
+from minibert.losses import TEMPERATURE, contrastive_loss, mix, summed_loss
 from tests.layers import oracles
 
 
@@ -27,3 +27,8 @@ def test_all_positive_the_contrastive_loss_is_that_of_sentence_transformers() ->
     )
     expected = theirs.compute_loss_from_embeddings([u, v], None)
     torch.testing.assert_close(contrastive_loss(u, v, torch.ones(6, dtype=torch.bool)) / 6, expected)
+
+
+@pytest.mark.parametrize("oracle", oracles.MIXTURES)
+def test_mixtures(oracle: oracles.Oracle) -> None:
+    oracle(mix)

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertModel
 
 import minibert
-from minibert.data.sources import ScoredPairs
+from minibert.data.pairs import ScoredPairs
 from minibert.inference import TrainedModel
 from minibert.metrics import similarity, word_overlap
 from tests.parity.conftest import near
