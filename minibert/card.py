@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import MLMOptions, NLIOptions
+from minibert.options import MLMOptions, NLIOptions, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 
@@ -79,6 +79,8 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
     steps = [{"epoch": str(each["epoch"]), "step": f"{each['step']:,}", **_numbers(each)} for each in validations]
     kept = f"epoch {end['best_epoch']}, the best on validation" if end["best_epoch"] else "the last epoch"
     data, path = _dataset(options["data"], pairs), json.dumps(str(folder), ensure_ascii=False)
+    own = listed(options["labels"]) if pairs and options.get("labels") else ()
+    labelled = f", labelled {printable(', '.join(own))}" if own else ""
     labels = "  # " + printable(", ".join(read_json(folder / "classifier.json", "")["labels"])) if pairs else ""
     header = ModelCardData(
         library_name="sentence-transformers" if pairs else "transformers",  # they read the folder, too
@@ -96,7 +98,7 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
         "## Use",
         f"```python\nimport minibert\n\nmodel = minibert.from_pretrained({path})\n{_USE[kind]}{labels}\n```",
         "## Data",
-        (f"{start['pairs']:,} sentence pairs from {data}, on the encoder in {options['encoder']}." if pairs
+        (f"{start['pairs']:,} sentence pairs from {data}{labelled}, on the encoder in {options['encoder']}." if pairs
          else f"{start['articles']:,} texts, {start['tokens']:,} tokens, from {data}.")
         + f" Licence of the data: {_LICENCES.get(data, 'unknown')}.",
         "## Training",
