@@ -11,13 +11,73 @@ from pathlib import Path
 from types import ModuleType
 
 FILES = ("bert", "sbert", "masking", "losses", "training")  # of the package, in which the parts stand
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """An evening's piece.
+
+    Attributes:
+        parts: what is written: a class's methods, or a function, which has none.
+        stop: of the tour, which explains it.
+        hint: how to begin.
+        imports: of the skeleton, beside torch's.
+        given: methods that the skeleton keeps beside `__init__`. All others are helpers, and left out.
+    """
+
+    parts: Mapping[str, tuple[str, ...]]
+    stop: str
+    hint: str
+    imports: str = "from minibert.config import ModelConfig"
+    given: tuple[str, ...] = ()
+
+
+EXERCISES = {
+    "embeddings": Exercise(
+        {"Embeddings": ("forward",)}, "2-ids-to-vectors",
+        "Print the shapes of the three things that are added, for two sentences of three tokens. What comes last?",
+    ),
+    "attention": Exercise(
+        {"SelfAttention": ("forward", "weights")}, "4-one-head-of-attention",
+        "Write `weights` first, with H = 1 and no mask: rows sum to 1. Does a view move a number to another token?",
+    ),
+    "block": Exercise(
+        {"FeedForward": ("forward",), "EncoderBlock": ("forward",)}, "5-several-heads-and-the-block",
+        "Follow the drawing from left to right, a line for each (+). What exactly goes through dropout?",
+        "from minibert.bert import SelfAttention\nfrom minibert.config import ModelConfig", ("attention_weights",),
+    ),
+    "masking": Exercise(
+        {"mask_tokens": ()}, "6-masking",
+        "First a (B, T) tensor of bools: which are chosen. Labels follow from it. One more random number is each one's fate.",
+        "from minibert.config import IGNORED\nfrom minibert.masking import MASK_SHARE, RANDOM_SHARE",
+    ),
+    "mlm_loss": Exercise(
+        {"MLMHead": ("forward",), "BertForMaskedLM": ("forward", "loss"), "summed_loss": ()}, "7-the-loss-and-the-plateau",
+        "Write down what is (B, T, D), what (V, D), and what comes out. How many numbers is the mean over?",
+        "from minibert.bert import Bert, initialise\nfrom minibert.config import IGNORED, ModelConfig",
+    ),
+    "pooling": Exercise(
+        {"mean_pooling": (), "max_pooling": (), "cls_pooling": ()}, "8-from-tokens-to-a-sentence",
+        "Take two sentences of 3 and of 1 token by hand, with 100 in the padding. What has to come out?", "",
+    ),
+    "pairs": Exercise(
+        {"pair_features": (), "NLIClassifier": ("forward", "score")}, "9-two-vectors-to-a-label",
+        "Draw the 2B rows that the encoder gives, and connect those that belong together.",
+        "from minibert.bert import initialise\nfrom minibert.config import LABELS\n"
+        "from minibert.sbert import FEATURES, PRODUCT, SentenceEncoder", ("features",),
+    ),
+    "schedule": Exercise(
+        {"schedule": ()}, "6-masking", "Draw the factor over 10 steps, 2 of them warm-up: at step 0, at 2, after the last.",
+        "from minibert.options import SCHEDULES\n\nSchedule = Callable[[int], float]",
+    ),
+}  # fmt: skip
 
 HEAD = '''"""Exercise {number}, {name}: write {tasks}.
 
-Sizes: B sequences in a batch, T tokens in each, D hidden size, H heads of K = D / H numbers, F intermediate size,
-V vocabulary. `attention_mask` (B, T) is bool, True = a real token, False = padding; None = all are real.
+{sizes}
 
-{given}Helpers, and how it is computed, are yours. Then:
+What `__init__` makes is given: parameters keep its names. Helpers, and how it is computed, are yours. Then:
 
     python -m minibert.exercises check {name}.py
 """
@@ -31,86 +91,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-'''
-
-Definition = ast.FunctionDef | ast.ClassDef
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An evening's piece.
-
-    Attributes:
-        name: also of its file.
-        parts: what is written: a class's methods, or a function, which has none.
-        imports: from the package, for the skeleton.
-        stop: of the tour, which explains it.
-        hint: how to begin.
-        given: methods that the skeleton keeps beside `__init__`. All others are helpers, and left out.
-    """
-
-    name: str
-    parts: Mapping[str, tuple[str, ...]]
-    imports: str
-    stop: str
-    hint: str
-    given: tuple[str, ...] = ()
-
-
-CONFIG = "from minibert.config import ModelConfig"
-EXERCISES = {each.name: each for each in (
-    Exercise(
-        "embeddings", {"Embeddings": ("forward",)}, CONFIG, "2-ids-to-vectors",
-        "Print the shapes of the three things that are added, for two sentences of three tokens. What comes last?",
-    ),
-    Exercise(
-        "attention", {"SelfAttention": ("forward", "weights")}, CONFIG, "4-one-head-of-attention",
-        "Write `weights` first, with H = 1 and no mask: each row sums to 1. Then cut D into H heads: does a view move a"
-        " number to another token?",
-    ),
-    Exercise(
-        "block", {"FeedForward": ("forward",), "EncoderBlock": ("forward",)},
-        f"from minibert.bert import SelfAttention\n{CONFIG}", "5-several-heads-and-the-block",
-        "Follow the drawing from left to right, a line for each (+). What exactly goes through dropout?",
-        given=("attention_weights",),
-    ),
-    Exercise(
-        "masking", {"mask_tokens": ()},
-        "from minibert.config import IGNORED\nfrom minibert.masking import MASK_SHARE, RANDOM_SHARE", "6-masking",
-        "Begin with a (B, T) tensor of bools, which tokens are chosen. The labels follow from it alone. Then one more"
-        " random number for each token says what becomes of it.",
-    ),
-    Exercise(
-        "mlm_loss", {"MLMHead": ("forward",), "BertForMaskedLM": ("forward", "loss"), "summed_loss": ()},
-        "from minibert.bert import Bert, initialise\nfrom minibert.config import IGNORED, ModelConfig",
-        "7-the-loss-and-the-plateau",
-        "Write down the shapes: what is (B, T, D), what (V, D), what comes out? How many numbers is the mean over?",
-    ),
-    Exercise(
-        "pooling", {"mean_pooling": (), "max_pooling": (), "cls_pooling": ()}, "", "8-from-tokens-to-a-sentence",
-        "Take two sentences of 3 and of 1 token by hand, with 100 in the padding. What has to come out?",
-    ),
-    Exercise(
-        "pairs", {"pair_features": (), "NLIClassifier": ("forward", "score")},
-        "from minibert.bert import initialise\nfrom minibert.config import LABELS\n"
-        "from minibert.sbert import FEATURES, PRODUCT, SentenceEncoder", "9-two-vectors-to-a-label",
-        "Draw the 2B rows that the encoder gives, and connect those that belong together.", given=("features",),
-    ),
-    Exercise(
-        "schedule", {"schedule": ()}, "from minibert.options import SCHEDULES\n\nSchedule = Callable[[int], float]",
-        "6-masking", "Draw the factor over 10 steps, 2 of them warm-up: at step 0, at step 2, after the last one.",
-    ),
-)}  # fmt: skip
+{imports}'''
 
 
 @cache
 def _definitions() -> dict[str, tuple[str, str, Definition]]:
     """Every class and function of the files, by name: the file, its text, and the definition in it."""
-    found = {}
-    for file in FILES:
-        text = (Path(__file__).parent.parent / f"{file}.py").read_text(encoding="utf-8")
-        found |= {node.name: (file, text, node) for node in ast.parse(text).body if isinstance(node, Definition)}
-    return found
+    texts = {file: (Path(__file__).parents[1] / f"{file}.py").read_text(encoding="utf-8") for file in FILES}
+    nodes = ((file, text, node) for file, text in texts.items() for node in ast.parse(text).body)
+    return {node.name: (file, text, node) for file, text, node in nodes if isinstance(node, Definition)}
 
 
 def place(part: str) -> str:
@@ -121,15 +110,14 @@ def place(part: str) -> str:
 def section(part: str) -> str:
     """Where a part is explained: the source that its docstring names, or its file's."""
     _, text, node = _definitions()[part]
-    for docstring in (ast.get_docstring(node) or "", ast.get_docstring(ast.parse(text)) or ""):
-        if named := re.search(r"Sources?: (.*?)\.?(\n\n|$)", docstring, re.DOTALL):
-            return " ".join(named[1].split())
-    return place(part)
+    documented = f"{ast.get_docstring(node)}\n\n{ast.get_docstring(ast.parse(text))}"
+    named = re.search(r"Sources?: (.*?)\.?(\n\n|$)", documented, re.DOTALL)
+    return " ".join(named[1].split()) if named else place(part)
 
 
 @cache
 def answer(name: str) -> str:
-    """The package's own solution, as Python writes it: without comments, each statement on a line."""
+    """The package's own solution as Python prints it: without comments, each statement on a line."""
     return "\n".join(ast.unparse(_definitions()[part][2]) for part in EXERCISES[name].parts)
 
 
@@ -139,8 +127,8 @@ def run(source: str, name: str) -> ModuleType:
 
     module = ModuleType(name)
     for around in (options, bert, losses, masking, sbert):
-        module.__dict__.update({key: value for key, value in vars(around).items() if not key.startswith("__")})
-    exec(compile(f"from __future__ import annotations\n{source}", f"<{name}>", "exec"), module.__dict__)  # noqa: S102
+        vars(module).update({key: value for key, value in vars(around).items() if not key.startswith("__")})
+    exec(compile(f"from __future__ import annotations\n{source}", f"<{name}>", "exec"), vars(module))  # noqa: S102
     return module
 
 
@@ -151,10 +139,13 @@ def skeleton(name: str) -> str:
         _, text, node = _definitions()[part]
         bodies.append(_cut(text.splitlines(), node, methods, ("__init__", *exercise.given)))
         tasks += [f"{part}.{method}" for method in methods] or [part]
-    given = "`__init__` is given, and parameters keep its names. " if any(exercise.parts.values()) else ""
-    number = [*EXERCISES].index(name) + 1
-    head = HEAD.format(number=number, name=name, tasks=", ".join(tasks), given=given)
-    return "\n\n\n".join([(head + exercise.imports).rstrip(), *bodies]) + "\n"
+    _, text, _ = _definitions()["Embeddings"]
+    sizes = re.search(r"^Sizes: .*?\n\n", text, re.DOTALL | re.MULTILINE)
+    head = HEAD.format(
+        number=[*EXERCISES].index(name) + 1, name=name, tasks=", ".join(tasks), imports=exercise.imports,
+        sizes=sizes[0].rstrip() if sizes else "",
+    )  # fmt: skip
+    return "\n\n\n".join([head.rstrip(), *bodies]) + "\n"
 
 
 def _cut(lines: list[str], node: Definition, methods: tuple[str, ...], given: tuple[str, ...]) -> str:
@@ -162,7 +153,7 @@ def _cut(lines: list[str], node: Definition, methods: tuple[str, ...], given: tu
     if isinstance(node, ast.FunctionDef):
         documented = node.body[0].end_lineno  # its docstring's last line
         return "\n".join(
-            [*lines[node.lineno - 1 : documented], " " * (node.col_offset + 4) + "raise NotImplementedError"]
+            [*lines[node.lineno - 1 : documented], f"{' ' * node.col_offset}    raise NotImplementedError"]
         )
     inside = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     kept = ["\n".join(lines[node.lineno - 1 : _start(inside[0])]).rstrip()]

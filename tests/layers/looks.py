@@ -10,7 +10,7 @@ Needs torch, `minibert.config` and `minibert.bert` alone.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -292,3 +292,53 @@ LOOKS: Mapping[str, Callable[[Any], Looks]] = {
     "cls_pooling": pooling("cls_pooling"), "pair_features": features, "NLIClassifier": classifier,
     "schedule": schedule,
 }  # fmt: skip
+
+
+class Damage(Exception):
+    """An input, by name, was written to."""
+
+
+def see(part: str, module: Any, say: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, Any]]:
+    """All that can be seen of the part in a module, one look after another: a tensor, or the error instead of it."""
+    inputs, looks = LOOKS[part](module)
+    for name, look in looks.items():
+        say(f"{part}: {name}")
+        given = SimpleNamespace(**{key: value.clone() for key, value in inputs.items()})
+        torch.default_generator.manual_seed(0)
+        try:
+            seen = look(given)
+            damaged = [key for key, value in inputs.items() if not torch.equal(value, getattr(given, key))]
+            yield name, Damage(damaged[0]) if damaged else seen
+        except Exception as error:
+            yield name, error
+
+
+def alike(name: str, one: Any, other: Any) -> bool:
+    """Whether two layers show the same."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and isinstance(one, Exception)
+    tolerance = (0.05, 0.02) if name.endswith(RANDOM) else (1e-4, 2e-5)
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and torch.allclose(one.double(), other.double(), *tolerance, equal_nan=True)
+
+
+def certain(name: str) -> bool:
+    """Whether a right layer can only show what the package's own shows."""
+    return not name.endswith((*RANDOM, *BESIDE))
+
+
+def difference(got: Any, expected: Any) -> str:
+    """The first one between two layers, in words."""
+    if isinstance(expected, Exception):
+        return f"a {type(expected).__name__} was expected, and not {'an answer' if isinstance(got, Tensor) else repr(got)}"
+    if not isinstance(got, Tensor):
+        return f"a tensor was expected, not {got!r:.60}" + (": is there a `return`?" if got is None else "")
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        was, asked = (f"{tuple(each.shape)} of {str(each.dtype)[6:]}" for each in (got, expected))
+        return f"{was} came out, and {asked} was expected"
+    off = ~torch.isclose(got.double(), expected.double(), 1e-4, 2e-5, equal_nan=True)
+    index = off.nonzero()[0].tolist()
+    ours, theirs = (each[tuple(index)].item() for each in (got, expected))
+    nan = "; NaN comes of 0 / 0 or of inf - inf" if got[tuple(index)].isnan() else ""
+    where = f"at {index} " if index else ""
+    return f"{where}{ours:.6g} came out, {theirs:.6g} was expected ({int(off.sum())} of {off.numel()} differ){nan}"
