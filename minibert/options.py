@@ -133,6 +133,7 @@ class TrainingOptions(Options):
     average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = count(100, "steps between two lines of progress")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
+    mine: str = option("", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
     textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
     resume: bool = option(False, "continue the unfinished run in --output from its last checkpoint")
     overwrite: bool = option(False, "replace whatever an earlier run left in --output")

@@ -11,7 +11,7 @@ from typing import Any
 
 from minibert.cli import run
 from minibert.errors import UserError, printable
-from minibert.exercises.checking import SECONDS, check
+from minibert.exercises.checking import SECONDS, check, files
 from minibert.exercises.sources import EXERCISES, skeleton
 from minibert.files import write_json
 
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checks.add_argument("--hint", action="store_true", help="say how to begin, too, and what is asked of a layer")
     checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
-    checks.add_argument("--seconds", type=float, default=SECONDS, help="for each step of a check (default: %(default)g)")
+    checks.add_argument(
+        "--seconds", type=float, default=SECONDS, help="for each step of a check (default: %(default)g)"
+    )
     options = parser.parse_args(arguments)
     if options.command == "new":
         begin(options.folder, options.exercises or [*EXERCISES])
@@ -64,24 +66,12 @@ def begin(folder: Path, names: Sequence[str]) -> None:
     print(f"{folder}: {', '.join(names)}\nnext: python -m minibert.exercises check {folder / names[0]}.py --hint")
 
 
-def files(path: Path, exercise: str | None = None) -> dict[Path, str]:
-    """The files to check in the exercises' order, and the exercise of each.
-
-    Raises:
-        UserError: there is none.
-    """
-    in_folder = {path / f"{name}.py": name for name in EXERCISES if (path / f"{name}.py").is_file()}
-    if not in_folder and not path.is_file():
-        raise UserError(f"{path} is no exercise, nor a folder of them: python -m minibert.exercises new {path.with_suffix('')}")
-    if not in_folder and (exercise or path.stem) not in EXERCISES:
-        raise UserError(f"{path}: which exercise is it? Give --exercise with one of {', '.join(EXERCISES)}")
-    return in_folder or {path: exercise or path.stem}
-
-
 def shown(verdict: dict[str, Any], hint: bool) -> dict[str, Any]:
     """Print a verdict for a person, and give it back."""
     exercise = EXERCISES[verdict["exercise"]]
-    print(f"{verdict['file']}: {'right' if verdict['right'] else 'not yet'} ({verdict['held']} of {verdict['of']} hold)")
+    print(
+        f"{verdict['file']}: {'right' if verdict['right'] else 'not yet'} ({verdict['held']} of {verdict['of']} hold)"
+    )
     lines = [*verdict["lines"]]
     for part in verdict["parts"]:
         lines += [f"{part['part']}: {line}" for line in part["lines"]]

@@ -5,6 +5,7 @@ It is no sandbox: whoever checks the files of strangers does it in a container.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -13,14 +14,43 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from minibert.errors import UserError
+from minibert.exercises.sources import EXERCISES
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0  # for one step: a look, or an oracle
 MEMORY = 4 * 2**30  # bytes, beyond those of torch
 SHOWN = 1_000  # bytes of what a file prints
+
+
+def files(place: Path | str, exercise: str | None = None) -> dict[Path, str]:
+    """The files to check in the exercises' order, and the exercise of each.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(place)
+    in_folder = {path / f"{name}.py": name for name in EXERCISES if (path / f"{name}.py").is_file()}
+    if not in_folder and not path.is_file():
+        raise UserError(
+            f"{path} is no exercise, nor a folder of them: python -m minibert.exercises new {path.with_suffix('')}"
+        )
+    if not in_folder and (exercise or path.stem) not in EXERCISES:
+        raise UserError(f"{path}: which exercise is it? Give --exercise with one of {', '.join(EXERCISES)}")
+    return in_folder or {path: exercise or path.stem}
+
+
+def load(file: Path) -> ModuleType:
+    """A student's file as a module."""
+    spec = importlib.util.spec_from_file_location(f"yours.{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{file} is not a Python file: its name has to end with .py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
@@ -47,7 +77,11 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
                 step, verdict, patience = said.get("step", step), said.get("verdict", {}), seconds
             except EOFError:
                 child.join()
-                died = f"crashed (signal {-child.exitcode})" if child.exitcode < 0 else "ended the process: is there an exit?"
+                died = (
+                    f"crashed (signal {-child.exitcode})"
+                    if child.exitcode < 0
+                    else "ended the process: is there an exit?"
+                )
                 verdict = failed(f"{step}: it {died}")
         elif ready:
             text = os.read(printed.fileno(), 2**16)

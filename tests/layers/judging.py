@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import traceback
 from collections.abc import Callable
 from itertools import combinations
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from minibert.bert import Bert
 from minibert.errors import UserError
+from minibert.exercises.checking import load
 from minibert.exercises.mistakes import Mistake, changed, mutants
 from minibert.exercises.sources import EXERCISES, answer, place, run, section
 from tests.layers import looks, oracles
@@ -42,16 +42,6 @@ def judge(file: Path, name: str, say: Callable[[str], None] = lambda _: None) ->
     parts = [Part(part, name, its, file, say).verdict() for part in EXERCISES[name].parts]
     held, of = (sum(part[key] for part in parts) for key in ("held", "of"))
     return {"right": all(part["right"] for part in parts), "held": held, "of": of, "parts": parts, "lines": []}
-
-
-def load(file: Path) -> ModuleType:
-    """A student's file as a module."""
-    spec = importlib.util.spec_from_file_location(f"yours.{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{file} is not a Python file: its name has to end with .py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def explained(error: BaseException, file: Path) -> str:
@@ -120,7 +110,9 @@ class Part:
             wanted, found = ({name: [*each.shape] for name, each in layer.named_parameters()} for layer in made)
             for name in sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
                 yours = found[name] if name in found else "missing"
-                raise UserError(f"the parameter {name} is {wanted.get(name, 'not there')} by the skeleton, and {yours} here")
+                raise UserError(
+                    f"the parameter {name} is {wanted.get(name, 'not there')} by the skeleton, and {yours} here"
+                )
 
     @staticmethod
     def question(oracle: Any) -> str:
@@ -147,7 +139,10 @@ class Part:
         certain = [name for name in wrong if looks.certain(name)]
         if unwritten:
             called = dict.fromkeys(traceback.extract_tb(error.__traceback__)[-1].name for error in unwritten.values())
-            return [f"not written yet: {' and '.join(called)}" + ("" if wrong else "; nothing else is wrong")], []
+            return [
+                f"not written yet: {' and '.join(called)}"
+                + "; nothing else is wrong" * (not wrong and len(unwritten) < len(seen))
+            ], []
         if not broken and not certain:
             return [], []
         for name in wrong:

@@ -330,7 +330,9 @@ def certain(name: str) -> bool:
 def difference(got: Any, expected: Any) -> str:
     """The first one between two layers, in words."""
     if isinstance(expected, Exception):
-        return f"a {type(expected).__name__} was expected, and not {'an answer' if isinstance(got, Tensor) else repr(got)}"
+        return (
+            f"a {type(expected).__name__} was expected, and not {'an answer' if isinstance(got, Tensor) else repr(got)}"
+        )
     if not isinstance(got, Tensor):
         return f"a tensor was expected, not {got!r:.60}" + (": is there a `return`?" if got is None else "")
     if got.shape != expected.shape or got.dtype != expected.dtype:
