@@ -1,4 +1,4 @@
-"""Write a layer yourself, and be told which mistake it makes: `python -m minibert.exercises new|check` (docs/exercises.md).
+"""Write a layer yourself, and be told what a wrong one does: `python -m minibert.exercises new|check`.
 
-Nothing is kept twice: skeletons, right answers and typical mistakes are all made of the package's own source.
+Nothing is kept twice: skeletons, right answers and typical mistakes are made of the package's own source.
 """

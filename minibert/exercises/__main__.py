@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like")
     checks.add_argument("path", type=Path, help="a file, or a folder of them")
     checks.add_argument("--exercise", choices=EXERCISES, help="which one it is, if the file's name does not say so")
-    checks.add_argument("--hint", action="store_true", help="say how to begin, too, and what is asked of a layer")
+    checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
     checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
     checks.add_argument(
@@ -78,7 +78,6 @@ def shown(verdict: dict[str, Any], hint: bool) -> dict[str, Any]:
         lines += [f"{part['part']}, a remark: {note}" for note in part["notes"]]
         lines += [f"  read again: {part['section']}; docs/tour.md#{exercise.stop}"] if part["lines"] else []
         lines += [f"  asked of it: {question}" for question in part["broken"].values() if hint]
-    lines += [f"hint: {exercise.hint}"] if hint and not verdict["right"] else []
     lines += [f"it printed: {line}" for line in verdict["printed"].split("\n")[:20] if line]
     print("".join(f"  {printable(line)}\n" for line in lines), end="", flush=True)
     return verdict

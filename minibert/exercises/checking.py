@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,9 +36,7 @@ def files(place: Path | str, exercise: str | None = None) -> dict[Path, str]:
     path = Path(place)
     in_folder = {path / f"{name}.py": name for name in EXERCISES if (path / f"{name}.py").is_file()}
     if not in_folder and not path.is_file():
-        raise UserError(
-            f"{path} is no exercise, nor a folder of them: python -m minibert.exercises new {path.with_suffix('')}"
-        )
+        raise UserError(f"{path} is no exercise, nor a folder of them: see python -m minibert.exercises new --help")
     if not in_folder and (exercise or path.stem) not in EXERCISES:
         raise UserError(f"{path}: which exercise is it? Give --exercise with one of {', '.join(EXERCISES)}")
     return in_folder or {path: exercise or path.stem}
@@ -54,7 +53,7 @@ def load(file: Path) -> ModuleType:
 
 
 def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
-    """The verdict on a file of an exercise, and what it printed.
+    """The verdict on a file of an exercise (tests/layers/judging.py), and what it printed.
 
     Raises:
         UserError: minibert's own tests are not there.
@@ -63,36 +62,34 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
         raise UserError(f"{ROOT} has no tests/layers: exercises are checked in a clone of minibert, by its own tests")
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "minibert.sbert"])  # loaded once, for all files
-    (results, child_results), (printed, child_printed) = context.Pipe(False), context.Pipe(False)
-    child = context.Process(target=_child, args=(file.resolve(), name, child_results, child_printed))
+    (results, its_results), (printed, its_printed) = context.Pipe(False), context.Pipe(False)
+    child = context.Process(target=_child, args=(file.resolve(), name, its_results, its_printed))
     child.start()
-    child_results.close()
-    child_printed.close()
-    step, shown, more, verdict, patience = f"reading {file.name}", b"", 0, dict[str, Any](), 60.0  # torch loads first
+    its_results.close()
+    its_printed.close()
+    step, start, more, verdict = f"reading {file.name}", b"", 0, dict[str, Any]()
+    open_ones, deadline = [results, printed], time.monotonic() + 60 + seconds  # torch loads first
     while not verdict:
-        ready = wait([results, printed], patience)
-        if results in ready:
+        ready = wait(open_ones, deadline - time.monotonic())
+        if time.monotonic() > deadline:
+            verdict = failed(f"{step}: no end after {seconds:g} seconds: which loop does not stop?")
+        elif printed in ready:
+            text = os.read(printed.fileno(), 2**16)
+            start, more = start + text[: SHOWN - len(start)], more + len(text)
+            open_ones = [results, printed] if text else [results]
+        elif ready:
             try:
                 said = json.loads(results.recv_bytes())
-                step, verdict, patience = said.get("step", step), said.get("verdict", {}), seconds
+                step, verdict, deadline = said.get("step", step), said.get("verdict", {}), time.monotonic() + seconds
             except EOFError:
                 child.join()
-                died = (
-                    f"crashed (signal {-child.exitcode})"
-                    if child.exitcode < 0
-                    else "ended the process: is there an exit?"
-                )
-                verdict = failed(f"{step}: it {died}")
-        elif ready:
-            text = os.read(printed.fileno(), 2**16)
-            shown, more = shown + text[: SHOWN - len(shown)], more + len(text)
-        else:
-            verdict = failed(f"{step}: no end after {seconds:g} seconds: which loop does not stop?")
+                how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"
+                verdict = failed(f"{step}: it ends the whole process, {how}")
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.join()
-    cut = f"\n... and {more - len(shown):,} bytes more" if more > len(shown) else ""
-    return {"exercise": name, "file": str(file), **verdict, "printed": shown.decode(errors="replace").strip() + cut}
+    cut = f"\n... and {more - len(start):,} bytes more" if more > len(start) else ""
+    return {"exercise": name, "file": str(file), **verdict, "printed": start.decode(errors="replace").strip() + cut}
 
 
 def failed(line: str) -> dict[str, Any]:
@@ -100,23 +97,8 @@ def failed(line: str) -> dict[str, Any]:
     return {"right": False, "held": 0, "of": 1, "parts": [], "lines": [line]}
 
 
-def _child(file: Path, name: str, results: Connection, printed: Connection) -> None:
-    """Judge, with nothing to read, and with all that is printed going to `printed`."""
-    os.setsid()
-    for stream in (1, 2):
-        os.dup2(printed.fileno(), stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "w" if number else "r", buffering=1) for number in range(3))
+def _child(*given: Any) -> None:
     sys.path.insert(0, str(ROOT))
-    from tests.layers import judging
+    from tests.layers.judging import serve
 
-    judging.torch.set_num_threads(1)
-    if sys.platform == "linux":
-        import resource
-
-        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    verdict = judging.judge(file, name, lambda step: results.send_bytes(json.dumps({"step": step}).encode()))
-    sys.stdout.flush()
-    results.send_bytes(json.dumps({"verdict": verdict}).encode())
-    os._exit(0)  # whatever the file has left running or registered
+    serve(*given, MEMORY)

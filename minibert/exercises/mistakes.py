@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Mistake(NamedTuple):
-    """A row of the catalogue, whose first line says how a change is written."""
+    """A row of the catalogue, whose first lines say how a change is written."""
 
     part: str
     change: str
@@ -20,7 +20,7 @@ class Mistake(NamedTuple):
 
 @cache
 def catalogue() -> tuple[Mistake, ...]:
-    """All rows; of a part whose solution is changed before any other change, that one is without words."""
+    """All rows."""
     text = (Path(__file__).parent / "mistakes.txt").read_text(encoding="utf-8")
     part, names, rows = "", dict[str, str](), []
     for line in re.sub(r"\n {4}", " ", text).splitlines():
@@ -28,14 +28,9 @@ def catalogue() -> tuple[Mistake, ...]:
             part = line[1:-1]
         elif named := re.match(r"([A-Z_]+) = ", line):
             names[named[1]] = Template(line[named.end() :]).substitute(names)
-        elif line and not line.startswith("#"):
+        elif not line.startswith("#"):
             rows.append(Mistake(part, *Template(line).substitute(names).split(" | ")))
     return tuple(rows)
-
-
-def mutants(part: str) -> tuple[Mistake, ...]:
-    """The mistakes that a part may have."""
-    return tuple(mistake for mistake in catalogue() if mistake.part == part and mistake.behaviour)
 
 
 def changed(source: str, part: str, *mistakes: Mistake) -> str:
@@ -46,8 +41,8 @@ def changed(source: str, part: str, *mistakes: Mistake) -> str:
     """
     above, head, rest = source.partition(f"{'def' if part.islower() else 'class'} {part}(")
     body, *below = re.split(r"\n(?=class |def )", rest, maxsplit=1)
-    before_all = [row for row in catalogue() if row.part == part and not row.behaviour]
-    for change in (edit for row in (*before_all, *mistakes) for edit in row.change.split(";;")):
+    wordless = [row for row in catalogue() if row.part == part and not row.behaviour]
+    for change in (each for row in (*wordless, *mistakes) for each in row.change.split(";;")):
         before, after = re.split(" => ?", change)
         if before not in body:
             raise LookupError(f"{part} has nothing like {before!r}")

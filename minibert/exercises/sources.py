@@ -21,54 +21,40 @@ class Exercise:
     Attributes:
         parts: what is written: a class's methods, or a function, which has none.
         stop: of the tour, which explains it.
-        hint: how to begin.
         imports: of the skeleton, beside torch's.
         given: methods that the skeleton keeps beside `__init__`. All others are helpers, and left out.
     """
 
     parts: Mapping[str, tuple[str, ...]]
     stop: str
-    hint: str
     imports: str = "from minibert.config import ModelConfig"
     given: tuple[str, ...] = ()
 
 
 EXERCISES = {
-    "embeddings": Exercise(
-        {"Embeddings": ("forward",)}, "2-ids-to-vectors",
-        "Print the shapes of the three things that are added, for two sentences of three tokens. What comes last?",
-    ),
-    "attention": Exercise(
-        {"SelfAttention": ("forward", "weights")}, "4-one-head-of-attention",
-        "Write `weights` first, with H = 1 and no mask: rows sum to 1. Does a view move a number to another token?",
-    ),
+    "embeddings": Exercise({"Embeddings": ("forward",)}, "2-ids-to-vectors"),
+    "attention": Exercise({"SelfAttention": ("forward", "weights")}, "4-one-head-of-attention"),
     "block": Exercise(
         {"FeedForward": ("forward",), "EncoderBlock": ("forward",)}, "5-several-heads-and-the-block",
-        "Follow the drawing from left to right, a line for each (+). What exactly goes through dropout?",
         "from minibert.bert import SelfAttention\nfrom minibert.config import ModelConfig", ("attention_weights",),
     ),
     "masking": Exercise(
         {"mask_tokens": ()}, "6-masking",
-        "First a (B, T) tensor of bools: which are chosen. Labels follow from it. One more random number is each one's fate.",
         "from minibert.config import IGNORED\nfrom minibert.masking import MASK_SHARE, RANDOM_SHARE",
     ),
     "mlm_loss": Exercise(
-        {"MLMHead": ("forward",), "BertForMaskedLM": ("forward", "loss"), "summed_loss": ()}, "7-the-loss-and-the-plateau",
-        "Write down what is (B, T, D), what (V, D), and what comes out. How many numbers is the mean over?",
+        {"MLMHead": ("forward",), "BertForMaskedLM": ("forward", "loss"), "summed_loss": ()},
+        "7-the-loss-and-the-plateau",
         "from minibert.bert import Bert, initialise\nfrom minibert.config import IGNORED, ModelConfig",
     ),
-    "pooling": Exercise(
-        {"mean_pooling": (), "max_pooling": (), "cls_pooling": ()}, "8-from-tokens-to-a-sentence",
-        "Take two sentences of 3 and of 1 token by hand, with 100 in the padding. What has to come out?", "",
-    ),
+    "pooling": Exercise({"mean_pooling": (), "max_pooling": (), "cls_pooling": ()}, "8-from-tokens-to-a-sentence", ""),
     "pairs": Exercise(
         {"pair_features": (), "NLIClassifier": ("forward", "score")}, "9-two-vectors-to-a-label",
-        "Draw the 2B rows that the encoder gives, and connect those that belong together.",
         "from minibert.bert import initialise\nfrom minibert.config import LABELS\n"
         "from minibert.sbert import FEATURES, PRODUCT, SentenceEncoder", ("features",),
     ),
     "schedule": Exercise(
-        {"schedule": ()}, "6-masking", "Draw the factor over 10 steps, 2 of them warm-up: at step 0, at 2, after the last.",
+        {"schedule": ()}, "6-masking",
         "from minibert.options import SCHEDULES\n\nSchedule = Callable[[int], float]",
     ),
 }  # fmt: skip

@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import resource
+import sys
 import traceback
 from collections.abc import Callable
 from itertools import combinations
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +25,7 @@ from torch import Tensor
 from minibert.bert import Bert
 from minibert.errors import UserError
 from minibert.exercises.checking import load
-from minibert.exercises.mistakes import Mistake, changed, mutants
+from minibert.exercises.mistakes import Mistake, catalogue, changed
 from minibert.exercises.sources import EXERCISES, answer, place, run, section
 from tests.layers import looks, oracles
 
@@ -90,8 +95,8 @@ class Part:
         except BaseException as error:
             lines = [explained(error, self.file)]
         return {
-            "part": self.part, "right": not lines, "held": len(counted) - len(broken), "of": len(counted), "lines": lines,
-            "notes": [] if lines else notes, "mistakes": [mistake.behaviour for mistake in mistakes],
+            "part": self.part, "right": not lines, "held": len(counted) - len(broken), "of": len(counted),
+            "lines": lines, "notes": [] if lines else notes, "mistakes": [mistake.behaviour for mistake in mistakes],
             "section": section(self.part), "broken": {name: self.question(by_name[name]) for name in broken},
         }  # fmt: skip
 
@@ -109,7 +114,7 @@ class Part:
             made = (kind(oracles.CONFIG) for kind in (ours, theirs))
             wanted, found = ({name: [*each.shape] for name, each in layer.named_parameters()} for layer in made)
             for name in sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
-                yours = found[name] if name in found else "missing"
+                yours = found.get(name, "missing")
                 raise UserError(
                     f"the parameter {name} is {wanted.get(name, 'not there')} by the skeleton, and {yours} here"
                 )
@@ -160,8 +165,9 @@ class Part:
         return first + list(broken.values())[:1], []
 
     def behaves(self, seen: dict[str, Any], wrong: list[str]) -> list[Mistake]:
-        """The mistake that does the same wherever something is wrong, and the least besides; or two that do all of it."""
-        rows, best, least = mutants(self.part), list[Mistake](), len(seen)
+        """The mistake that does the same wherever something is wrong, and least besides; or two that do all of it."""
+        rows = [row for row in catalogue() if row.part == self.part and row.behaviour]
+        best, least = list[Mistake](), len(seen)
         for found in (*combinations(rows, 1), *combinations(rows, 2)):
             try:
                 module = run(changed(answer(self.name), self.part, *found), self.name)
@@ -179,3 +185,20 @@ class Part:
             if not least:
                 break
         return best
+
+
+def serve(file: Path, name: str, results: Connection, printed: Connection, memory: int) -> None:
+    """Judge in a process of its own, with nothing to read, and with all that is printed going to `printed`."""
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(printed.fileno(), stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, "w" if number else "r", buffering=1) for number in range(3))
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    verdict = judge(file, name, lambda step: results.send_bytes(json.dumps({"step": step}).encode()))
+    sys.stdout.flush()
+    results.send_bytes(json.dumps({"verdict": verdict}).encode())
+    os._exit(0)  # whatever the file has left running or registered

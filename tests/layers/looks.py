@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,7 +137,7 @@ def block(its: Any) -> Looks:
         "attention weights": lambda x: layer.attention_weights(x.hidden, x.mask),
         "gradients": lambda x: slopes(layer(x.hidden, x.mask)[MASK], *tables),
         "the same twice": lambda x: (layer(x.hidden) == layer(x.hidden)).all(),
-        "in training": lambda _: torch.cat([spread(quiet, lambda hidden=hidden: quiet(hidden)) for hidden in many]),
+        "in training": lambda _: torch.cat([spread(quiet, partial(quiet, hidden)) for hidden in many]),
     }
 
 

@@ -328,7 +328,7 @@ def attention_weights_are_the_formulas(candidate: Layer, config: ModelConfig = C
 
 
 def attention_drops_weights_in_training_only(candidate: Layer, config: ModelConfig = CONFIG) -> None:
-    """If token t's value is the t-th unit vector in every head, and again in its other half, the output shows the weights.
+    """If token t's value is the t-th unit vector in both halves of every head, the output shows the weights, twice.
 
     They are dropped after the softmax, each by itself, and what is left is not made to sum to 1 again. Both halves show
     the same, or something else is dropped than the weights.
@@ -809,10 +809,10 @@ def pooling_refuses_what_has_no_answer(candidate: Any, name: str) -> None:
     refuses(lambda: candidate(torch.ones(2, 3, 4), empty), "a sentence has no real token")
     for shape in ((3, 2), (1, 3)):
         mask = torch.ones(shape, dtype=torch.bool)
-        refuses(lambda mask=mask: candidate(torch.ones(2, 3, 4), mask), "the mask has another shape than the tokens")
+        refuses(partial(candidate, torch.ones(2, 3, 4), mask), "the mask has another shape than the tokens")
 
 
-POOLING: tuple[Callable[[Any, str], None], ...] = (
+POOLING: tuple[Callable[..., None], ...] = (
     pooling_is_as_by_hand,
     pooling_passes_gradients_to_real_tokens,
     pooling_refuses_what_has_no_answer,
