@@ -80,7 +80,8 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
         elif ready:
             try:
                 said = json.loads(results.recv_bytes())
-                step, verdict, deadline = said.get("step", step), said.get("verdict", {}), time.monotonic() + seconds
+                step, verdict = said.get("step", step), said.get("verdict", {})
+                deadline = time.monotonic() + seconds * said.get("patience", 1)
             except EOFError:
                 child.join()
                 how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"

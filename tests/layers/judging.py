@@ -37,8 +37,8 @@ REMARKS = {
 }
 
 
-def judge(file: Path, name: str, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """The verdict on an exercise's file, part by part; `say` is told what is about to be done."""
+def judge(file: Path, name: str, say: Callable[..., None] = lambda *_: None) -> dict[str, Any]:
+    """The verdict on an exercise's file, part by part; `say` is told what is next, and how long it may take."""
     say(f"reading {file.name}")
     try:
         its = load(file)
@@ -73,10 +73,10 @@ class Part:
         part, name: which one, of which exercise.
         its: the module that it is in.
         file: where that comes from.
-        say: is told what is about to be done.
+        say: see `judge`.
     """
 
-    def __init__(self, part: str, name: str, its: ModuleType, file: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, part: str, name: str, its: ModuleType, file: Path, say: Callable[..., None]) -> None:
         self.part, self.name, self.its, self.file, self.say = part, name, its, file, say
         self.oracles, self.right = oracles.BY_PART[part], run(answer(name), name)
 
@@ -95,7 +95,7 @@ class Part:
         except BaseException as error:
             lines = [explained(error, self.file)]
         return {
-            "part": self.part, "right": not lines, "held": len(counted) - len(broken), "of": len(counted),
+            "part": self.part, "right": not lines, "held": len(counted) - len(broken) + (not lines), "of": len(counted) + 1,
             "lines": lines, "notes": [] if lines else notes, "mistakes": [mistake.behaviour for mistake in mistakes],
             "section": section(self.part), "broken": {name: self.question(by_name[name]) for name in broken},
         }  # fmt: skip
@@ -126,7 +126,7 @@ class Part:
 
     def broken(self, name: str, oracle: Callable[[Any], None]) -> str:
         """What an oracle says; nothing, if the candidate is right."""
-        self.say(f"{self.part}: {name}")
+        self.say(f"{self.part}: {name}", 3)
         its = getattr(self.its, self.part)
         try:
             oracle((lambda config: its(Bert(config))) if self.part == "BertForMaskedLM" else its)
@@ -150,17 +150,15 @@ class Part:
             ], []
         if not broken and not certain:
             return [], []
-        for name in wrong:
-            if isinstance(seen[name], looks.Damage):
-                continue
+        damage = [f"it writes to its input {seen[name]}" for name in wrong if isinstance(seen[name], looks.Damage)]
+        for name in [] if damage else wrong:
             if isinstance(seen[name], Exception) and isinstance(expected[name], Tensor):
                 return [f"{name}: {explained(seen[name], self.file)}"], []
         if mistakes := self.behaves(seen, wrong):
             behaviour = " AND ".join(mistake.behaviour for mistake in mistakes)
             return [f"it behaves like this: {behaviour}", *(mistake.question for mistake in mistakes)], mistakes
-        for name in certain[:1]:
-            if isinstance(seen[name], looks.Damage):
-                return [f"it writes to its input {seen[name]}: is there a +=, or a method with _ at its end?"], []
+        if damage:
+            return [f"{damage[0]}, which is not its own: is there a +=, or a method with _ at its end?"], []
         first = [f"{name}: {looks.difference(seen[name], expected[name])}" for name in certain[:1]]
         return first + list(broken.values())[:1], []
 
@@ -171,7 +169,7 @@ class Part:
         for found in (*combinations(rows, 1), *combinations(rows, 2)):
             try:
                 module = run(changed(answer(self.name), self.part, *found), self.name)
-            except LookupError:  # both change the same
+            except (LookupError, SyntaxError):  # both change the same
                 continue
             others = 0
             for name, view in looks.see(self.part, module):
@@ -180,9 +178,9 @@ class Part:
                         break
                     others += 1
             else:
-                if wrong and others < least:
+                if others < min(least, len(wrong)):
                     best, least = [*found], others
-            if not least:
+            if best and not least:
                 break
         return best
 
@@ -198,7 +196,11 @@ def serve(file: Path, name: str, results: Connection, printed: Connection, memor
     if sys.platform == "linux":
         most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    verdict = judge(file, name, lambda step: results.send_bytes(json.dumps({"step": step}).encode()))
+
+    def send(**what: Any) -> None:
+        results.send_bytes(json.dumps(what).encode())
+
+    verdict = judge(file, name, lambda step, patience=1: send(step=step, patience=patience))
     sys.stdout.flush()
-    results.send_bytes(json.dumps({"verdict": verdict}).encode())
+    send(verdict=verdict)
     os._exit(0)  # whatever the file has left running or registered

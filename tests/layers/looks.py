@@ -32,6 +32,7 @@ BESIDE = (
 )  # where a right layer may do what it likes: these tell mistakes apart, and right from wrong not
 
 D = CONFIG.hidden_size
+HOLES = MASK.flip(0)  # the first sentence has padding
 
 
 @torch.no_grad()
@@ -88,17 +89,19 @@ def attention(its: Any) -> Looks:
         shown.output.weight.copy_(torch.eye(D))
         for bias in (shown.value.bias, shown.output.bias):
             bias.zero_()
-    large = hidden * 1_000, (hidden * 1_000).masked_fill(~MASK.unsqueeze(-1), 3_000.0)
-    return {"hidden": hidden, "mask": MASK}, {
+    large = hidden * 1_000, (hidden * 1_000).masked_fill(~HOLES.unsqueeze(-1), 3_000.0)
+    return {"hidden": hidden, "mask": HOLES}, {
         "weights": lambda x: layer.weights(x.hidden),
         "weights over padding and holes": lambda x: layer.weights(x.hidden, x.mask),
         "weights, in training": lambda _: spread(layer, lambda: layer.weights(many)),
         "output": lambda x: layer(x.hidden),
-        "output over padding and holes": lambda x: layer(x.hidden, x.mask)[MASK],
-        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[MASK], *tables),
-        "what padding changes if scores are large": lambda _: (layer(large[0], MASK) - layer(large[1], MASK))[MASK],
+        "output over padding and holes": lambda x: layer(x.hidden, x.mask)[HOLES],
+        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[HOLES], *tables),
+        "what padding changes if scores are large": lambda x: (layer(large[0], x.mask) - layer(large[1], x.mask))[
+            x.mask
+        ].nan_to_num(0.0),  # some softmaxes overflow
         "numbers at padding": lambda x: layer(x.hidden, x.mask).isfinite().all(),
-        "output at padding": lambda x: layer(x.hidden, x.mask)[~MASK],
+        "output at padding": lambda x: layer(x.hidden, x.mask)[~HOLES],
         "the same twice": lambda x: (layer(x.hidden) == layer(x.hidden)).all(),
         "in training": lambda _: spread(layer, lambda: layer(many)),
         "what is dropped together, in training": lambda _: twins(shown.train()(torch.eye(4, D).expand(100, 4, D))),
@@ -167,8 +170,8 @@ def masking(its: Any) -> Looks:
     def follows(x: SimpleNamespace) -> Tensor:
         source = generator(3)
         before = torch.get_rng_state()
-        first, second = (its.mask_tokens(x.ids, x.special, MASK_ID, source)[1] for _ in range(2))
-        again = its.mask_tokens(x.ids, x.special, MASK_ID, generator(3))[1]
+        first, second = (torch.stack(its.mask_tokens(x.ids, x.special, MASK_ID, source)) for _ in range(2))
+        again = torch.stack(its.mask_tokens(x.ids, x.special, MASK_ID, generator(3)))
         left = torch.equal(before, torch.get_rng_state())
         return torch.tensor([torch.equal(first, again), not torch.equal(first, second), left])
 
@@ -237,7 +240,9 @@ def pooling(name: str) -> Callable[[Any], Looks]:
             "a sentence without a token": lambda x: pool(x.hidden, empty),
             "a mask of another shape": lambda x: pool(x.hidden, x.mask[:2]),
             "a mask of another shape that can be stretched": lambda x: pool(x.hidden, x.mask[:1]),
-            "bfloat16": lambda x: pool(x.hidden.bfloat16(), x.mask),
+            "whether bfloat16 stays bfloat16": lambda x: torch.tensor(
+                pool(x.hidden.bfloat16(), x.mask).dtype == torch.bfloat16
+            ),
         }
 
     return looks
@@ -318,7 +323,7 @@ def alike(name: str, one: Any, other: Any) -> bool:
     """Whether two layers show the same."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return type(one) is type(other) and isinstance(one, Exception)
-    tolerance = (0.05, 0.02) if name.endswith(RANDOM) else (1e-4, 2e-5)
+    tolerance = (0.03, 0.015) if name.endswith(RANDOM) else (1e-4, 2e-5)
     same = one.shape == other.shape and one.dtype == other.dtype
     return same and torch.allclose(one.double(), other.double(), *tolerance, equal_nan=True)
 

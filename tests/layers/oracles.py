@@ -672,6 +672,7 @@ def masking_draws_ordinary_tokens_uniformly(candidate: Any) -> None:
     counts = torch.bincount(drawn, minlength=VOCABULARY)
     assert (counts[:5] == 0).all(), "expected no special token among the random ones"
     others = torch.cat([counts[5:7], counts[8:]]).double()
+    assert (others > 0).all(), "expected every ordinary token among the random ones"
     expected, degrees = others.sum() / len(others), len(others) - 1
     chi_square = float(((others - expected) ** 2 / expected).sum())
     assert abs(chi_square - degrees) < 5 * math.sqrt(2 * degrees), "expected all ordinary tokens alike"
