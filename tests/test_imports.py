@@ -17,7 +17,7 @@ ROOMS = (
     "options", "files", "cli", "device", "distributed", "progress",
     "tokenizer", "toy", "data", "inference", "hub", "metrics",  # text, folders, use
     "drawing", "plots", "demo", "card",
-    "checkpoint", "run", "training", "pretraining", "finetuning",
+    "checkpoint", "run", "training", "pretraining", "finetuning", "exercises",
     "train_mlm", "train_nli", "evaluate", "__init__",
 )  # fmt: skip
 

@@ -16,19 +16,12 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Exercise:
-    """An evening's piece.
+    """An evening's piece."""
 
-    Attributes:
-        parts: what is written: a class's methods, or a function, which has none.
-        stop: of the tour, which explains it.
-        imports: of the skeleton, beside torch's.
-        given: methods that the skeleton keeps beside `__init__`. All others are helpers, and left out.
-    """
-
-    parts: Mapping[str, tuple[str, ...]]
-    stop: str
-    imports: str = "from minibert.config import ModelConfig"
-    given: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]]  # what is written: methods of a class, or a function, which has none
+    stop: str  # of the tour, which explains it
+    imports: str = "from minibert.config import ModelConfig"  # of the skeleton, beside torch's
+    given: tuple[str, ...] = ()  # methods that the skeleton has as they are, beside `__init__`; it has no helpers
 
 
 EXERCISES = {

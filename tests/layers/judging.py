@@ -89,15 +89,18 @@ class Part:
             with patch.dict(vars(self.its), {other: getattr(self.right, other) for other in others}):
                 self.check_names()
                 seen = dict(looks.see(self.part, self.its, self.say))
-                broken = {name: said for name, oracle in by_name.items() if (said := self.broken(name, oracle))}
+                said = {name: self.broken(name, oracle) for name, oracle in by_name.items()}
+                broken = {name: line for name, line in said.items() if line}
             notes = [REMARKS[name] for name in REMARKS if broken.pop(name, "")]
             lines, mistakes = self.said(seen, broken)
         except BaseException as error:
             lines = [explained(error, self.file)]
         return {
-            "part": self.part, "right": not lines, "held": len(counted) - len(broken) + (not lines), "of": len(counted) + 1,
-            "lines": lines, "notes": [] if lines else notes, "mistakes": [mistake.behaviour for mistake in mistakes],
-            "section": section(self.part), "broken": {name: self.question(by_name[name]) for name in broken},
+            "part": self.part, "right": not lines,
+            "held": len(counted) - len(broken) + (not lines), "of": len(counted) + 1,  # the looks are one more
+            "lines": lines, "notes": [] if lines else notes,
+            "mistakes": [mistake.behaviour for mistake in mistakes], "section": section(self.part),
+            "broken": {name: self.question(by_name[name]) for name in broken},
         }  # fmt: skip
 
     def check_names(self) -> None:
@@ -150,17 +153,25 @@ class Part:
             ], []
         if not broken and not certain:
             return [], []
-        damage = [f"it writes to its input {seen[name]}" for name in wrong if isinstance(seen[name], looks.Damage)]
-        for name in [] if damage else wrong:
-            if isinstance(seen[name], Exception) and isinstance(expected[name], Tensor):
-                return [f"{name}: {explained(seen[name], self.file)}"], []
+        if trouble := self.trouble(seen, expected, wrong):
+            return [trouble], []
         if mistakes := self.behaves(seen, wrong):
             behaviour = " AND ".join(mistake.behaviour for mistake in mistakes)
             return [f"it behaves like this: {behaviour}", *(mistake.question for mistake in mistakes)], mistakes
-        if damage:
-            return [f"{damage[0]}, which is not its own: is there a +=, or a method with _ at its end?"], []
+        certain.sort(key=lambda name: not isinstance(seen[name], looks.Damage))
         first = [f"{name}: {looks.difference(seen[name], expected[name])}" for name in certain[:1]]
         return first + list(broken.values())[:1], []
+
+    def trouble(self, seen: dict[str, Any], expected: dict[str, Any], wrong: list[str]) -> str:
+        """Where there is no tensor, and should be one; but if inputs are damaged, that may come of it."""
+        if any(isinstance(seen[name], looks.Damage) for name in wrong):
+            return ""
+        for name in wrong:
+            if isinstance(seen[name], Exception) and isinstance(expected[name], Tensor):
+                return f"{name}: {explained(seen[name], self.file)}"
+            if not isinstance(seen[name], Tensor | Exception):
+                return f"{name}: {looks.difference(seen[name], expected[name])}"
+        return ""
 
     def behaves(self, seen: dict[str, Any], wrong: list[str]) -> list[Mistake]:
         """The mistake that does the same wherever something is wrong, and least besides; or two that do all of it."""
