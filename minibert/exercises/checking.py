@@ -59,7 +59,7 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "minibert.sbert"])  # loaded once, for all files
     (results, its_results), (printed, its_printed) = context.Pipe(False), context.Pipe(False)
-    child = context.Process(target=_child, args=(file.resolve(), name, its_results, its_printed))
+    child = context.Process(target=_child, args=(file.resolve(), name, its_results, its_printed, MEMORY))
     child.start()
     its_results.close()
     its_printed.close()
@@ -94,4 +94,4 @@ def _child(*given: Any) -> None:
     sys.path.insert(0, str(ROOT))
     from tests.layers.judging import serve
 
-    serve(*given, MEMORY)
+    serve(*given)

@@ -35,7 +35,7 @@ class Mine:
         """
         here = {type(layer).__name__ for layer in model.modules() if type(layer) in self.parts.values()}
         here |= {part for part in self.parts for module in around if part in vars(import_module(f"minibert.{module}"))}
-        for part in self.parts.keys() & {"Embeddings", "SelfAttention", "FeedForward", "EncoderBlock"} - here:
+        for part in sorted(self.parts.keys() & {"Embeddings", "SelfAttention", "FeedForward", "EncoderBlock"} - here):
             raise UserError(f"--mine {self.folder}: {part} has no place here: it takes --architecture bert")
         if self.parts:
             heading("mine", f"{', '.join(part for part in self.parts if part in here)} from {self.folder}")
@@ -53,14 +53,14 @@ def using(folder: str, *, checked: bool = False) -> Iterator[Mine]:
     """
     mine, modules = Mine(folder), list[ModuleType]()
     for file, name in (files(folder) if folder else {}).items():
-        verdict = {"right": True} if checked else check(file, name)
+        verdict: dict[str, Any] = {"right": True} if checked else check(file, name)
         if not verdict["right"]:
             lines = [f"{part['part']}: {line}" for part in verdict["parts"] for line in part["lines"]]
             why = (verdict["lines"] + lines)[0]
             raise UserError(f"--mine: {file}: {why}; python -m minibert.exercises check {file} says more")
         modules.append(load(file))
         mine.parts |= {part: getattr(modules[-1], part) for part in EXERCISES[name].parts}
-        mine.identity[f"mine: {name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        mine.identity[f"exercise {name} of --mine"] = hashlib.sha256(file.read_bytes()).hexdigest()
     swaps = [(getattr(import_module(place(part)), part), its) for part, its in mine.parts.items()]
     if swaps:
         swaps.append((NOWHERE, torch.device("cpu")))  # a student's layer may make tensors that no file fills
