@@ -160,7 +160,8 @@ class Part:
             return [f"it behaves like this: {behaviour}", *(mistake.question for mistake in mistakes)], mistakes
         certain.sort(key=lambda name: not isinstance(seen[name], looks.Damage))
         first = [f"{name}: {looks.difference(seen[name], expected[name])}" for name in certain[:1]]
-        return first + list(broken.values())[:1], []
+        damaged = any(isinstance(seen[name], looks.Damage) for name in certain)
+        return first if damaged else first + list(broken.values())[:1], []
 
     def trouble(self, seen: dict[str, Any], expected: dict[str, Any], wrong: list[str]) -> str:
         """Where there is no tensor, and should be one; but if inputs are damaged, that may come of it."""
