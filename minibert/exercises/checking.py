@@ -83,7 +83,8 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
                 how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"
                 line = f"{step}: it ends the whole process, {how}"
     with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+        os.killpg(child.pid, signal.SIGKILL)  # with whatever it has started
+    child.kill()
     child.join()
     verdict = verdict or {"right": False, "held": 0, "of": 1, "parts": [], "lines": [line]}
     cut = f"\n... and {more - len(start):,} bytes more" if more > len(start) else ""
