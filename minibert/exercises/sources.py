@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-FILES = ("bert", "sbert", "masking", "losses", "training")  # of the package, in which the parts stand
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -75,8 +74,8 @@ from torch import Tensor, nn
 
 @cache
 def _definitions() -> dict[str, tuple[str, str, Definition]]:
-    """Every class and function of the files, by name: the file, its text, and the definition in it."""
-    texts = {file: (Path(__file__).parents[1] / f"{file}.py").read_text(encoding="utf-8") for file in FILES}
+    """Every class and function of the package's files, by name: the file, its text, and the definition in it."""
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].glob("*.py")}
     nodes = ((file, text, node) for file, text in texts.items() for node in ast.parse(text).body)
     return {node.name: (file, text, node) for file, text, node in nodes if isinstance(node, Definition)}
 
