@@ -491,6 +491,21 @@ def test_a_model_that_has_no_place_for_them_is_refused(right: Path) -> None:
         train_mlm.main([*TINY, "--output", str(right / "x"), "--mine", str(right), "--architecture", "modernbert"])
 
 
+def test_what_a_bert_has_no_name_for_is_refused_at_the_beginning(right: Path) -> None:
+    file = right / "block.py"
+    text = file.read_text(encoding="utf-8")
+    for persistent, fine in (("True", False), ("False", True)):
+        made = f'        self.register_buffer("one", torch.ones(()), {persistent})\n        self.attention_norm ='
+        file.write_text(text.replace("        self.attention_norm =", made), encoding="utf-8")
+        assert judge(file, "block")["right"]
+        flags = [*TINY, "--output", str(right / persistent), "--mine", str(right)]
+        if fine:
+            train_mlm.main(flags)
+            continue
+        with pytest.raises(UserError, match=r"no BERT has .*one: register it with persistent=False"):
+            train_mlm.main(flags)
+
+
 def test_a_run_is_continued_with_the_same_layers_only(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with mine.using(str(right)) as parts:
         before = dict(parts.identity)

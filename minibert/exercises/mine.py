@@ -31,12 +31,14 @@ class Mine:
         """Print whose layers a model is made of, and whose functions the modules `around` it use.
 
         Raises:
-            UserError: it has no place for a part of an encoder.
+            UserError: it has no place for a part of an encoder, or could not be saved.
         """
         here = {type(layer).__name__ for layer in model.modules() if type(layer) in self.parts.values()}
         here |= {part for part in self.parts for module in around if part in vars(import_module(f"minibert.{module}"))}
         for part in sorted(self.parts.keys() & {"Embeddings", "SelfAttention", "FeedForward", "EncoderBlock"} - here):
             raise UserError(f"--mine {self.folder}: {part} has no place here: it takes --architecture bert")
+        if odd := sorted(model.state_dict().keys() - dict(model.named_parameters()).keys()):
+            raise UserError(f"--mine {self.folder}: no BERT has {odd[0]}: register it with persistent=False")
         if self.parts:
             heading("mine", f"{', '.join(part for part in self.parts if part in here)} from {self.folder}")
 

@@ -55,7 +55,7 @@ HEAD = '''"""Exercise {number}, {name}: write {tasks}.
 
 {sizes}
 
-What `__init__` makes is given: parameters keep its names. Helpers, and how it is computed, are yours. Then:
+What `__init__` makes is given, and keeps its names. Helpers, and how it is computed, are yours. Then:
 
     python -m minibert.exercises check {name}.py
 """
