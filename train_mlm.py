@@ -35,6 +35,7 @@ def pretrain(asked: MLMOptions) -> None:
     from minibert.checkpoint import tensors_hash
     from minibert.device import compile_blocks, keep_freed_memory
     from minibert.distributed import rank, ranks, together
+    from minibert.exercises.mine import using
     from minibert.hub import save_mlm
     from minibert.modern import make_masked_lm
     from minibert.progress import heading
@@ -42,7 +43,7 @@ def pretrain(asked: MLMOptions) -> None:
     from minibert.training import train
 
     keep_freed_memory()
-    with ranks(), open_run(pretraining.settled(asked)) as run:
+    with ranks(), using(asked.mine) as mine, open_run(pretraining.settled(asked)) as run:
         options = run.options
         with together():  # of several processes, what goes wrong in one ends all
             start_model = pretraining.load_start(options)  # of --start-from
@@ -57,6 +58,8 @@ def pretrain(asked: MLMOptions) -> None:
             identity = {"articles": tokenised.identity["content"], "vocabulary": tokenizer.fingerprint()}
             if start_model:
                 identity["start model"] = tensors_hash(model.state_dict(), str(model.bert.config))
+            identity |= mine.identity
+            mine.introduce(model, "pretraining", "training")
             model.to(run.device)
             if options.compile:
                 compile_blocks(run.device)

@@ -38,12 +38,13 @@ def finetune(asked: NLIOptions) -> None:
     from minibert.data.pairs import Reading, load_training_pairs
     from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
+    from minibert.exercises.mine import using
     from minibert.hub import save_classifier, zip_classifier
     from minibert.progress import heading
     from minibert.run import open_run
     from minibert.training import train
 
-    with ranks(), open_run(asked) as run:
+    with ranks(), using(asked.mine) as mine, open_run(asked) as run:
         options = run.options
         with together():  # of several processes, what goes wrong in one ends all
             # Model: the pretrained encoder with its tokenizer, and a classifier that has learned nothing yet.
@@ -52,6 +53,8 @@ def finetune(asked: NLIOptions) -> None:
             identity: dict[str, Any] = {
                 "encoder": tensors_hash(bert.state_dict(), str(bert.config)), "vocabulary": tokenizer.fingerprint(),
             }  # fmt: skip
+            identity |= mine.identity
+            mine.introduce(model, "finetuning", "training", "sbert")
             model.to(run.device)
             if options.compile:
                 compile_blocks(run.device)

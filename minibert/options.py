@@ -44,7 +44,8 @@ GROUPS = {
     ),
     "model": (
         "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
-        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout", "layer",
+        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout", "mine",
+        "layer",
     ),
     "training": (
         "max_steps", "accumulate", "schedule", "warmup_ratio", "final_rate", "average", "clip", "weight_decay",
@@ -184,6 +185,7 @@ class TrainingOptions(Options):
     average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = limit(0, "steps between two lines of progress; 0: at most 100, and twenty lines or more")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
+    mine: str = option("", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
     textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
     resume: bool = option(
         False, "continue the unfinished run in --output, with its own options, from its last checkpoint"

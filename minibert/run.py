@@ -55,7 +55,7 @@ KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 # things are, which the run's identity knows by what they hold.
 _FREE = {
     "device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip", "recipe",
-    "output", "data", "encoder", "start_from", "vocab",
+    "output", "data", "encoder", "start_from", "vocab", "mine",
 }  # fmt: skip
 
 

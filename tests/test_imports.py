@@ -17,7 +17,7 @@ ROOMS = (
     "files", "options", "cli", "device", "distributed", "progress",
     "tokenizer", "toy", "data", "inference", "hub", "metrics",  # text, folders, use
     "plots", "demo", "card",
-    "checkpoint", "run", "optimizer", "training", "pretraining", "finetuning",
+    "checkpoint", "run", "optimizer", "training", "pretraining", "finetuning", "exercises",
     "train_mlm", "train_nli", "evaluate", "__init__",
 )  # fmt: skip
 

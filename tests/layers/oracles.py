@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,13 +103,14 @@ def dropped(got: Tensor, whole: Tensor, p: float, what: str) -> None:
         within(int(both_kept.sum()), int(both_there.sum()), (1 - p) ** 2, f"{what}: neighbours, each by itself")
 
 
-def refuses(call: Callable[[], object], words: str) -> None:
-    """It raises ValueError, and says why."""
-    said = ""
+def refuses(call: Callable[[], object], what: str, words: str = "") -> None:
+    """It raises ValueError, and says why: in words of its own, unless they are given."""
+    said = None
     try:
         call()
     except ValueError as error:
         said = str(error)
+    assert said is not None, f"expected a ValueError: {what}"
     assert words in said, f"expected a ValueError that says {words!r}, not {said!r}"
 
 
@@ -204,8 +207,7 @@ def embeddings_end_with_the_positions(candidate: Layer) -> None:
     """As many tokens as there are positions, and not one more."""
     embeddings, most = candidate(CONFIG), CONFIG.max_position_embeddings
     assert embeddings(torch.ones(1, most, dtype=torch.long)).shape == (1, most, CONFIG.hidden_size)
-    words = f"{most + 1} tokens, but the model has {most} positions"
-    refuses(lambda: embeddings(torch.ones(1, most + 1, dtype=torch.long)), words)
+    refuses(lambda: embeddings(torch.ones(1, most + 1, dtype=torch.long)), f"{most + 1} tokens, but {most} positions")
 
 
 def embeddings_drop_in_training_only(candidate: Layer) -> None:
@@ -280,6 +282,31 @@ def attention_sees_no_padding(candidate: Layer, config: ModelConfig = CONFIG) ->
     same(attention(hidden, MASK)[1:2, :4], attention(hidden[1:2, :4]), "what the sequence gives without its padding")
 
 
+def attention_gives_numbers_at_padding(candidate: Layer) -> None:
+    """They mean nothing, but NaN times a weight of 0 is NaN, and the next block would pass it on to all tokens."""
+    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size)
+    assert attention(hidden, MASK).isfinite().all(), "expected numbers at padding, too, not NaN"
+
+
+def attention_sees_no_padding_at_large_scores(candidate: Layer) -> None:
+    """With scores in the millions -10,000 is no small number: a weight of 0 takes -inf, or something near it.
+
+    Where such scores overflow, nothing is compared: see `attention_stands_large_scores`.
+    """
+    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size) * 1_000
+    for content in (1_000.0, -3_000.0):
+        changed = hidden.masked_fill(~MASK.unsqueeze(-1), content)
+        got, expected = attention(changed, MASK)[MASK], attention(hidden, MASK)[MASK]
+        numbers = got.isfinite() & expected.isfinite()
+        same(got[numbers], expected[numbers], "padding to be seen by no one, however large the scores")
+
+
+def attention_stands_large_scores(candidate: Layer) -> None:
+    """e^100 is no float32: a softmax takes the largest score off first."""
+    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size) * 100
+    assert attention(hidden, MASK)[MASK].isfinite().all(), "expected numbers, however large the scores"
+
+
 def attention_with_a_mask_of_ones_has_none(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """All tokens are real, said or not."""
     attention, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
@@ -301,29 +328,32 @@ def attention_weights_are_the_formulas(candidate: Layer, config: ModelConfig = C
 
 
 def attention_drops_weights_in_training_only(candidate: Layer, config: ModelConfig = CONFIG) -> None:
-    """If token t's value is the t-th unit vector in every head, the output shows the weights themselves.
+    """If token t's value is the t-th unit vector in both halves of every head, the output shows the weights, twice.
 
-    They are dropped after the softmax, each by itself, and what is left is not made to sum to 1 again.
+    They are dropped after the softmax, each by itself, and what is left is not made to sum to 1 again. Both halves show
+    the same, or something else is dropped than the weights.
     """
-    attention, B, T = scatter(candidate(config)), 300, MASK.shape[1]
     D, H, K = config.hidden_size, config.num_attention_heads, config.head_size
+    attention, B, T = scatter(candidate(config)), 600, K // 2
     with torch.no_grad():
         for parameter in (*attention.value.parameters(), *attention.output.parameters()):
             parameter.zero_()
         for h in range(H):
-            attention.value.weight[h * K : h * K + T, :T] = torch.eye(T)
+            attention.value.weight[h * K : (h + 1) * K, :T] = torch.eye(T).repeat(2, 1)
         attention.output.weight.copy_(torch.eye(D))
-    hidden, mask = torch.eye(T, D).expand(B, T, D), MASK[2].expand(B, T)
+    hidden, mask = torch.eye(T, D).expand(B, T, D), MASK[2, :T].expand(B, T)
     whole = attended(attention, hidden[:1], mask[:1], config)[0].expand(B, H, T, T)
 
     def shown() -> Tensor:
-        return attention(hidden, mask).view(B, T, H, K)[..., :T].transpose(1, 2).detach()  # (B, H, T, T)
+        first, second = attention(hidden, mask).view(B, T, H, 2, T).transpose(1, 2).detach().unbind(3)  # (B, H, T, T)
+        same(second, first, "weights to be dropped, and not what is made with them")
+        return first
 
     same(shown(), whole, "no dropout outside training")
     attention.train()
     torch.manual_seed(0)
     p = config.attention_probs_dropout_prob
-    real = MASK[2].nonzero().flatten()
+    real = MASK[2, :T].nonzero().flatten()
     dropped(shown()[..., real], whole[..., real], p, "dropout of attention weights")
     same(attention.weights(hidden[:2], mask[:2]), whole[:2], "`weights` to be those before dropout")
 
@@ -332,6 +362,9 @@ ATTENTION: tuple[Oracle, ...] = (
     attention_is_the_formula,
     attention_is_torchs,
     attention_sees_no_padding,
+    attention_gives_numbers_at_padding,
+    attention_sees_no_padding_at_large_scores,
+    attention_stands_large_scores,
     attention_with_a_mask_of_ones_has_none,
     attention_weights_are_the_formulas,
     attention_drops_weights_in_training_only,
@@ -356,7 +389,7 @@ def feed_forward_is_the_formula(candidate: Layer) -> None:
 def feed_forward_takes_each_token_by_itself(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """What other tokens are changes nothing."""
     layer, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
-    same(layer(hidden)[1, 2], layer(hidden[1, 2]), "a token's output to be its own")
+    same(layer(hidden)[1:2, 2:3], layer(hidden[1:2, 2:3]), "a token's output to be its own")
 
 
 FEED_FORWARD: tuple[Oracle, ...] = (feed_forward_is_the_formula, feed_forward_takes_each_token_by_itself)
@@ -398,33 +431,52 @@ def torchs_layer(block: Any, norm_first: bool) -> nn.TransformerEncoderLayer:
 def block_drops_what_each_part_adds(
     candidate: Layer, config: ModelConfig = CONFIG, *, norm_first: bool = False
 ) -> None:
-    """Both parts' outputs are dropped before they are added, at the rate of hidden vectors; what went in is not."""
-    block, hidden = scatter(candidate(config)).train(), noise(50, 7, config.hidden_size)
-    seen: dict[str, Tensor] = {}
-    for name in ("attention.output", "feed_forward.output", "attention_norm", "feed_forward_norm"):
+    """Both parts' outputs are dropped before they are added, at the rate of hidden vectors; what went in is not.
 
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
-            seen.update({f"into {name}": inputs[0].detach(), f"out of {name}": out.detach()})
-
-        block.get_submodule(name).register_forward_hook(keep)
-    torch.manual_seed(0)
-    out, p = block(hidden).detach(), config.hidden_dropout_prob
-    if norm_first:
-        added = seen["into feed_forward_norm"] - hidden, out - seen["into feed_forward_norm"]
-    else:
-        added = seen["into attention_norm"] - hidden, seen["into feed_forward_norm"] - seen["out of attention_norm"]
-    for name, got in zip(("attention.output", "feed_forward.output"), added, strict=True):
+    One part is silenced, and the other one made to add to half of the numbers only. The other half then tells what a
+    norm has done, so that it can be undone, and what was added is seen, however it was computed.
+    """
+    config = replace(config, attention_probs_dropout_prob=0.0)
+    half, p = config.hidden_size // 2, config.hidden_dropout_prob
+    hidden = noise(1, 7, config.hidden_size)
+    for speaking, silent in (("attention", "feed_forward"), ("feed_forward", "attention")):
+        block = scatter(candidate(config))
+        with torch.no_grad():
+            for norm in (block.attention_norm, block.feed_forward_norm):
+                norm.weight.fill_(1.0)
+                norm.bias.fill_(0.0)
+            outputs = {name: getattr(block, name).output for name in (speaking, silent)}
+            for parameter in outputs[silent].parameters():
+                parameter.zero_()
+            outputs[speaking].bias.add_(3.0)
+            for parameter in outputs[speaking].parameters():
+                parameter[:half] = 0.0
+            going_in = hidden if speaking == "attention" or norm_first else block.attention_norm(hidden)
+            normed = getattr(block, f"{speaking}_norm")(going_in) if norm_first else going_in
+            whole = getattr(block, speaking)(normed)
+            torch.manual_seed(0)
+            out = block.train()(hidden.expand(200, 7, -1))
+        added = undone(out, going_in.expand_as(out), half) - going_in
         # The sums have been rounded, so that a dropped element's difference is not 0 to the last digit.
-        dropped(got.where(got.abs() > 1e-5, torch.zeros(())), seen[f"out of {name}"], p, f"dropout of {name}")
+        got = added.where(added.abs() > 1e-3, torch.zeros(()))[..., half:]
+        dropped(got, whole.expand_as(out)[..., half:], p, f"dropout of {speaking}.output, before it is added")
 
 
-def block_has_its_attentions_weights(candidate: Layer, config: ModelConfig = CONFIG) -> None:
-    """`attention_weights` is the attention's own, of what the block really hands to it."""
+def undone(out: Tensor, known: Tensor, half: int) -> Tensor:
+    """`out` with what norms have done taken back: the shift and the scale that make its first half `known`'s."""
+    ours, theirs = out[..., :half], known[..., :half]
+    centred, wanted = (x - x.mean(dim=-1, keepdim=True) for x in (ours, theirs))
+    scale = (centred * wanted).sum(dim=-1, keepdim=True) / centred.square().sum(dim=-1, keepdim=True)
+    return (out - ours.mean(dim=-1, keepdim=True)) * scale + theirs.mean(dim=-1, keepdim=True)
+
+
+def block_has_its_attentions_weights(
+    candidate: Layer, config: ModelConfig = CONFIG, *, norm_first: bool = False
+) -> None:
+    """`attention_weights` is the attention's own, of what goes into it: the norm of `hidden`, if that comes first."""
     block, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
-    seen: list[Tensor] = []
-    block.attention.query.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    block(hidden, MASK)
-    expected, _ = attended(block.attention, seen[0], MASK, config)
+    going_in = normalised(block.attention_norm, hidden) if norm_first else hidden
+    expected, _ = attended(block.attention, going_in, MASK, config)
     same(block.attention_weights(hidden, MASK), expected, "the weights that the block's attention uses")
 
 
@@ -620,6 +672,7 @@ def masking_draws_ordinary_tokens_uniformly(candidate: Any) -> None:
     counts = torch.bincount(drawn, minlength=VOCABULARY)
     assert (counts[:5] == 0).all(), "expected no special token among the random ones"
     others = torch.cat([counts[5:7], counts[8:]]).double()
+    assert (others > 0).all(), "expected every ordinary token among the random ones"
     expected, degrees = others.sum() / len(others), len(others) - 1
     chi_square = float(((others - expected) ** 2 / expected).sum())
     assert abs(chi_square - degrees) < 5 * math.sqrt(2 * degrees), "expected all ordinary tokens alike"
@@ -632,6 +685,21 @@ def masking_chooses_each_place_by_itself(candidate: Any) -> None:
     for place in range(10):
         within(int(chosen[:, place].sum()), 20_000, 0.15, f"the share of chosen tokens at place {place}")
     within(int((chosen[:, 3] & chosen[:, 4]).sum()), 20_000, 0.15**2, "the share of rows with both places chosen")
+    within(int((chosen[1:] & chosen[:-1]).sum()), 199_990, 0.15**2, "the share of places chosen in two rows together")
+
+
+def masking_decides_each_fate_by_itself(candidate: Any) -> None:
+    """Of chosen neighbours, beside or below one another, two are hidden, or get the same random token, by chance."""
+    masked, labels = candidate(torch.full((4_000, 10), 7), SPECIAL, MASK_ID, generator(), 0.5)
+    chosen, hidden = labels != IGNORED, masked == MASK_ID
+    drawn = chosen & ~hidden & (masked != 7)
+    for what, first, second in (("row", (slice(None), 3), (slice(None), 4)), ("column", slice(1, None), slice(-1))):
+        both = chosen[first] & chosen[second]
+        count = int((hidden[first] & hidden[second] & both).sum())
+        within(count, int(both.sum()), 0.8**2, f"the share of chosen neighbours in a {what} that are both hidden")
+        twice = (drawn[first] & drawn[second]).nonzero(as_tuple=True)
+        equal = int((masked[first][twice] == masked[second][twice]).sum())
+        assert equal <= 10, f"expected random tokens of neighbours in a {what} to be drawn one by one"
 
 
 def masking_keeps_its_books(candidate: Any) -> None:
@@ -659,18 +727,23 @@ def masking_follows_its_generator(candidate: Any) -> None:
     first, again, other = (candidate(ids, SPECIAL, MASK_ID, generator(seed)) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "expected the seed to decide"
     assert not torch.equal(first[1], other[1]), "expected another seed to decide otherwise"
+    before, source = torch.get_rng_state(), generator(3)
+    one, next_one = (candidate(ids, SPECIAL, MASK_ID, source)[1] for _ in range(2))
+    assert not torch.equal(one, next_one), "expected the next masks of one generator to be others"
+    assert torch.equal(before, torch.get_rng_state()), "expected torch's global generator to be left alone"
 
 
 def masking_refuses_a_vocabulary_of_special_tokens(candidate: Any) -> None:
     """There is nothing to draw from."""
     everything = torch.ones(5, dtype=torch.bool)
-    refuses(lambda: candidate(torch.zeros(1, 3, dtype=torch.long), everything, 4, generator()), "nothing to draw from")
+    refuses(lambda: candidate(torch.zeros(1, 3, dtype=torch.long), everything, 4, generator()), "only special tokens")
 
 
 MASKING: tuple[Oracle, ...] = (
     masking_chooses_at_its_rate,
     masking_draws_ordinary_tokens_uniformly,
     masking_chooses_each_place_by_itself,
+    masking_decides_each_fate_by_itself,
     masking_keeps_its_books,
     masking_follows_its_generator,
     masking_refuses_a_vocabulary_of_special_tokens,
@@ -716,14 +789,16 @@ def pooling_passes_gradients_to_real_tokens(candidate: Any, name: str) -> None:
     same_gradients(candidate(hidden, mask), expected, {"the vectors": hidden}, f"{name} pooling")
 
 
-def pooling_refuses_what_has_no_answer(candidate: Any, _: str) -> None:
-    """A sentence without a token, and a mask of another shape."""
+def pooling_refuses_what_has_no_answer(candidate: Any, name: str) -> None:
+    """A sentence without a token, and a mask of another shape, whatever the pooling's name."""
     empty = torch.tensor([[True, False, False], [False, False, False]])
-    refuses(lambda: candidate(torch.ones(2, 3, 4), empty), "no real token")
-    refuses(lambda: candidate(torch.ones(2, 3, 4), torch.ones(3, 2, dtype=torch.bool)), "does not fit")
+    refuses(lambda: candidate(torch.ones(2, 3, 4), empty), "a sentence has no real token")
+    for shape in ((3, 2), (1, 3)):
+        mask = torch.ones(shape, dtype=torch.bool)
+        refuses(partial(candidate, torch.ones(2, 3, 4), mask), "the mask has another shape than the tokens")
 
 
-POOLING: tuple[Callable[[Any, str], None], ...] = (
+POOLING: tuple[Callable[..., None], ...] = (
     pooling_is_as_by_hand,
     pooling_passes_gradients_to_real_tokens,
     pooling_refuses_what_has_no_answer,
@@ -809,16 +884,35 @@ def classifier_is_the_formula(candidate: Any) -> None:
 
 
 def classifier_drops_features(candidate: Any) -> None:
-    """In training, before the linear layer, and at its own rate: one feature in a layer that passes them on."""
-    model = scatter(candidate(Sentences(7), dropout=0.3))
-    with torch.no_grad():
-        model.classifier.weight.zero_()[:, :3] = torch.eye(3)
-        model.classifier.bias.fill_(0.0)
-    features = noise(400, 21)
-    same(model.score(features), features[:, :3], "no dropout outside training")
+    """In training, before the linear layer, and at its own rate."""
+    features = noise(1_500, 21)
+    for rate, model in ((0.3, candidate(Sentences(7), dropout=0.3)), (0.1, candidate(Sentences(7)))):  # 0.1 unless said
+        passing_on(model).eval()
+        same(model.score(features), features[:, [0, 1, 0]], "no dropout outside training")
+        torch.manual_seed(0)
+        got = model.train().score(features).detach()
+        same(got[:, 2], got[:, 0], "features to be dropped, and not logits")
+        dropped(got[:, :2], features[:, :2], rate, "dropout of the features")
+
+
+@torch.no_grad()
+def passing_on(model: Any) -> Any:
+    """A classifier whose logits are the first two features, and the first once more."""
+    model.classifier.weight.zero_()[[0, 1, 2], [0, 1, 0]] = 1.0
+    model.classifier.bias.fill_(0.0)
+    return model
+
+
+def classifier_drops_the_features_of_pairs(candidate: Any) -> None:
+    """From ids to logits, too: here the first two features are numbers of u."""
+    model, pairs = passing_on(scatter(candidate(Sentences(7), dropout=0.3))), 1_000
+    ids = torch.randint(CONFIG.vocab_size, (2 * pairs, 7), generator=generator())
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    whole = model(ids, mask).detach()
     torch.manual_seed(0)
-    dropped(model.train().score(features).detach(), features[:, :3], 0.3, "dropout of the features")
-    assert candidate(Sentences()).dropout.p == 0.1, "expected a rate of 0.1 unless it is said"
+    got = model.train()(ids, mask).detach()
+    same(got[:, 2], got[:, 0], "features to be dropped, and not logits")
+    dropped(got[:, :2], whole[:, :2], 0.3, "dropout of the pairs' features")
 
 
 def classifier_starts_as_berts_layers_do(candidate: Any) -> None:
@@ -832,6 +926,7 @@ def classifier_starts_as_berts_layers_do(candidate: Any) -> None:
 CLASSIFIER: tuple[Oracle, ...] = (
     classifier_is_the_formula,
     classifier_drops_features,
+    classifier_drops_the_features_of_pairs,
     classifier_starts_as_berts_layers_do,
 )
 
@@ -912,9 +1007,10 @@ def modern_embeddings_are_the_normalised_row(candidate: Layer) -> None:
     names = [name for name, _ in embeddings.named_parameters()]
     assert names == ["word_embeddings.weight", "norm.weight", "norm.bias"], f"expected one table and a norm: {names}"
     same(embeddings(ids), normalised(embeddings.norm, embeddings.word_embeddings.weight[ids]), "the row, normalised")
-    refuses(lambda: embeddings(ids, torch.zeros_like(ids)), "no segment embeddings")
+    refuses(lambda: embeddings(ids, torch.zeros_like(ids)), "segments", "no segment embeddings")
     assert embeddings(torch.ones(1, most, dtype=torch.long)).shape == (1, most, MODERN.hidden_size)
-    refuses(lambda: embeddings(torch.ones(1, most + 1, dtype=torch.long)), f"the model has {most} positions")
+    longer = torch.ones(1, most + 1, dtype=torch.long)
+    refuses(lambda: embeddings(longer), "more tokens than positions", f"the model has {most} positions")
 
 
 # ---------------------------------------------------------------------------------------------------------- losses
@@ -1031,3 +1127,57 @@ MIXTURES: tuple[Oracle, ...] = (
     mixtures_shares_are_of_a_beta_distribution,
     mixtures_pass_gradients_to_both,
 )
+
+
+# -------------------------------------------------------------------------------------------------------- schedule
+
+
+def schedule_is_as_by_hand(candidate: Any) -> None:
+    """10 steps, 2 of them warm-up: up from 0 to 1, then down to 0 in eighths, or level."""
+    factors = {
+        "linear": [0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0],
+        "constant": [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+    }
+    for name, expected in factors.items():
+        for ratio in (0.2, 0.29):  # int(10 * 0.29) is 2, too
+            rate = candidate(name, 10, ratio)
+            got = torch.tensor([float(rate(step)) for step in range(11)])
+            same(got, torch.tensor(expected), f"the factors of steps 0 to 10 of 10, {name}, 2 of them warm-up")
+
+
+def schedule_needs_no_warm_up(candidate: Any) -> None:
+    """Then it begins at 1; and after the last step it is 0, never less."""
+    linear, constant = (candidate(name, 4, 0.0) for name in ("linear", "constant"))
+    got = torch.tensor([[float(rate(step)) for step in (0, 1, 2, 3, 4, 5, 9)] for rate in (linear, constant)])
+    same(got, torch.tensor([[1, 0.75, 0.5, 0.25, 0, 0, 0], [1.0] * 7]), "the factors of steps 0 to 9 of 4")
+    got = torch.tensor([float(candidate("linear", total, ratio)(0)) for total, ratio in ((1, 0.0), (1, 0.9), (3, 0.3))])
+    same(got, torch.ones(3), "a warm-up of no step to be none")
+
+
+def schedule_refuses_other_names(candidate: Any) -> None:
+    """When it is asked for, and not at the first step."""
+    refuses(lambda: candidate("cosine", 10, 0.0), "a schedule that there is not")
+
+
+SCHEDULE: tuple[Oracle, ...] = (schedule_is_as_by_hand, schedule_needs_no_warm_up, schedule_refuses_other_names)
+
+
+# --------------------------------------------------------------------------------------------------------- by name
+
+# What holds of each part that an exercise asks for. `BertForMaskedLM` is given as a function of a configuration.
+BY_PART: Mapping[str, tuple[Oracle, ...]] = {
+    "Embeddings": EMBEDDINGS,
+    "SelfAttention": ATTENTION,
+    "FeedForward": FEED_FORWARD,
+    "EncoderBlock": BLOCK,
+    "mask_tokens": MASKING,
+    "MLMHead": (mlm_head_is_the_formula, starts_as_bert_does),
+    "BertForMaskedLM": MASKED_LM,
+    "summed_loss": (summed_loss_is_the_formula,),
+    "mean_pooling": tuple(partial(oracle, name="mean") for oracle in POOLING),
+    "max_pooling": tuple(partial(oracle, name="max") for oracle in POOLING),
+    "cls_pooling": tuple(partial(oracle, name="cls") for oracle in POOLING),
+    "pair_features": (features_are_u_v_and_their_distance,),
+    "NLIClassifier": CLASSIFIER,
+    "schedule": SCHEDULE,
+}

@@ -29,3 +29,8 @@ def test_agrees_with_the_notebooks_collator() -> None:
         assert not chosen[:, [0, 60, *range(61, 100)]].any()
         within(int(chosen.sum()), 1_000 * 59, 0.15, "the share of chosen tokens")
         within(int((seen[chosen] == MASK_ID).sum()), int(chosen.sum()), 0.8, "the share of [MASK]")
+
+
+def test_the_error_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="nothing to draw from"):
+        mask_tokens(torch.zeros(1, 3, dtype=torch.long), torch.ones(5, dtype=torch.bool), 4, generator())

@@ -75,12 +75,12 @@ def test_gated_feed_forward() -> None:
 def test_pre_norm_block() -> None:
     oracles.block_is_torchs(PreNormBlock, norm_first=True)
     oracles.block_drops_what_each_part_adds(PreNormBlock, norm_first=True)
-    oracles.block_has_its_attentions_weights(PreNormBlock)
+    oracles.block_has_its_attentions_weights(PreNormBlock, norm_first=True)
 
 
 def test_modern_block() -> None:
     oracles.block_drops_what_each_part_adds(ModernBlock, MODERN, norm_first=True)
-    oracles.block_has_its_attentions_weights(ModernBlock, MODERN)
+    oracles.block_has_its_attentions_weights(ModernBlock, MODERN, norm_first=True)
 
 
 def test_embeddings() -> None:

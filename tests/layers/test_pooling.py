@@ -34,3 +34,11 @@ def test_projected_vectors_are_pooled_in_the_precision_of_the_hidden_ones() -> N
     encoder = SentenceEncoder(Bert(CONFIG), projection=40)
     with torch.autocast("cpu", torch.bfloat16):
         assert encoder(oracles.some_ids(), MASK).dtype == torch.float32
+
+
+@pytest.mark.parametrize("pooling", POOLINGS.values())
+def test_the_errors_say_what_is_wrong(pooling: Any) -> None:
+    with pytest.raises(ValueError, match="no real token"):
+        pooling(torch.ones(2, 3, 4), torch.tensor([[True, False, False], [False, False, False]]))
+    with pytest.raises(ValueError, match=r"\(2, 3, 4\) does not fit attention_mask \(3, 2\)"):
+        pooling(torch.ones(2, 3, 4), torch.ones(3, 2, dtype=torch.bool))

@@ -1,0 +1,91 @@
+"""The command `python -m minibert.exercises new|check` (docs/exercises.md)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from minibert.cli import run
+from minibert.errors import UserError, printable
+from minibert.exercises.checking import SECONDS, check, files
+from minibert.exercises.sources import EXERCISES, skeleton
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Begin with exercises, or check some."""
+    parser = argparse.ArgumentParser("python -m minibert.exercises", description="Write a layer of BERT yourself.")
+    commands = parser.add_subparsers(required=True, dest="command")
+    new = commands.add_parser("new", help="write the files to begin with")
+    new.add_argument("folder", type=Path)
+    new.add_argument("exercises", nargs="*", metavar="exercise", help=f"of {', '.join(EXERCISES)} (default: all)")
+    checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like")
+    checks.add_argument("path", type=Path, help="a file, or a folder of them")
+    checks.add_argument("--exercise", choices=EXERCISES, help="which one it is, if the file's name does not say so")
+    checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
+    checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
+    checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
+    checks.add_argument("--seconds", type=float, default=SECONDS, help="for each step (default: %(default)g)")
+    options = parser.parse_args(arguments)
+    if options.command == "new":
+        begin(options.folder, options.exercises or [*EXERCISES])
+        return
+    while True:
+        found = files(options.path, options.exercise)
+        states = [file.stat().st_mtime_ns for file in found]
+        verdicts = [shown(check(file, name, options.seconds), options.hint) for file, name in found.items()]
+        right = [verdict["exercise"] for verdict in verdicts if verdict["right"]]
+        if options.json:
+            options.json.write_text(
+                json.dumps({"right": len(right), "of": len(verdicts), "exercises": verdicts}, indent=1)
+            )
+        if {"embeddings", "attention", "block", "pooling"} <= {*right}:
+            with suppress(ImportError):  # of a released model, or of what reads it
+                import_module("minibert.exercises.mine").minilm(str(options.path))
+        while options.watch and states == [file.stat().st_mtime_ns if file.exists() else 0 for file in found]:
+            time.sleep(0.2)
+        if not options.watch:
+            sys.exit(int(len(right) < len(verdicts)))
+
+
+def begin(folder: Path, names: Sequence[str]) -> None:
+    """Write skeletons, and no file over another one.
+
+    Raises:
+        UserError: there is no exercise of a name, or a file is there already.
+    """
+    for name in names:
+        if name not in EXERCISES:
+            raise UserError(f"there is no exercise {name}: choose of {', '.join(EXERCISES)}")
+        if (folder / f"{name}.py").exists():
+            raise UserError(f"{folder / name}.py is there already: remove it to begin anew, or name other exercises")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}.py").write_text(skeleton(name), encoding="utf-8")
+    print(f"{folder}: {', '.join(names)}\nnext: python -m minibert.exercises check {folder / names[0]}.py --hint")
+
+
+def shown(verdict: dict[str, Any], hint: bool) -> dict[str, Any]:
+    """Print a verdict for a person, and give it back."""
+    exercise = EXERCISES[verdict["exercise"]]
+    state = "right" if verdict["right"] else "not yet"
+    print(f"{verdict['file']}: {state} ({verdict['held']} of {verdict['of']} hold)")
+    lines = [*verdict["lines"]]
+    for part in verdict["parts"]:
+        lines += [f"{part['part']}: {line}" for line in part["lines"]]
+        lines += [f"{part['part']}, a remark: {note}" for note in part["notes"]]
+        lines += [f"  read again: {part['section']}; docs/tour.md#{exercise.stop}"] if part["lines"] else []
+        lines += [f"  asked of it: {question}" for question in part["broken"].values() if hint]
+    lines += [f"it printed: {line}" for line in verdict["printed"].split("\n")[:20] if line]
+    print("".join(f"  {printable(line)}\n" for line in lines), end="", flush=True)
+    return verdict
+
+
+if __name__ == "__main__":
+    run(main)

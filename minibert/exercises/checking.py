@@ -1,0 +1,98 @@
+"""Run a student's file where it can do no harm by accident: in a process of its own, with limits on time and memory.
+
+It is no sandbox: whoever checks the files of strangers does it in a container.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from minibert.errors import UserError
+from minibert.exercises.sources import EXERCISES
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 20.0  # for one step: a look, or an oracle
+MEMORY = 4 * 2**30  # bytes, beyond those of torch
+SHOWN = 1_000  # bytes of what a file prints
+
+
+def files(place: Path | str, exercise: str | None = None) -> dict[Path, str]:
+    """The files to check in the exercises' order, and the exercise of each.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(place)
+    in_folder = {path / f"{name}.py": name for name in EXERCISES if (path / f"{name}.py").is_file()}
+    if not in_folder and not path.is_file():
+        raise UserError(f"{path} is no exercise, nor a folder of them: see python -m minibert.exercises new --help")
+    if not in_folder and (exercise or path.stem) not in EXERCISES:
+        raise UserError(f"{path}: which exercise is it? Give --exercise with one of {', '.join(EXERCISES)}")
+    return in_folder or {path: exercise or path.stem}
+
+
+def load(file: Path) -> ModuleType:
+    """A student's file as a module."""
+    module = sys.modules[f"yours.{file.stem}"] = ModuleType(f"yours.{file.stem}")
+    exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102
+    return module
+
+
+def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
+    """The verdict on a file of an exercise (tests/layers/judging.py), and what it printed.
+
+    Raises:
+        UserError: minibert's own tests are not there.
+    """
+    if not (ROOT / "tests" / "layers" / "judging.py").is_file():
+        raise UserError(f"{ROOT} has no tests/layers: exercises are checked in a clone of minibert, by its own tests")
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "minibert.sbert"])  # loaded once, for all files
+    (results, its_results), (printed, its_printed) = context.Pipe(False), context.Pipe(False)
+    child = context.Process(target=_child, args=(file.resolve(), name, its_results, its_printed, MEMORY))
+    child.start()
+    its_results.close()
+    its_printed.close()
+    step, line, start, more, verdict = f"reading {file.name}", "", b"", 0, dict[str, Any]()
+    open_ones, deadline = [results, printed], time.monotonic() + 60 + seconds  # torch loads first
+    while not verdict and not line:
+        ready = wait(open_ones, deadline - time.monotonic())
+        if time.monotonic() > deadline:
+            line = f"{step}: no end after {seconds:g} seconds: which loop does not stop?"
+        elif printed in ready:
+            text = os.read(printed.fileno(), 2**16)
+            start, more = start + text[: SHOWN - len(start)], more + len(text)
+            open_ones = [results, printed] if text else [results]
+        elif ready:
+            try:
+                said = json.loads(results.recv_bytes())
+                step, verdict = said.get("step", step), said.get("verdict", {})
+                deadline = time.monotonic() + seconds * said.get("patience", 1)
+            except EOFError:
+                child.join()
+                how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"
+                line = f"{step}: it ends the whole process, {how}"
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)  # with whatever it has started
+    child.kill()
+    child.join()
+    verdict = verdict or {"right": False, "held": 0, "of": 1, "parts": [], "lines": [line]}
+    cut = f"\n... and {more - len(start):,} bytes more" if more > len(start) else ""
+    return {"exercise": name, "file": str(file), **verdict, "printed": start.decode(errors="replace").strip() + cut}
+
+
+def _child(*given: Any) -> None:
+    sys.path.insert(0, str(ROOT))
+    from tests.layers.judging import serve
+
+    serve(*given)

