@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from minibert.cli import parse_options, run
 from minibert.errors import RESULT, UserError, os_error_text, painted
-from minibert.options import EvaluateOptions, listed
+from minibert.options import OPTIONS, EvaluateOptions, listed
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     """Model, pairs, report; and what is kept of it."""
     import numpy as np
 
-    from minibert.card import CARD, write_card
+    from minibert.card import write_card
     from minibert.data.pairs import Reading, load_all_pairs, load_pairs
     from minibert.files import write_json
     from minibert.hub import load_classifier
@@ -99,17 +99,12 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     said = {"model": str(path), "data": options.data, "split": options.split, "date": time.strftime("%Y-%m-%d")}
     record = said | result
     beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
-
-    def add_to_card() -> None:
-        if (path / CARD).exists() and os.access(path, os.W_OK):  # a folder of train_nli.py, whose card has these, too
-            write_card(path, record)
-
     title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
     all_of(
         write_predictions,
         lambda: write_json(Path(options.json), record) if options.json else None,
         lambda: plot_answers(labels, answers, title, Path(options.figure or beside)),
-        add_to_card,
+        lambda: write_card(path, record) if has_card(path) else None,  # a folder of train_nli.py
     )
 
 
@@ -131,6 +126,7 @@ def ask(options: EvaluateOptions, device: torch.device) -> None:
 
 def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
     """How well any sentence encoder's cosines agree with people's scores."""
+    from minibert.card import write_card
     from minibert.data.pairs import load_scored_pairs
     from minibert.files import write_json
     from minibert.hub import from_pretrained
@@ -140,9 +136,19 @@ def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
     pairs = load_scored_pairs(options.similarity, options.split, listed(options.columns))
     result = similarity(model, pairs, options.batch_size)
     print(f"{options.model} on the {options.split} split of {pairs.source}\n\n{similarity_text(result)}", flush=True)
-    if options.json:
-        said = {"model": options.model, "data": options.similarity, "split": options.split}
-        write_json(Path(options.json), said | result)
+    said = {"model": options.model, "data": options.similarity, "split": options.split}
+    record, path = said | {"date": time.strftime("%Y-%m-%d")} | result, Path(options.model)
+    all_of(
+        lambda: write_json(Path(options.json), record) if options.json else None,
+        lambda: write_card(path, record) if has_card(path) and (path / OPTIONS).exists() else None,  # not anyone's
+    )
+
+
+def has_card(folder: Path) -> bool:
+    """Whether there is a card, which has evaluations, too, and may be written to."""
+    from minibert.card import CARD
+
+    return (folder / CARD).exists() and os.access(folder, os.W_OK)
 
 
 def is_part_of(file: Path, data: Path) -> bool:

@@ -22,6 +22,7 @@ from minibert.files import read_json, read_records, write_file, write_json
 from minibert.options import MLMOptions, NLIOptions, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
+SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
 
 # Options that say where and with what a run was made, and not what was made.
 _CIRCUMSTANCES = {"output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip"}
@@ -59,7 +60,7 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
         reports = read_json(folder / EVALUATION, "", object) if (folder / EVALUATION).exists() else []
         reports = [reports] if isinstance(reports, dict) else reports  # an older version kept only one
         if report is not None:
-            of = {(os.path.normpath(each["data"]), each["split"]): each for each in [*reports, report]}
+            of = {(os.path.normpath(each["data"]), each["split"], SIMILAR in each): each for each in [*reports, report]}
             reports = [*of.values()]
             write_json(folder / EVALUATION, reports)
         text = _card(folder, reports)
@@ -106,7 +107,9 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
         f"The weights are those of {kept}. To compare with: "
         f"{', '.join(f'{name} {value}' for name, value in _numbers(start).items())}."
         f" {start['parameters']:,} parameters, {end['seconds']:,.0f} s of training.",
-        *(["## Evaluation", _table([_row(each) for each in reports])] if reports else []),
+        *(["## Evaluation"] if reports else []),
+        *(_table(rows) for similar in (False, True) if (rows := [_row(each) for each in reports
+                                                                  if (SIMILAR in each) is similar])),
         "## Limits",
         _LIMITS[kind],
     ]  # fmt: skip
@@ -140,20 +143,27 @@ def _numbers(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _row(report: dict[str, Any]) -> dict[str, str]:
-    """An evaluation, to stand beside others."""
-    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in _MEANS}
+    """An evaluation, to stand beside others of its kind: the answers, or the vectors."""
     about = {"data": report["data"], "split": report["split"], "pairs": f"{report['pairs']:,}"}
-    return {**about, **_numbers({**report, **f1}), "date": report.get("date", "")}
+    date = {"date": report.get("date", "")}
+    if SIMILAR in report:
+        others = {name.replace("_", " "): report[name][SIMILAR] for name in ("untrained_encoder", "word_overlap")}
+        return {**about, **_numbers({SIMILAR: report[SIMILAR], "pearson": report["pearson"], **others}), **date}
+    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in _MEANS}
+    return {**about, **_numbers({**report, **f1}), **date}
 
 
 def _results(report: dict[str, Any]) -> list[EvalResult]:
     """What the Hub shows of an evaluation."""
-    data, split, f1 = report["data"], report["split"], report["report"]["macro avg"]["f1-score"]
+    data, split = report["data"], report["split"]
+    if SIMILAR in report:
+        task, found = "semantic-similarity", [(SIMILAR, "Spearman of the cosine", report[SIMILAR])]
+    else:
+        f1 = report["report"]["macro avg"]["f1-score"]
+        task, found = "text-classification", [("accuracy", "accuracy", report["accuracy"]), ("f1", "macro F1", f1)]
     return [
-        EvalResult(
-            "text-classification", _dataset(data, True), data, kind, value, dataset_split=split, metric_name=name
-        )
-        for kind, name, value in (("accuracy", "accuracy", report["accuracy"]), ("f1", "macro F1", f1))
+        EvalResult(task, _dataset(data, True), data, kind, value, dataset_split=split, metric_name=name)
+        for kind, name, value in found
     ]
 
 

@@ -134,6 +134,25 @@ def test_evaluations_stand_side_by_side_and_only_the_same_is_replaced(folder: Pa
     assert card(folder).text == made.text
 
 
+def test_similarity_stands_beside_the_answers(folder: Path) -> None:
+    """In a table of its own, and as a result of its own kind; the same data may have both."""
+    similar = {
+        "model": "m", "data": REPORT["data"], "split": "test", "date": "2026-11-27", "pairs": 1_379, "spearman": 0.7012,
+        "pearson": 0.6934, "untrained_encoder": {"spearman": 0.4321, "pearson": 0.4},
+        "word_overlap": {"spearman": 0.5041, "pearson": 0.5},
+    }  # fmt: skip
+    for report in (REPORT, {**similar, "spearman": 0.1}, similar):
+        made = card(folder, report)
+    _, answers, vectors = tables(made.text)
+    assert [row["accuracy"] for row in answers] == ["0.6172"]
+    assert vectors == [
+        {"data": REPORT["data"], "split": "test", "pairs": "1,379", "spearman": "0.7012", "pearson": "0.6934",
+         "untrained encoder": "0.4321", "word overlap": "0.5041", "date": "2026-11-27"}
+    ]  # fmt: skip
+    (result,) = (each for each in made.data.eval_results if each.metric_type == "spearman")
+    assert (result.task_type, result.metric_value) == ("semantic-similarity", 0.7012)
+
+
 @pytest.mark.parametrize(
     ("data", "shown"), [("hub", "CC BY-SA 4.0"), ("toy", "Apache-2.0, as minibert"), ("snli", "unknown")]
 )
