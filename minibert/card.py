@@ -122,7 +122,7 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
     flags = ["--recipe", options["recipe"]]
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
-        if name in _CIRCUMSTANCES or name == "recipe" or value == getattr(recipe, name):
+        if name in _CIRCUMSTANCES or name == "recipe" or value == getattr(recipe, name, None):  # an older version's
             continue
         if isinstance(value, bool):
             flags.append(flag if value else flag.replace("--", "--no-"))

@@ -162,6 +162,14 @@ def test_a_licence_is_named_only_where_it_is_known(folder: Path, data: str, show
     assert f"Licence of the data: {shown}.\n" in card(folder).text
 
 
+def test_an_option_of_an_older_version_is_shown_as_it_was(folder: Path) -> None:
+    options = json.loads((folder / "options.json").read_text())
+    (folder / "options.json").write_text(json.dumps({**options, "hidden_tokens": 0.15, "encoder_dropout": None}))
+    text = card(folder).text
+    assert "--hidden-tokens 0.15" in text
+    assert "--encoder-dropout" not in text
+
+
 def test_a_pretraining(tmp_path: Path) -> None:
     options = MLMOptions(data="texts", max_steps=9, blocks=True)
     start = {"kind": "start", "parameters": 10, "articles": 1_500, "tokens": 98_765, "unigram_loss": 7.1234,
