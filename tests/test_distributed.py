@@ -282,7 +282,7 @@ def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:
     ("name", "message"),
     [
         ("flag", "error: --batch-size 0: it has to be at least 1"),
-        ("usage", "unrecognized arguments: --no-such-flag"),
+        ("usage", "error: unknown option --no-such-flag"),
         ("data", "error: no file or folder"),
         ("unwritable", "below: Not a directory"),
         ("infinite", "error: the loss or its gradient is not a number any more at step"),

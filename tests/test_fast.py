@@ -613,6 +613,7 @@ PAIRS = Pairs(
 
 def trained(task: MLMTask | NLITask) -> list[dict[str, float]]:
     """Three epochs with a high learning rate: each step's loss and what comes with it, then the held-out figures."""
+    torch.manual_seed(0)  # the mixtures' shares
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=1e-2)
     found = []
     for epoch in range(3):
@@ -643,7 +644,6 @@ def test_training_on_the_textbook_has_the_same_losses(
         encoder = SentenceEncoder(make_bert(config), "max" if more else "mean", 11 if more else 0)
         return NLITask(NLIClassifier(encoder, 0.0, bool(more)), tokenizer, PAIRS, PAIRS, options)
 
-    torch.manual_seed(0)  # the mixtures' shares
     makers: list[Callable[[bool], MLMTask | NLITask]] = [mlm, nli, partial(nli, contrast=1.0, mixup=0.4)]
     for make in makers:
         first, second = make(False), make(True)
