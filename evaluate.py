@@ -83,7 +83,8 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     # Report: of the pairs that have a label.
     labelled = np.flatnonzero(pairs.labels >= 0)
     if not len(labelled):
-        print(f"no pair of {pairs.source} has a label, so there is no report{' for --json' if options.json else ''}")
+        none = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
+        print(f"{pairs.source}: {none}, so there is no report{' for --json' if options.json else ''}")
         write_predictions()
         return
     labels, answers = pairs.labels[labelled], predictions[labelled]
@@ -111,12 +112,16 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
 def ask(options: EvaluateOptions, device: torch.device) -> None:
     """Print the probabilities for one pair."""
     from minibert.hub import load_classifier
+    from minibert.plots import read
+    from minibert.progress import warning
 
     model = load_classifier(options.model).to(device)
     pair = {"premise": options.premise or "", "hypothesis": options.hypothesis or ""}
     for side, sentence in pair.items():
         if not sentence.strip():
             raise UserError(f"--{side} is empty: give it a sentence")
+        for note in read(model, sentence, f"the {side}")[1]:
+            print(warning(note))
     answer = model.predict([pair["premise"]], [pair["hypothesis"]])
     width, probabilities = max(13, *map(len, answer.names)), answer.probabilities[0]
     for label, probability in zip(answer.names, probabilities, strict=True):

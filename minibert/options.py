@@ -411,8 +411,11 @@ class EvaluateOptions(AnswersOptions):
         super().__post_init__()
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
-        if self.similarity and (self.premise is not None or self.figure):
-            raise UserError("--similarity makes a report of its own: give it without --premise and --figure")
+        instead = "--premise" if self.premise is not None else "--similarity" if self.similarity else ""
+        asked = {"--similarity": self.similarity, "--figure": self.figure, "--predictions": self.predictions,
+                 "--json": self.json if instead == "--premise" else ""}  # fmt: skip
+        if instead and (needless := [flag for flag, value in asked.items() if value and flag != instead]):
+            raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
         if self.predictions and not self.predictions.lower().endswith(".csv"):
             raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
         if self.predictions and self.max_pairs not in (0, AnswersOptions.max_pairs):

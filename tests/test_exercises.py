@@ -284,6 +284,24 @@ def test_what_goes_wrong_is_told_kindly(tmp_path: Path, body: str, said: str) ->
     assert re.search(said, lines(judged)), lines(judged)
 
 
+def test_a_mistake_is_named_before_its_checks_are_written(tmp_path: Path) -> None:
+    """Nobody writes the ValueError first."""
+    bodies = "return hidden.mean(dim=1)", "return hidden.max(dim=1).values", "return hidden[:, -1]"
+    judged = judge(student(tmp_path, "pooling", *bodies), "pooling")
+    named = ["the mean is over padding, too", "padding takes part in the maximum", "the last token is taken"]
+    assert [part["mistakes"] for part in judged["parts"]] == [[behaviour] for behaviour in named]
+    assert lines(judged).count("besides, a sentence without a token: a ValueError was expected") == 3
+
+
+def test_an_empty_file_has_no_names_to_suggest(tmp_path: Path) -> None:
+    (tmp_path / "pooling.py").write_text("")
+    assert "is that it?" not in lines(judge(tmp_path / "pooling.py", "pooling"))
+    (tmp_path / "pooling.py").write_text("def mean_poling(hidden, attention_mask):\n    return hidden\n")
+    assert "there is no mean_pooling in the file, but mean_poling: is that it?" in lines(
+        judge(tmp_path / "pooling.py", "pooling")
+    )
+
+
 def test_names_are_compared(tmp_path: Path) -> None:
     file = student(tmp_path, "block", GELU, FUNCTIONAL_BLOCK)
     text = file.read_text(encoding="utf-8")

@@ -109,7 +109,7 @@ def test_pairs_without_labels_get_answers_and_no_report(folder: Path, capsys: py
     evaluate.main(["--model", "out", "--data", "new.jsonl", "--predictions", "answers.csv"])
     out = capsys.readouterr().out
     assert out.splitlines() == [
-        "no pair of new.jsonl has a label, so there is no report",
+        "new.jsonl: no pair has a label, so there is no report",
         "1 answers are in answers.csv; 1 rows lack a sentence, and are left out",
     ]
     with (folder / "answers.csv").open(newline="", encoding="utf-8") as handle:

@@ -107,7 +107,8 @@ class Part:
         """A part has its name, is the student's own, and its parameters are the skeleton's; else, it is a UserError."""
         ours, theirs = getattr(self.right, self.part), getattr(self.its, self.part, None)
         if theirs is None:
-            near = difflib.get_close_matches(self.part, vars(self.its), 1)
+            own = [name for name, its in vars(self.its).items() if getattr(its, "__module__", "") == self.its.__name__]
+            near = difflib.get_close_matches(self.part, set(own) - {*EXERCISES[self.name].parts}, 1)
             raise UserError(f"there is no {self.part} in the file" + (f", but {near[0]}: is that it?" if near else ""))
         if any(getattr(each, "__module__", "") == place(self.part) for each in getattr(theirs, "__mro__", [theirs])):
             raise UserError(f"{self.part} is minibert's own, or made from it: write yours")
@@ -155,9 +156,16 @@ class Part:
             return [], []
         if trouble := self.trouble(seen, expected, wrong):
             return [trouble], []
-        if mistakes := self.behaves(seen, wrong):
+        refused = [name for name in wrong if isinstance(expected[name], Exception)]  # by a right one
+        mistakes, missing = self.behaves(seen, wrong), list[str]()
+        if not mistakes and refused and len(refused) < len(wrong):  # a mistake, and a check that is not written yet
+            valid = {name: seen[name] for name in seen if not isinstance(expected[name], Exception)}
+            mistakes = self.behaves(valid, [name for name in wrong if name in valid])
+            missing = [f"besides, {name}: {looks.difference(seen[name], expected[name])}" for name in refused[:1]]
+        if mistakes:
             behaviour = " AND ".join(mistake.behaviour for mistake in mistakes)
-            return [f"it behaves like this: {behaviour}", *(mistake.question for mistake in mistakes)], mistakes
+            questions = [mistake.question for mistake in mistakes]
+            return [f"it behaves like this: {behaviour}", *questions, *missing], mistakes
         certain.sort(key=lambda name: not isinstance(seen[name], looks.Damage))
         first = [f"{name}: {looks.difference(seen[name], expected[name])}" for name in certain[:1]]
         damaged = any(isinstance(seen[name], looks.Damage) for name in certain)
@@ -185,7 +193,7 @@ class Part:
                 continue
             others = 0
             for name, view in looks.see(self.part, module):
-                if not looks.alike(name, seen[name], view):
+                if name in seen and not looks.alike(name, seen[name], view):
                     if name in wrong or len(found) == 2:
                         break
                     others += 1
