@@ -58,3 +58,8 @@ def test_links_on_the_site(source: str, page: str, link: str, there: str) -> Non
     match = LINK.fullmatch(link)
     assert match
     assert relocated(match, source, page) == there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_figure_is_left_to_be_filled_in(page: Path) -> None:
+    assert not re.findall(r"@[A-Z]+@|<{7}|>{7}|\bTODO\b", page.read_text(encoding="utf-8"))
