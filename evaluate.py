@@ -104,7 +104,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     all_of(
         write_predictions,
         lambda: write_json(Path(options.json), record) if options.json else None,
-        lambda: plot_answers(labels, answers, title, Path(options.figure or beside)),
+        lambda: plot_answers(labels, answers.probabilities, title, Path(options.figure or beside), answers.names),
         lambda: write_card(path, record) if has_card(path) else None,  # a folder of train_nli.py
     )
 

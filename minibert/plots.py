@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minibert.inference import Predictions, TrainedModel
+    from minibert.inference import TrainedModel
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
 # keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
@@ -364,9 +364,15 @@ def plot_training(folder: Path) -> None:
 
 
 @optional()
-def plot_answers(labels: NDArray[np.int64], predictions: Predictions, title: Sequence[str], path: Path) -> None:
+def plot_answers(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.floating],
+    title: Sequence[str],
+    path: Path,
+    names: Sequence[str] = LABELS,
+) -> None:
     """What evaluate.py draws, if there is matplotlib."""
-    save(draw_answers(labels, predictions.probabilities, title, predictions.names), path)
+    save(draw_answers(labels, probabilities, title, names), path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -402,7 +402,8 @@ def test_evaluation_draws_what_the_classifier_answers(here: Path, monkeypatch: p
     evaluate.main([*arguments, "--figure", "figure.svg"])
     premises, hypotheses, labels = map(list, zip(*PAIRS, strict=True))
     expected = minibert.from_pretrained("model").predict(premises, hypotheses).probabilities
-    for true, probabilities, title in given:
+    for true, probabilities, title, names in given:
+        assert names == ("entailment", "neutral", "contradiction")
         for label in range(3):  # in any order
             its, own = np.sort(probabilities[true == label], axis=0), np.sort(expected[np.equal(labels, label)], axis=0)
             np.testing.assert_allclose(its, own, rtol=1e-5)
@@ -474,7 +475,7 @@ def test_mistakes_are_one_line(
 @pytest.mark.parametrize("arguments", [[], ["portrait"], ["attention", "--layers", "1"], ["training", "stray"]])
 def test_pictures_and_flags_that_do_not_exist(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as leave:
-        main(arguments)
+        run(lambda: main(arguments))
     assert leave.value.code == 2
 
 
