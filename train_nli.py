@@ -87,6 +87,7 @@ def finetune(asked: NLIOptions) -> None:
                 heading("zipped", str(zip_classifier(run.folder)))
             run.finish()
             more = [] if options.data == "hub" else ["--data", options.data]
+            more += ["--columns", options.columns] if options.columns else []
             if Path(options.data).is_file():  # no part of it is left for a test
                 more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
             heading("next", command(Path(__file__).with_name("evaluate.py"), "--model", options.output, *more))
