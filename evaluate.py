@@ -112,16 +112,12 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
 def ask(options: EvaluateOptions, device: torch.device) -> None:
     """Print the probabilities for one pair."""
     from minibert.hub import load_classifier
-    from minibert.plots import read
-    from minibert.progress import warning
 
     model = load_classifier(options.model).to(device)
     pair = {"premise": options.premise or "", "hypothesis": options.hypothesis or ""}
     for side, sentence in pair.items():
         if not sentence.strip():
             raise UserError(f"--{side} is empty: give it a sentence")
-        for note in read(model, sentence, f"the {side}")[1]:
-            print(warning(note))
     answer = model.predict([pair["premise"]], [pair["hypothesis"]])
     width, probabilities = max(13, *map(len, answer.names)), answer.probabilities[0]
     for label, probability in zip(answer.names, probabilities, strict=True):
