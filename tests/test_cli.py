@@ -243,16 +243,22 @@ except BaseException as error:  # as C++ would be gone through
 @pytest.mark.parametrize("ignored", [False, True])
 def test_ctrl_c_while_a_module_is_imported_ends_the_process_without_an_exception(tmp_path: Path, ignored: bool) -> None:
     (tmp_path / "heavy.py").write_text(IMPORTING.replace("60", "0") if ignored else IMPORTING)
-    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN); " * ignored  # as a shell does in the background
-    code = f"import signal; from minibert.cli import run; {ignore}run(lambda: __import__('heavy'))"
+    # A shell has it ignored in the background, perhaps these tests, too.
+    handler = "SIG_IGN" if ignored else "default_int_handler"
+    set_it = f"signal.signal(signal.SIGINT, signal.{handler})"
+    code = f"import signal; from minibert.cli import run; {set_it}; run(lambda: __import__('heavy'))"
     where = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where, check=False)
     assert (done.returncode, done.stdout, done.stderr) == ((0, "", "") if ignored else (130, "", "interrupted\n"))
 
 
 def test_elsewhere_ctrl_c_is_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as leave:
-        run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as leave:
+            run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (leave.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
