@@ -162,7 +162,6 @@ def is_part_of(file: Path, data: Path) -> bool:
 def was_trained_on(model: Path, data: Path) -> bool:
     """Whether the run that left a folder read this very file, which says no split."""
     from minibert.files import read_json
-    from minibert.options import OPTIONS
 
     if not data.is_file() or not (model / OPTIONS).is_file():
         return False

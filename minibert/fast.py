@@ -79,7 +79,7 @@ def _known(model: nn.Module) -> bool:
 
 
 def _has_hooks(layer: nn.Module) -> bool:
-    """Whether calling a layer runs hooks besides its `forward`, which would be skipped if it were not called."""
+    """Whether a layer has hooks, which run only when the layer itself is called."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
