@@ -1,10 +1,10 @@
 """minibert and the notebook side by side: the same text, sizes and dropout, in turns, each in a process of its own.
 
-Three sides do the same work: the notebook's way, which is benchmarks/notebook.py (transformers) and
-`SentenceTransformer.encode`; minibert's, which is what its scripts run; and in training the textbook's, which is the
-same with `--textbook`. In each round they work one after the other, in another order from round to round, and wait
-while it is another's turn. A figure is the median over the rounds; a ratio is taken within a round, and its median,
-least and greatest are shown.
+Several sides do the same work: the notebook's way, which is benchmarks/notebook.py (transformers) and
+`SentenceTransformer.encode`; minibert's, which is what its scripts run; in training the textbook's, which is the same
+with `--textbook`; and minibert's with products in bfloat16, where the CPU has units for them. In each round they work
+one after the other, in another order from round to round, and wait while it is another's turn. A figure is the median
+over the rounds; a ratio is taken within a round, and its median, least and greatest are shown.
 
     python benchmarks/compare.py                       # on toy text, to see that it runs
     python benchmarks/compare.py --wikipedia PATH --snli PATH --vocab PATH --json speed.json
@@ -45,7 +45,7 @@ import minibert
 from minibert.data.articles import Articles
 from minibert.data.batching import tokenise
 from minibert.data.pairs import load_pairs
-from minibert.device import keep_freed_memory
+from minibert.device import has_bfloat16, keep_freed_memory
 from minibert.files import write_json
 from minibert.finetuning import NLITask, make_classifier
 from minibert.hub import load_tokenizer, save_mlm
@@ -63,10 +63,12 @@ class Side:
     Attributes:
         run: does some of it, the same amount at each call, and returns how many units that was.
         sample: rows of numbers that it makes of some text; the others' have to be the same. Training's are random.
+        tolerance: by how much a number may differ from theirs.
     """
 
     run: Callable[[], int]
     sample: Sequence[Any] = ()
+    tolerance: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def read_arguments() -> argparse.Namespace:
 def measure(name: str, options: argparse.Namespace, folder: Path, gemm: float) -> dict[str, Any]:
     """Rates in units a second, their ratios to `theirs`, peak memory, and the share of the GEMM rate."""
     workers = {side: Worker(name, side, options, folder / side) for side in CASES[name].sides}
-    samples = [worker.ask("sample") for worker in workers.values()]
-    if not all(same(samples[0], sample) for sample in samples[1:]):
+    (theirs, _), *samples = [worker.ask("sample") for worker in workers.values()]
+    if not all(same(theirs, *sample) for sample in samples):
         raise SystemExit(f"{name}: the sides do not give the same")
     sides = list(workers)
     rates: dict[str, list[float]] = {side: [] for side in sides}
@@ -159,10 +161,10 @@ def ratio(rates: list[float], theirs: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(rounds), "min": min(rounds), "max": max(rounds), "rounds": rounds}
 
 
-def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two samples have the same rows: ids equal, numbers of vectors to 1e-5."""
+def same(one: Sequence[Any], other: Sequence[Any], tolerance: float) -> bool:
+    """Whether two samples have the same rows, to a tolerance that tells ids apart."""
     return len(one) == len(other) and all(
-        len(a) == len(b) and np.abs(np.subtract(a, b)).max() < 1e-5 for a, b in zip(one, other, strict=True)
+        len(a) == len(b) and np.abs(np.subtract(a, b)).max() < tolerance for a, b in zip(one, other, strict=True)
     )
 
 
@@ -204,7 +206,7 @@ def work(pipe: Connection, name: str, side: str, options: argparse.Namespace, fo
     prepared = CASES[name].sides[side](options, folder)
     idle = reset_peak()
     answers: dict[str, Callable[[], Any]] = {
-        "sample": lambda: prepared.sample,
+        "sample": lambda: (prepared.sample, prepared.tolerance),
         "run": lambda: rate(prepared.run),
         "memory": lambda: peak() - idle,
         "gigaflop": lambda: gigaflop(prepared.run),
@@ -273,10 +275,10 @@ def their_mlm(options: argparse.Namespace, folder: Path) -> Side:
     return Side(run)
 
 
-def our_mlm(options: argparse.Namespace, folder: Path, textbook: bool) -> Side:
+def our_mlm(options: argparse.Namespace, folder: Path, **changes: Any) -> Side:
     """Pretraining with the notebook's options, as train_mlm.py does it, freed memory being kept."""
     keep_freed_memory()
-    ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab, textbook=textbook)
+    ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab, **changes)
     texts, tokenizer = mlm_texts(options), load_tokenizer(options.vocab)
     model = make_masked_lm(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     train, held_out = (tokenise(some, tokenizer, ours.max_length) for some in (texts, texts[:2]))
@@ -313,9 +315,9 @@ def their_nli(options: argparse.Namespace, folder: Path) -> Side:
     return Side(run)
 
 
-def our_nli(options: argparse.Namespace, folder: Path, textbook: bool) -> Side:
+def our_nli(options: argparse.Namespace, folder: Path, **changes: Any) -> Side:
     """Fine-tuning with the notebook's options, as train_nli.py does it."""
-    ours = nli_options(options, folder, textbook=textbook)
+    ours = nli_options(options, folder, **changes)
     pairs = load_pairs(options.snli, "train", max_pairs=ours.max_train, seed=ours.seed)
     model, tokenizer = make_classifier(ours)
     task = NLITask(model, tokenizer, pairs, load_pairs(options.snli, "validation", max_pairs=10, seed=1), ours)
@@ -354,10 +356,12 @@ def their_vectors(options: argparse.Namespace, folder: Path) -> Side:
     return Side(lambda: len(model.encode(sentences)), list(model.encode(sentences[:200])))
 
 
-def our_vectors(options: argparse.Namespace, folder: Path) -> Side:
-    """The same vectors."""
+def our_vectors(options: argparse.Namespace, folder: Path, precision: str = "float32") -> Side:
+    """The same vectors; in bfloat16 with 8 bits of precision, in numbers of up to 0.3."""
     model, sentences = minibert.from_pretrained(get_model_path()), some_sentences(options)
-    return Side(lambda: len(model.encode(sentences)), list(model.encode(sentences[:200])))
+    encode = partial(model.encode, precision=precision)
+    tolerance = 5e-3 if precision == "bfloat16" else 1e-5
+    return Side(lambda: len(encode(sentences)), list(encode(sentences[:200])), tolerance)
 
 
 def some_sentences(options: argparse.Namespace) -> list[str]:
@@ -406,15 +410,17 @@ def quiet_notebook() -> Any:
     return notebook
 
 
-def three(theirs: Any, ours: Any) -> dict[str, Any]:
-    """The sides of a training."""
-    return {"theirs": theirs, "textbook": partial(ours, textbook=True), "ours": partial(ours, textbook=False)}
+def sides(theirs: Any, ours: Any, **more: dict[str, Any]) -> dict[str, Any]:
+    """Theirs, ours, and ours with some options; in bfloat16, too, where this CPU has units for it."""
+    if has_bfloat16(torch.device("cpu")):
+        more["bfloat16"] = {"precision": "bfloat16"}
+    return {"theirs": theirs, "ours": ours, **{name: partial(ours, **options) for name, options in more.items()}}
 
 
 CASES = {
-    "mlm": Case("articles", three(their_mlm, our_mlm)),
-    "nli": Case("pairs", three(their_nli, our_nli)),
-    "encode": Case("sentences", {"theirs": their_vectors, "ours": our_vectors}),
+    "mlm": Case("articles", sides(their_mlm, our_mlm, textbook={"textbook": True})),
+    "nli": Case("pairs", sides(their_nli, our_nli, textbook={"textbook": True})),
+    "encode": Case("sentences", sides(their_vectors, our_vectors)),
     "tokenise": Case("articles", {"theirs": their_tokens, "ours": our_tokens}, counted=False),
 }
 
@@ -492,6 +498,7 @@ def machine() -> dict[str, Any]:
     )  # fmt: skip
     return {
         "processor": model[0],
+        "bfloat16": has_bfloat16(torch.device("cpu")),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

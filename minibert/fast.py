@@ -253,7 +253,8 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     """`F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")`, and how many are right.
 
     In separate steps, logits, log-softmax and the gradients of both would each write and read (M, V) numbers. Here each
-    slice of the columns is finished while it is in the cache.
+    slice of the columns is finished while it is in the cache. Under autocast the products are in its dtype, sums and
+    exponentials in float32.
 
     Args:
         hidden: (M, D) float.
@@ -265,7 +266,8 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
     """
     if hidden.device.type != "cpu":  # launching kernels costs more there than slices save, and memory is fast
         return summed_loss(F.linear(hidden, weight, bias), labels)
-    loss, correct = _VocabularyLoss.apply(hidden, weight, bias, labels)  # type: ignore[no-untyped-call]
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
+    loss, correct = _VocabularyLoss.apply(hidden, weight, bias, labels, dtype)  # type: ignore[no-untyped-call]
     return loss, correct
 
 
@@ -277,22 +279,26 @@ class _VocabularyLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    # Under autocast, too: sums over a vocabulary need the precision of float32.
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        highest = hidden.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        hidden = hidden.to(dtype)
+        highest = bias.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
         exponentials, references = [], []
         for columns in _slices(len(weight)):
-            logits = torch.addmm(bias[columns], hidden, weight[columns].t())  # (M, C), C up to COLUMNS
+            logits = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t()).to(
+                bias.dtype
+            )  # (M, C)
             rows, places = _labels_in(columns, labels)
             at_label[rows] = logits[rows, places]
             higher = torch.maximum(highest, logits.amax(dim=1))
             exponential = logits.sub_(higher.unsqueeze(1)).exp_()
             total = total * (highest - higher).exp() + exponential.sum(dim=1)
             highest = higher
-            exponentials.append(exponential)
+            exponentials.append(exponential.to(dtype))
             references.append(higher)
         log_total = highest + total.log()
         factors = (torch.stack(references) - log_total).exp()  # (slices, M): E times these are probabilities
@@ -303,16 +309,17 @@ class _VocabularyLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
         of_hidden, of_weight, of_bias = -weight[labels], torch.empty_like(weight), weight.new_empty(len(weight))
         for columns, factor, exponential in zip(_slices(len(weight)), factors, exponentials, strict=True):
-            torch.mm(exponential.t(), hidden * (scale * factor).unsqueeze(1), out=of_weight[columns])
-            torch.mv(exponential.t(), scale * factor, out=of_bias[columns])
-            of_hidden.addcmul_(exponential @ weight[columns], factor.unsqueeze(1))
-        of_weight.index_add_(0, labels, hidden * -scale)
+            scaled = (scale * factor).to(hidden.dtype)
+            of_weight[columns] = exponential.t() @ (hidden * scaled.unsqueeze(1))
+            of_bias[columns] = exponential.t() @ scaled
+            of_hidden.addcmul_(exponential @ weight[columns].to(hidden.dtype), factor.unsqueeze(1))
+        of_weight.index_add_(0, labels, hidden.to(weight.dtype) * -scale)
         of_bias.index_add_(0, labels, -scale.expand(len(labels)))
-        return of_hidden * scale, of_weight, of_bias, None
+        return of_hidden * scale, of_weight, of_bias, None, None
 
 
 def _slices(size: int) -> Iterator[slice]:

@@ -28,6 +28,7 @@ from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS
 from minibert.data.batching import batches_of_like_length, pad, tokenise
+from minibert.device import has_bfloat16
 from minibert.errors import UserError
 from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
@@ -175,7 +176,11 @@ class TrainedModel:
         return self.sentence_encoder.size
 
     def encode(
-        self, sentences: str | Sequence[str], batch_size: int = 32, normalize: bool | None = None
+        self,
+        sentences: str | Sequence[str],
+        batch_size: int = 32,
+        normalize: bool | None = None,
+        precision: str = "float32",
     ) -> NDArray[np.float32]:
         """One vector a sentence, in the order given.
 
@@ -184,30 +189,37 @@ class TrainedModel:
             batch_size: sentences in a pass through the network; does not change the vectors.
             normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
                 folder says (its modules.json).
+            precision: "float32", or "bfloat16", whose products have 8 bits of precision and take half the time, where
+                the hardware has units for them (docs/speed.md).
         Returns:
-            (sentences, `embedding_size`), or (`embedding_size`,) for one string.
+            (sentences, `embedding_size`) float32, or (`embedding_size`,) for one string.
         Raises:
             TypeError: a sentence is no string.
-            UserError: `batch_size` is not at least 1.
+            UserError: `batch_size` is not at least 1; the device has no units for bfloat16, or `precision` is another.
         """
         if isinstance(sentences, str):
-            return self.encode([sentences], batch_size, normalize)[0]
+            return self.encode([sentences], batch_size, normalize, precision)[0]
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: it has to be at least 1")
+        if precision not in ("float32", "bfloat16"):
+            raise UserError(f"precision {precision!r}: it has to be float32 or bfloat16")
+        if precision == "bfloat16" and not has_bfloat16(self.device):
+            raise UserError(f"precision bfloat16: torch finds no units for it in this {self.device.type}; use float32")
         if normalize is None:
             normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
         lengths = texts.lengths
         vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        with evaluating(self.sentence_encoder), _counting(len(texts)) as count:
+        products = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        with evaluating(self.sentence_encoder), products, _counting(len(texts)) as count:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
-                pooled = fast.sentence_vectors(self.sentence_encoder, input_ids.to(self.device), mask)  # (B, W)
+                pooled = fast.sentence_vectors(self.sentence_encoder, input_ids.to(self.device), mask).float()  # (B, W)
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
-                vectors[rows] = pooled.float().cpu().numpy()
+                vectors[rows] = pooled.cpu().numpy()
                 count(len(rows))
         return _finite(vectors)
 

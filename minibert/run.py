@@ -34,7 +34,7 @@ from torch.optim import Optimizer
 
 from minibert.card import CARD, EVALUATION
 from minibert.checkpoint import Checkpoint, State, random_state, read_checkpoint, save_checkpoint
-from minibert.device import pick_device, pick_precision
+from minibert.device import has_bfloat16, pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
@@ -160,6 +160,8 @@ def open_run(options: Options) -> Iterator[Run[Options]]:
         with together():
             device = pick_device(options.device, options.threads, local_rank())
             precision = pick_precision(options.precision, device)
+            if precision == "bfloat16" and not has_bfloat16(device):
+                heading("WARNING:", f"torch finds no units for bfloat16 in this {device.type}: float32 is faster")
             named = str(device) if world_size() == 1 else device.type  # of several ranks each has a GPU of its own
             options = dataclasses.replace(options, device=named, precision=precision)
             folder, claim = Path(options.output), None

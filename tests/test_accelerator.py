@@ -22,7 +22,7 @@ from minibert.bert import Bert
 from minibert.config import LABELS, ModelConfig
 from minibert.data.batching import tokenise
 from minibert.data.pairs import Pairs
-from minibert.device import compile_blocks, pick_precision
+from minibert.device import compile_blocks, has_bfloat16, pick_precision
 from minibert.errors import UserError
 from minibert.finetuning import NLITask
 from minibert.modern import make_masked_lm
@@ -184,6 +184,15 @@ def test_which_precision_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
         assert pick_precision("auto", torch.device("cuda")) == ("bfloat16" if has else "float32")
     assert products == ["high", "high"]  # TF32, on CUDA alone
+
+
+@pytest.mark.parametrize("units", [(), ("avx512_bf16",), ("amx_tile",)])
+def test_a_cpu_is_asked_for_its_units(units: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    for unit in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{unit}_supported", lambda unit=unit: unit in units)
+    assert has_bfloat16(CPU) == bool(units)
+    assert pick_precision("auto", CPU) == "float32"
+    assert not has_bfloat16(META)
 
 
 def test_compiled_blocks_compute_the_same_under_the_same_names(

@@ -23,6 +23,7 @@ from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
 from minibert.data.batching import tokenise
 from minibert.data.pairs import Pairs
+from minibert.device import has_bfloat16
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
 from minibert.modern import ModernBert, make_masked_lm
@@ -54,6 +55,7 @@ def test_compare(tmp_path: Path) -> None:
     for name in ("mlm", "nli", "encode", "tokenise"):
         figures = report[name]
         compared = {"textbook", "ours"} if name in ("mlm", "nli") else {"ours"}
+        compared |= {"bfloat16"} if name != "tokenise" and has_bfloat16(torch.device("cpu")) else set()
         assert figures["rates"].keys() == figures["peak_megabytes"].keys() == {"theirs", *compared}
         assert figures["ratios"].keys() == compared
         for ratio in figures["ratios"].values():

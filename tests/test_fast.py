@@ -602,6 +602,23 @@ def test_nothing_masked_is_a_loss_of_nothing() -> None:
     assert (weight.grad == 0).all()
 
 
+@pytest.mark.parametrize("size", SIZES[2:])
+def test_under_autocast_products_are_in_bfloat16_and_sums_in_float32(size: int) -> None:
+    """Against double precision: errors are those of rounding what is multiplied to 8 bits; gradients are float32."""
+    (hidden, weight, bias), labels = vocabulary_inputs(size, rows=40)
+    expected = F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")
+    theirs = torch.autograd.grad(expected, (hidden, weight, bias))
+    rounded = hidden, weight, bias = [each.detach().float().requires_grad_() for each in (hidden, weight, bias)]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = fast.vocabulary_loss(hidden, weight, bias, labels)
+    assert loss.dtype == torch.float32
+    assert abs(loss.item() / expected.item() - 1) < 2**-8
+    assert abs(loss.item() / expected.item() - 1) > 1e-7, "the products are not rounded"
+    for mine, its in zip(torch.autograd.grad(loss, rounded), theirs, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - its).norm() < 2**-6 * its.norm()
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 PAIRS = Pairs(

@@ -105,6 +105,29 @@ def test_predictions_of_some_pairs(model: TrainedModel) -> None:
     np.testing.assert_allclose(part.embeddings, again.embeddings, atol=1e-5)
 
 
+def test_vectors_in_bfloat16_are_near_those_in_float32(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of numbers with 8 bits: each vector points the same way to 1 %, and none is the same."""
+    monkeypatch.setattr(inference, "has_bfloat16", lambda _: True)
+    for normalize in (False, True):
+        exact = model.encode(PREMISES, normalize=normalize)
+        near = model.encode(PREMISES, normalize=normalize, precision="bfloat16")
+        assert near.dtype == np.float32
+        np.testing.assert_array_equal(model.encode(PREMISES[0], normalize=normalize, precision="bfloat16"), near[0])
+        distance = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert (distance < 0.02).all()
+        assert (distance > 1e-5).all()
+    np.testing.assert_allclose(np.linalg.norm(near, axis=1), 1, rtol=1e-6)
+
+
+def test_a_precision_that_gains_nothing_here_is_refused(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("float16", "int8", ""):
+        with pytest.raises(UserError, match=f"precision '{name}': it has to be float32 or bfloat16"):
+            model.encode(PREMISES, precision=name)
+    monkeypatch.setattr(inference, "has_bfloat16", lambda _: False)
+    with pytest.raises(UserError, match="torch finds no units for it in this cpu; use float32"):
+        model.encode(PREMISES[0], precision="bfloat16")
+
+
 def test_nothing_to_encode(model: TrainedModel) -> None:
     assert model.encode([]).shape == (0, 24)
 

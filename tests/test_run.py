@@ -237,6 +237,18 @@ def test_a_rank_writes_no_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
             assert (run.options.device, run.device) == (name, torch.device("cuda:1"))
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_precision_that_only_takes_time_is_warned_of(
+    has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("minibert.run.has_bfloat16", lambda _: has)
+    for precision in ("float32", "bfloat16"):
+        with open_run(options(tmp_path, precision=precision)):
+            pass
+        warned = "torch finds no units for bfloat16 in this cpu: float32 is faster" in capsys.readouterr().out
+        assert warned == (precision == "bfloat16" and not has)
+
+
 def test_options_are_written_as_resolved(tmp_path: Path) -> None:
     fail(tmp_path, 12)
     written = json.loads((tmp_path / "options.json").read_text())
