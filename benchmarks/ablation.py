@@ -83,7 +83,6 @@ NLI = (
     Row("and the mean of 1,024 dimensions", ("--pooling", "mean"), kept=False),
     Row("2,048 dimensions", ("--projection", "2048")),
     Row("half of the loss on mixtures", ("--mixup", "0.4")),
-    Row("the average of the weights, the rate falling to 2e-4 only", ("--average", "--final-rate", "0.25")),
     Row("weight decay 0.5", ("--weight-decay", "0.5")),
     Row("calibrated", ("--calibrate",)),
 )  # fmt: skip

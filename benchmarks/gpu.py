@@ -252,7 +252,7 @@ def nli_loss(task: NLITask, premises: Tensor, hypotheses: Tensor, labels: Tensor
 def graphed(task: Any, options: Any, loss: Callable[..., Tensor], dtype: torch.dtype | None) -> GraphedStep:
     """The package's step as a graph."""
     groups = adamw(task.model, options).param_groups
-    return GraphedStep(task.model, loss, groups, options.beta2, options.clip, dtype, options.average)
+    return GraphedStep(task.model, loss, groups, options.beta2, options.clip, dtype)
 
 
 def masked_rows(
@@ -700,7 +700,7 @@ def pretrain(world: World, recipe: str, network: BertForMaskedLM | None = None, 
         prepare(task, options)
     steps_per_epoch = len(task.train) // options.batch_size
     total = min(options.epochs * steps_per_epoch, options.max_steps or 10**9)
-    factor = schedule(options.schedule, total, options.warmup_ratio, options.final_rate)
+    factor = schedule(options.schedule, total, options.warmup_ratio)
     step = graphed(task, options, mlm_loss(network), BF16)
     generator = torch.Generator(world.device).manual_seed(options.seed)
 
@@ -735,7 +735,7 @@ def finetune(world: World, recipe: str, encoder: nn.Module, **changes: Any) -> d
     step = graphed(task, options, nli_loss(task, premises, hypotheses, labels), BF16)
     B = options.batch_size
     total = options.epochs * (len(labels) // B)
-    factor = schedule(options.schedule, total, options.warmup_ratio, options.final_rate)
+    factor = schedule(options.schedule, total, options.warmup_ratio)
     columns = torch.arange(widest, device=world.device)
     wait(world.device)
     started, number = time.perf_counter(), 0
@@ -749,8 +749,6 @@ def finetune(world: World, recipe: str, encoder: nn.Module, **changes: Any) -> d
             number += 1
     wait(world.device)
     seconds = time.perf_counter() - started
-    if options.average:
-        step.use_average()
     network.eval()
     result = {"seconds": seconds, "steps": float(number), "graphs": float(len(step.graphs))}
     with torch.no_grad(), torch.autocast(world.device.type, BF16):

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: forward, backward, clipping, AdamW and the average, launched as a whole.
+"""A training step as one CUDA graph: forward, backward, clipping and AdamW, launched as a whole.
 
 A step of a small BERT is some hundreds of kernels of a few microseconds each, and launching them one by one takes the
 host longer than the GPU needs to run them. A graph records them once and launches them together. For that, every shape
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from minibert.config import IGNORED
 from minibert.masking import MASK_SHARE, RANDOM_SHARE
-from minibert.optimizer import RECENT
 
 WARM_UP = 3  # calls before the first recording: kernels are chosen, and compiled; one is enough for further shapes
 
@@ -34,7 +33,6 @@ class GraphedStep:
         groups: of parameters, as AdamW takes them.
         beta2, clip: as in the scripts' options.
         dtype: of the products, by autocast; None = as the weights are.
-        average: whether to keep the average of the weights, as `--average` does.
         graphs: by the inputs' shapes: the graph, the buffers that it reads, and the loss that it writes.
     """
 
@@ -44,7 +42,6 @@ class GraphedStep:
     beta2: float = 0.999
     clip: float = 1.0
     dtype: torch.dtype | None = None
-    average: bool = False
     graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,8 +53,6 @@ class GraphedStep:
         self.optimizer = torch.optim.AdamW(groups, lr=self.rate, betas=(0.9, self.beta2), fused=True, capturable=on_gpu)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate  # each has been given a copy
-        self.steps = torch.zeros((), device=self.device)  # taken so far
-        self.means = [parameter.detach().clone() for parameter in self.parameters] if self.average else []
         self.pool = torch.cuda.graph_pool_handle() if on_gpu else None
         # Of its own: graphs recorded on one stream share cuBLAS's workspace, and could not be replayed side by side.
         self.stream = torch.cuda.Stream() if on_gpu else None  # type: ignore[no-untyped-call]
@@ -84,12 +79,6 @@ class GraphedStep:
         nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
-        if self.average:
-            with torch.no_grad():
-                moves = torch._foreach_sub(self.parameters, self.means)
-                torch._foreach_mul_(moves, (RECENT + 1) / (self.steps + RECENT))  # 1 at the first step
-                torch._foreach_add_(self.means, moves)
         return loss.detach()
 
     def _record(self, inputs: Sequence[Tensor]) -> tuple[Any, list[Tensor], Tensor]:
@@ -124,8 +113,6 @@ class GraphedStep:
     def state(self) -> Iterator[Tensor]:
         """All that a step changes; the optimiser's part, which is there from the first step on, comes last."""
         yield from self.parameters
-        yield from self.means
-        yield self.steps
         yield from self.optimizer_state()
 
     @torch.no_grad()
@@ -134,17 +121,8 @@ class GraphedStep:
         own = dict(self.model.named_parameters())
         for name, weight in weights.items():
             own[name].copy_(weight)
-        for mean, parameter in zip(self.means, self.parameters, strict=False):
-            mean.copy_(parameter)
-        self.steps.zero_()
         for tensor in self.optimizer_state():
             tensor.zero_()
-
-    @torch.no_grad()
-    def use_average(self) -> None:
-        """Give the model the average of its weights."""
-        for parameter, mean in zip(self.parameters, self.means, strict=True):
-            parameter.copy_(mean)
 
 
 @dataclass(frozen=True)

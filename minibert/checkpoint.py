@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,16 @@ def save_checkpoint(
     random: list[dict[str, Tensor]],
     model: nn.Module,
     optimizer: Optimizer,
-    beside: Mapping[str, Mapping[str, Tensor]],
+    best: Mapping[str, Tensor],
 ) -> None:
     """Write all that is needed to go on.
 
     Args:
         about: JSON values: which run it is, and its state.
         random: each rank's `random_state`.
-        beside: further weights of the model by what they are: those of the best epoch, their average.
+        best: the weights of the best epoch, if one has been validated.
     """
-    groups = {"model": model.state_dict(), **beside}
+    groups = {"model": model.state_dict(), "best": best}
     groups |= {f"optimizer.{name}": optimizer.state[parameter] for name, parameter in model.named_parameters()}
     groups |= {f"random.{number}": states for number, states in enumerate(random)}
     tensors = {f"{group}.{name}": tensor for group, its in groups.items() for name, tensor in its.items()}
@@ -75,11 +75,11 @@ class Checkpoint:
     about: dict[str, Any]
     tensors: dict[str, Tensor]
 
-    def restore(self, model: nn.Module, optimizer: Optimizer, beside: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-        """Put everything back as it was, unless it is of another model; returns what there is beside its weights."""
-        weights, others = self._under("model."), {name: self._under(f"{name}.") for name in beside}
-        for its in (weights, *others.values()):
-            self._check_fit(its or weights, model.state_dict())
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Put everything back as it was, unless it is of another model; returns the weights of the best epoch."""
+        weights, best = self._under("model."), self._under("best.")
+        for its in (weights, best or weights):
+            self._check_fit(its, model.state_dict())
         moments = {name: self._under(f"optimizer.{name}.") for name, _ in model.named_parameters()}
         for name, parameter in model.named_parameters():
             if moments[name]:  # one that is never trained has none
@@ -94,7 +94,7 @@ class Checkpoint:
             _set_random_state(self._under(f"random.{rank()}."))
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{self.path}: its random state is not one of torch {torch.__version__}") from error
-        return others
+        return best
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): its for name, its in self.tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""AdamW, the learning rate's course, clipping, and the average of the weights."""
+"""AdamW, the learning rate's course, and clipping."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from minibert.options import SCHEDULES, TrainingOptions
-
-RECENT = 8  # how much more the last steps count in the average of the weights
 
 
 def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
@@ -34,11 +32,11 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     )
 
 
-def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float = 0.0) -> Callable[[int], float]:
+def schedule(name: str, total_steps: int, warmup_ratio: float) -> Callable[[int], float]:
     """The factor on the peak learning rate, by the number of steps already taken.
 
     It rises linearly over the first `int(total_steps * warmup_ratio)` steps, from 0 at the very first, as the
-    notebook's scheduler does. After them "linear" falls from 1 to `final_rate`, "constant" stays at 1.
+    notebook's scheduler does. After them "linear" falls from 1 to 0, "constant" stays at 1.
 
     Raises:
         ValueError: the name is none of `SCHEDULES`.
@@ -53,7 +51,7 @@ def schedule(name: str, total_steps: int, warmup_ratio: float, final_rate: float
             return step / warmup
         if name == "constant":
             return 1.0
-        return final_rate + (1 - final_rate) * max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+        return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
 
     return factor
 
@@ -69,33 +67,3 @@ def clip_gradients(model: nn.Module, most: float) -> Tensor:
     if norm.device.type != "cpu" or not norm <= most:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm
-
-
-class Average:
-    """The average of a model's weights over its steps, in place of the last ones: what `--average` keeps.
-
-    While the learning rate is high, the weights go around a good place without arriving there. Their average is nearer
-    to it than any of them, and less bent on the last few batches. Weights count for the more the later they are: after
-    t steps, those of step i in proportion to i (i + 1) ... (i + 7), so that most of it comes from the last ninth of the
-    steps, however many there are. An exponential average would have to be told how long it is to remember, and would
-    begin with weights that have learned nothing.
-
-    Source: Polyak & Juditsky 1992, "Acceleration of stochastic approximation by averaging"; Izmailov et al. 2018,
-    "Averaging weights leads to wider optima and better generalization", section 3 (of neural networks). Which step
-    counts for how much: Shamir & Zhang 2013, "Stochastic gradient descent for non-smooth optimization", section 4.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.weights = dict(model.named_parameters())
-        self.means = {name: weight.detach().clone() for name, weight in self.weights.items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after one more step; so many were taken before it."""
-        share = (RECENT + 1) / (step + 1 + RECENT)  # 1 at the first step
-        torch._foreach_lerp_([*self.means.values()], [*self.weights.values()], share)
-
-    def exchange(self) -> None:
-        """Give the model the average, and keep its own weights in its place; or the other way round."""
-        for name, weight in self.weights.items():
-            weight.data, self.means[name] = self.means[name], weight.data

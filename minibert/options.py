@@ -48,7 +48,7 @@ GROUPS = {
         "layer",
     ),
     "training": (
-        "max_steps", "accumulate", "schedule", "warmup_ratio", "final_rate", "average", "clip", "weight_decay",
+        "max_steps", "accumulate", "schedule", "warmup_ratio", "clip", "weight_decay",
         "decayed", "beta2", "mask_rate", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
     ),
     "run": (
@@ -181,8 +181,6 @@ class TrainingOptions(Options):
         choices=DECAYED,
     )
     clip: float = option(1.0, "largest gradient norm", above=0)
-    final_rate: float = rate(0.0, "share of the peak learning rate that the linear schedule ends at")
-    average: bool = option(False, "validate and keep the average of the weights over the last steps, not the last ones")
     log_every: int = limit(0, "steps between two lines of progress; 0: at most 100, and twenty lines or more")
     save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
     mine: str = option("", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
@@ -309,7 +307,7 @@ class NLIOptions(TrainingOptions):
     STRONG: ClassVar[dict[str, Any]] = {
         "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
         "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4,
-        "schedule": "linear", "warmup_ratio": 0.06, "final_rate": 0.25, "average": True, "weight_decay": 0.5,
+        "schedule": "linear", "warmup_ratio": 0.06, "weight_decay": 0.5,
         "decayed": "matrices",
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,10 +93,8 @@ class Run(Generic[Options]):
         write_json(folder / OPTIONS, asdict(self.options))
         self.record("start", start)
 
-    def resume(
-        self, model: nn.Module, optimizer: Optimizer, beside: Sequence[str]
-    ) -> tuple[State, dict[str, dict[str, Tensor]]]:
-        """Put everything back, if all that the run needs is as it was; returns further weights, too."""
+    def resume(self, model: nn.Module, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
+        """Put everything back, if all that the run needs is as it was; returns the best epoch's weights, too."""
         if self.resumed is None:
             raise ValueError("the run has no checkpoint")
         before, now, state = self.resumed.about["identity"], self.identity, State(**self.resumed.about["state"])
@@ -105,13 +103,13 @@ class Run(Generic[Options]):
                 verb, those = ("are", "those") if name.endswith("s") else ("is", "that")
                 what = f"the {name} {verb} not {those} of the run to be resumed"
                 raise UserError(f"{what}: give it what it had, or start anew with --overwrite")
-        weights, self.resumed = self.resumed.restore(model, optimizer, beside), None  # it is not kept in memory
+        best, self.resumed = self.resumed.restore(model, optimizer), None  # it is not kept in memory
         if rank() == 0:
             _check_room(self.folder, model, 0)
             write_json(self.folder / OPTIONS, asdict(self.options))
             os.truncate(self.folder / METRICS, state.metrics_bytes)
         heading("resuming", f"after step {state.step:,}")
-        return state, weights
+        return state, best
 
     def record(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -119,9 +117,7 @@ class Run(Generic[Options]):
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, **values}, allow_nan=False) + "\n")
 
-    def save(
-        self, state: State, model: nn.Module, optimizer: Optimizer, beside: Mapping[str, Mapping[str, Tensor]]
-    ) -> None:
+    def save(self, state: State, model: nn.Module, optimizer: Optimizer, best: Mapping[str, Tensor]) -> None:
         """Write a checkpoint, and once it is there drop all but the last two. All ranks call it."""
         random = gather(random_state())
         with together():
@@ -134,7 +130,7 @@ class Run(Generic[Options]):
                 "identity": self.identity, "state": asdict(state),
             }  # fmt: skip
             path = self.folder / CHECKPOINTS / STEP.replace("*", f"{state.step:08d}")
-            save_checkpoint(path, about, random, model, optimizer, beside)
+            save_checkpoint(path, about, random, model, optimizer, best)
             for old in list_checkpoints(self.folder)[:-KEPT]:
                 old.unlink()
 

@@ -31,7 +31,7 @@ from minibert.checkpoint import State, tensors_hash
 from minibert.device import describe
 from minibert.distributed import add_gradients, all_reduce_max, check_same, gather, once, rank, together, world_size
 from minibert.errors import Interrupted, UserError, say_at_once
-from minibert.optimizer import Average, adamw, clip_gradients, schedule
+from minibert.optimizer import adamw, clip_gradients, schedule
 from minibert.options import TrainingOptions
 from minibert.progress import Progress, duration, heading, warning
 from minibert.run import Run, list_checkpoints
@@ -129,9 +129,8 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.steps = total_steps(task, run.options)
         self.log_every = run.options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
-        self.schedule = schedule(run.options.schedule, self.steps, run.options.warmup_ratio, run.options.final_rate)
+        self.schedule = schedule(run.options.schedule, self.steps, run.options.warmup_ratio)
         self.optimizer = adamw(model, run.options)
-        self.average = Average(model) if run.options.average else None
         self.state, self.metrics = State(), Metrics()
         self.best: dict[str, Tensor] = {}  # the weights of the best epoch
 
@@ -145,11 +144,7 @@ class Trainer:
                 check_same({"weights": tensors_hash(self.model.state_dict())})
             self.run.identity = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
             if self.run.resumed:
-                self.state, beside = self.run.resume(self.model, self.optimizer, list(self.beside()))
-                self.best = beside["best"]
-                if self.average:
-                    for name, mean in self.average.means.items():
-                        mean.copy_(beside["average"][name])
+                self.state, self.best = self.run.resume(self.model, self.optimizer)
             else:
                 self.run.begin(self.model, {"steps": self.steps, **start})
         loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # of one rank, it is none
@@ -175,8 +170,6 @@ class Trainer:
         norm = clip_gradients(self.model, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.update(self.state.step)
         self.metrics.add_step(batch, torch.stack(losses).sum() if losses else torch.zeros_like(norm), norm)
 
     def precision(self) -> AbstractContextManager[None]:
@@ -207,8 +200,6 @@ class Trainer:
         """Metrics on held-out data, all of them finite, and the best epoch kept."""
         state, score = self.state, self.task.score
         self.progress.doing("validating")
-        if self.average:
-            self.average.exchange()
         self.model.eval()
         with torch.no_grad(), self.precision():
             metrics = self.task.validate()
@@ -225,18 +216,12 @@ class Trainer:
         if score is not None and (state.best_score is None or metrics[score] > state.best_score):
             state.best_epoch, state.best_score = state.epoch + 1, metrics[score]
             self.best = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
-        if self.average:
-            self.average.exchange()
         self.metrics = Metrics()  # which has not begun before: this time is not that of the next steps
 
     def save(self) -> None:
         """Write a checkpoint."""
         self.state.seconds = time.monotonic() - self.began
-        self.run.save(self.state, self.model, self.optimizer, self.beside())
-
-    def beside(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps beside the weights themselves."""
-        return {"best": self.best} | ({"average": self.average.means} if self.average else {})
+        self.run.save(self.state, self.model, self.optimizer, self.best)
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""
@@ -246,8 +231,6 @@ class Trainer:
             self.model.load_state_dict(self.best)
             score = f"{self.task.score} {state.best_score:.4f}"
             heading("kept", f"epoch {state.best_epoch}, the best on validation: {score}")
-        elif self.average:
-            self.average.exchange()
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
         self.run.record("end", {**end, "date": time.strftime("%Y-%m-%d")})
 

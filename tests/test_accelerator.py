@@ -53,7 +53,7 @@ def trainer(task: MLMTask | NLITask) -> Trainer:
     return Trainer(task.model, task, Run(task.options))
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"average": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}], ids=str)
 @pytest.mark.parametrize("make", [mlm, nli])
 def test_a_step_waits_for_no_device(
     config: ModelConfig,
@@ -84,12 +84,12 @@ class NoWaitingCopy(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("make", "changes"),
     [
-        (mlm, {"average": True}),
+        (mlm, {}),
         (mlm, {"blocks": True, "accumulate": 2}),
         (nli, {"mixup": 0.4}),
         (nli, {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8}),
     ],
-    ids=["averaged", "blocks", "mixed", "strong"],
+    ids=["plain", "blocks", "mixed", "strong"],
 )
 def test_a_step_copies_nothing_that_the_host_waits_for(
     config: ModelConfig,

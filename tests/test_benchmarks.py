@@ -270,14 +270,11 @@ def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pyt
     assert "1000 needed" in report["late"]["skipped"]
 
 
-@pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
-def test_a_graphed_step_is_the_step_of_the_loop(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, average: bool
-) -> None:
-    """Its function, without a graph: losses, weights and their average after four steps, masked places filled up."""
+def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    """Its function, without a graph: losses and weights after four steps, masked places filled up."""
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options = MLMOptions(
-        batch_size=4, max_length=19, decayed="matrices", average=average, clip=0.5, learning_rate=0.05
+        batch_size=4, max_length=19, decayed="matrices", clip=0.5, learning_rate=0.05
     )  # fmt: skip
     store = tokenise(TEXTS, tokenizer, options.max_length)
     network = make_masked_lm(replace(config, **changes))
@@ -285,9 +282,7 @@ def test_a_graphed_step_is_the_step_of_the_loop(
     task = MLMTask(network, store, store, tokenizer, options)
     trainer = Trainer(network, task, Run(options))
     trainer.schedule = lambda step: 0.5**step
-    graphed = GraphedStep(
-        own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip, average=average
-    )
+    graphed = GraphedStep(own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip)
     for number, batch in enumerate(task.batches(0, 0)):
         trainer.step(batch)
         trainer.state.step += 1
@@ -298,13 +293,8 @@ def test_a_graphed_step_is_the_step_of_the_loop(
         torch.testing.assert_close(loss, trainer.metrics.losses[-1] / batch.count)
     for theirs, ours in zip(network.parameters(), own.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
-    if trainer.average is not None:
-        graphed.use_average()
-        for mean, ours in zip(trainer.average.means.values(), own.parameters(), strict=True):
-            torch.testing.assert_close(ours, mean)
     graphed.reset(dict(deepcopy(network).named_parameters()))
     assert all(not tensor.any() for tensor in graphed.optimizer_state())
-    assert graphed.steps == 0
 
 
 def test_masked_batches_are_those_of_the_rule() -> None:

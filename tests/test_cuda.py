@@ -187,7 +187,6 @@ STRONG_NLI = {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8, "projection
 STEPS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "mlm": (mlm, {}),
     "mlm in parts": (mlm, {"accumulate": 2}),
-    "mlm averaged": (mlm, {"average": True}),
     "mlm in blocks": (mlm, {"blocks": True, "mask_rate": 0.3, "decayed": "matrices"}),
     "nli": (nli, {}),
     "nli mixed": (nli, {"mixup": 0.4}),
@@ -242,11 +241,11 @@ def test_a_resumed_run_goes_on_as_it_would_have(
         for batch in islice(task.batches(0, 0), 2):
             training.step(batch)
         if stops:
-            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, training.beside())
+            save_checkpoint(file, {}, [random_state()], task.model, training.optimizer, training.best)
             torch.manual_seed(99)
             task = make(config, tokenizer, **options)
             training = trainer(task)
-            read_checkpoint(file).restore(task.model, training.optimizer, ["best"])
+            read_checkpoint(file).restore(task.model, training.optimizer)
         for batch in task.batches(0, 2):
             training.step(batch)
         weights.append({name: weight.detach().clone() for name, weight in task.model.named_parameters()})
@@ -281,11 +280,8 @@ def test_compiled_blocks_compute_the_same(config: ModelConfig, changes: dict[str
         torch.testing.assert_close(mlm_loss(network, padded, CUDA).detach(), loss, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("average", [False, True], ids=["", "averaged"])
 @pytest.mark.parametrize("changes", [VARIANTS["bert"], VARIANTS["modern"]], ids=["bert", "modern"])
-def test_a_graph_is_the_same_step(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, changes: dict[str, Any], average: bool
-) -> None:
+def test_a_graph_is_the_same_step(config: ModelConfig, tokenizer: WordPieceTokenizer, changes: dict[str, Any]) -> None:
     """Eight steps of two shapes, on a graph and as its function is by itself on the CPU."""
     texts = [tokenizer.encode(TEXTS, length) for length in (8, 12)]
     special = tokenizer.special()
@@ -305,12 +301,12 @@ def test_a_graph_is_the_same_step(
             return F.cross_entropy(own.head(hidden, own.bert.embeddings.word_embeddings.weight), labels)
 
         options = MLMOptions()
-        step = GraphedStep(own, loss, adamw(own, options).param_groups, average=average)
+        step = GraphedStep(own, loss, adamw(own, options).param_groups)
         losses = [
             step(1e-3 * (number + 1), *(tensor.to(device) for tensor in inputs[number % 2].batch(number // 2))).cpu()
             for number in range(8)
         ]
-        runs.append((torch.stack(losses), [tensor.detach().cpu() for tensor in (*step.parameters, *step.means)]))
+        runs.append((torch.stack(losses), [tensor.detach().cpu() for tensor in step.parameters]))
         if device == CUDA:
             assert len(step.graphs) == 2
     torch.testing.assert_close(runs[1][0], runs[0][0], rtol=1e-4, atol=1e-5)

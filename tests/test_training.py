@@ -418,9 +418,3 @@ def test_the_time_of_a_validation_is_not_that_of_the_next_steps(
 
     train(Slow(Line()), options(tmp_path))
     assert {record["tokens_per_second"] for record in records(tmp_path, "train")} == {1.0}
-
-
-def test_the_final_rate_is_used(tmp_path: Path) -> None:
-    """21 steps, 4 of them of warm-up; before the last one, a seventeenth of the way down to 0.02 is left."""
-    train(LineTask(Line()), options(tmp_path, final_rate=0.4, log_every=1))
-    assert records(tmp_path, "train")[-1]["learning_rate"] == pytest.approx(0.02 + 0.03 / 17)
