@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks import ablation, gpu, graphs, half_modern, mistakes, plateau
+from benchmarks import ablation, gpu, graphs, half_modern, mistakes, plateau, ranks
 from benchmarks.graphs import GraphedStep, mask_batches, most_masked
 from minibert import fast
 from minibert.bert import Bert
@@ -295,6 +295,17 @@ def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: 
         torch.testing.assert_close(ours, theirs)
     graphed.reset(dict(deepcopy(network).named_parameters()))
     assert all(not tensor.any() for tensor in graphed.optimizer_state())
+
+
+def test_ranks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rates of both ways on toy text, as the runs themselves have recorded them."""
+    monkeypatch.setattr(sys, "argv", ["ranks.py", "--rounds", "1", "--steps", "2"])
+    monkeypatch.setattr(ranks, "EVERY", 1)
+    ranks.main()
+    one, two, ratio = (
+        float(line.split(": ")[1].split()[0].replace(",", "")) for line in capsys.readouterr().out.splitlines()
+    )
+    assert ratio == pytest.approx(two / one, rel=0.02)
 
 
 def test_masked_batches_are_those_of_the_rule() -> None:
