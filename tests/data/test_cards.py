@@ -44,7 +44,9 @@ def classes(*names: str) -> dict[str, Any]:
     ],
 )
 def test_other_splits(tmp_path: Path, said: Any) -> None:
-    with pytest.raises(UserError, match=r"README\.md says that [ab]\.csv is of the split \w+, which its name does not"):
+    with pytest.raises(
+        UserError, match=r"README\.md says that [ab]\.csv is of the split \w+, but it is read for train: give"
+    ):
         read(tmp_path, files(said), "a.csv", "b.csv")
 
 
@@ -90,6 +92,9 @@ def test_classes_in_another_order_than_the_labels_that_are_named(tmp_path: Path)
         "---\n- a list\n---\n",
         files([{"split": "train", "path": "data/train-*"}, {"split": "test", "path": "data/test-*"}]),
         files("data/train-0.csv"),
+        files({"train": ["data/train-0.csv"], "dev": "**/test-0.csv"}),
+        files(7),
+        files([{"split": "test"}]),
         classes(*LABELS),
         classes(*LABELS, "-"),
         {"configs": [7, {"data_files": None}], "dataset_info": "none"},

@@ -135,7 +135,7 @@ def typed(each: dict[str, Any]) -> dict[str, Any]:
     return {"__type": "AddedToken", **{name: value for name, value in each.items() if name != "id"}}
 
 
-def every(each: dict[str, Any], settings: dict[str, Any] = {}) -> dict[str, Any]:
+def every(each: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A folder as transformers 4 writes it: a special token in all five places, and in two of them by its name, too."""
     named = {name: value for name, value in each.items() if name not in ("id", "special")}
     return {
@@ -216,7 +216,7 @@ SAME: dict[str, dict[str, Any]] = {
     "as it is, whatever the settings": own(TAKEN | {"do_lower_case": True}, cased=True),
     "added in tokenizer.json": own({}, added_tokens=[*FIVE, E1]),
     "added in tokenizer.json, as it is": own(TAKEN, added_tokens=[*FIVE, E1]),
-    "every place has it": every(SPECIAL_E1),
+    "every place has it": every(SPECIAL_E1, {}),
     "every place has it with a flag": every(E1 | {"lstrip": True}, {"tokenizer_class": "BertTokenizer"}),
     "every place has it, as it is": every(SPECIAL_E1, TAKEN),
     "a vocabulary and its five tokens in every place": vocab(
