@@ -29,8 +29,7 @@ Columns = tuple[str, ...]  # of texts: one or two; of pairs: two sentences and t
 
 BATCH = 1_000  # rows of a table that are held in memory
 
-_QUOTED = re.compile(r'(?:(?<=,)|\A)"[^"]*(?:""[^"]*)*"')  # a cell of a CSV record
-_SPACED = re.compile(r'(?:,|\A)\s+"')
+_SEPARATORS = {",": "commas (,)", ";": "semicolons (;)", "\t": "tabs", "|": "bars (|)"}
 
 
 def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
@@ -157,40 +156,49 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
     Other programs write \" for it. A field that ends with a backslash looks the same, so neither is guessed at.
     """
     csv.field_size_limit(2**31 - 1)  # an article is longer than the default
-    record: list[str] = []
 
     def lines() -> Iterator[str]:
-        for _, line in _lines(file, handle):
-            record.append(line)
+        for number, line in _lines_of_cells(file, handle, ",", choices):
+            if '\\"' in line:
+                raise UserError(f'{file}, line {number}: \\" can be read in two ways: write "" for a quote')
             yield line
 
     def records() -> Iterator[tuple[int, list[str]]]:
         reader, first = csv.reader(lines(), strict=True), 1
-        cells: list[str] | None = []
-        while cells is not None:
-            problem = ""
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                cells, problem = [], f"it is not CSV ({error}): write quotes within quotes twice"
-            text = "".join(record)
-            if '\\"' in text:
-                problem = r'\" can be read in two ways: write "" for a quote'
-            elif any(cell.lstrip().startswith('"') for cell in cells or ()) and _SPACED.search(_QUOTED.sub("", text)):
-                problem = "a space before a quote: take it away"
-            if problem:
-                raise UserError(f"{file}, line {first}: {problem}")
-            yield first, cells or []
-            record.clear()
-            first = reader.line_num + 1
+        try:
+            for cells in reader:
+                if any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in cells):
+                    raise UserError(f"{file}, line {first}: a space before a quote: take it away")
+                yield first, cells
+                first = reader.line_num + 1
+        except csv.Error as error:
+            problem = f"it is not CSV ({error}): write quotes within quotes twice"
+            raise UserError(f"{file}, line {first}: {problem}") from error
 
     return _table(file, records(), choices)
 
 
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
-    records = ((number, line.rstrip("\r\n").split("\t")) for number, line in _lines(file, handle))
-    return _table(file, records, choices, quotes=False)
+    lines = _lines_of_cells(file, handle, "\t", choices)
+    return _table(file, ((number, line.rstrip("\r\n").split("\t")) for number, line in lines), choices, quotes=False)
+
+
+def _lines_of_cells(
+    file: Path, handle: BinaryIO, separator: str, choices: Sequence[Columns]
+) -> Iterator[tuple[int, str]]:
+    """The lines of a table, unless there is another separator in its header."""
+    is_header = True
+    for number, line in _lines(file, handle):
+        if is_header and line.strip():
+            is_header = False
+            other = max(_SEPARATORS, key=line.count)
+            if separator not in line and other in line and line.strip() not in chain(*choices):
+                raise UserError(
+                    f"{file}, line {number}: its cells seem to be separated by {_SEPARATORS[other]}: save it as .csv"
+                    " with commas, or as .tsv with tabs"
+                )
+        yield number, line
 
 
 def _table(

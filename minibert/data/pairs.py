@@ -279,7 +279,7 @@ def load_scored_pairs(data: str, split: str, columns: Columns = ()) -> ScoredPai
     Raises:
         UserError: no such split, missing columns, a missing sentence or score, or scores that are all alike.
     """
-    source, first, second, scores = open_pairs(data, split), [], [], []
+    source, first, second, scores = open_pairs(data, split, option="--similarity"), [], [], []
     for place, (one, other, score) in source.rows([columns] if columns else SCORED_COLUMNS):
         if not one.strip() or not other.strip():
             raise UserError(f"{place}: a sentence is missing")

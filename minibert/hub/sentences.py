@@ -185,13 +185,13 @@ def _length(folder: Path, asked: Any, positions: int) -> int:
 def _pooling(file: Path) -> tuple[str, list[str]]:
     """One of `POOLINGS`, from today's `pooling_mode` or from yesterday's row of yes and no; and the names not used."""
     values = read_json(file, f"{MODULES} asks for it")
-    flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
     short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
-    asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
+    flags = [short.get(name, name) for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
+    asked = values.get("pooling_mode") or flags or ["mean"]
     modes = asked if isinstance(asked, list) else [asked]
-    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
-        shown = " + ".join(map(str, modes))
-        raise UserError(f"{file} asks for the pooling {shown:.200}: minibert knows only {', '.join(POOLINGS)}")
+    if len(modes) != 1 or any(mode not in POOLINGS for mode in (*modes, *flags)):
+        shown = " + ".join(map(str, dict.fromkeys(map(str, (*modes, *flags)))))
+        raise UserError(f"{file} asks for the pooling {shown:.200}: minibert knows only one of {', '.join(POOLINGS)}")
     return modes[0], POOLING_TABLE.check(file, values)
 
 
