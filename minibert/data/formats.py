@@ -33,15 +33,13 @@ _SEPARATORS = {",": "commas (,)", ";": "semicolons (;)", "\t": "tabs", "|": "bar
 
 
 def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
-    """The rows of a file.
+    """The rows of a file; a `UserError`, if it is damaged, has none of the choices, or can't be understood.
 
     Args:
         file: of one of the formats in `READERS`, also with .gz. A .txt is read as articles if ("text",) is among the
             choices, and as tab-separated otherwise, as SNLI has it.
         choices: sets of columns that say the same; the first one that the file has is read.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
-    Raises:
-        UserError: the file is damaged, has none of the choices, or can't be understood.
     """
     kind = ending(file)
     opened: Any = gzip.open if file.suffix.lower() == ".gz" else open

@@ -42,24 +42,14 @@ if not sys.stderr.isatty():
 
 @dataclass(frozen=True)
 class Source:
-    """Rows, and what identifies them.
+    """Rows, and what identifies them."""
 
-    Attributes:
-        name: as messages call it.
-        parts: files or splits by their names; each, given the columns that are wanted, is a pass over its rows.
-        digest: a hash of the content as it is at the moment.
-    """
-
-    name: str
-    parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]
-    digest: Callable[[], str]
+    name: str  # as messages call it
+    parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]  # files or splits: passes over wanted columns
+    digest: Callable[[], str]  # a hash of the content as it is at the moment
 
     def rows(self, choices: Sequence[Columns]) -> Iterator[tuple[str, Row]]:
-        """The rows of all parts, each with its place; text is text, or "" for null.
-
-        Raises:
-            UserError: a row has something else than text there, or there is none.
-        """
+        """The rows of all parts, each with its place; texts are text, "" for null, and anything else a `UserError`."""
         is_empty = True
         for part, rows in self.parts.items():
             for number, row in enumerate(rows(choices), start=1):
@@ -90,8 +80,6 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
         data: "hub" for Wikipedia, "hub-pairs" for SNLI, "toy", a path, or a name on the Hub.
         everything: of Wikipedia, stream all 41 files and keep none, instead of the notebook's rows of the first.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
-    Raises:
-        UserError: there is nothing to read. What is wrong inside a file shows when it is read.
     """
     if data in ("hub", f"{HUB_WIKIPEDIA}:{WIKIPEDIA_DATE}") and everything:
         return Source(data, {data: _wikipedia_stream}, lambda: f"{HUB_WIKIPEDIA}, {WIKIPEDIA_DATE}, all files")
@@ -106,11 +94,7 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
 
 
 def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS, option: str = "--data") -> Source:
-    """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub.
-
-    Raises:
-        UserError: there is nothing to read; it says what the command line's `option` takes.
-    """
+    """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub, as the command line's `option` says."""
     if data == "hub":
         return _hub(HUB_SNLI, split, option=option)
     if data == "toy":

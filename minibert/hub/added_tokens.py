@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from minibert.errors import UserError
-from minibert.files import is_file, read_json
+from minibert.files import read_json
 from minibert.hub.settings import Table, Values
 from minibert.tokenizer import SPECIAL_TOKENS
 
@@ -60,7 +60,7 @@ def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Val
             if token.get(name, value) != value:
                 other = f"{token[name]!s:.20} for the {name} of {content!r:.40}"
                 raise UserError(f"{place} has {other}, an added token, where the tokenizer has {value}: {ADVICE}")
-    decoder, old = settings.get("added_tokens_decoder"), _optional(file.with_name(ADDED))
+    decoder, old = settings.get("added_tokens_decoder"), read_json(file.with_name(ADDED), None)
     if decoder is not None and len(decoder) < len(tokens):  # transformers would know no others
         raise UserError(f"{SETTINGS} lacks added tokens of {file.name} in its added_tokens_decoder: {ADVICE}")
     if old and (not own or not old.items() <= {token: int(known["id"]) for token, known in tokens.items()}.items()):
@@ -86,10 +86,6 @@ def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
     if not isinstance(decoder, dict | None) or not all(isinstance(token, dict) for token in (decoder or {}).values()):
         raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
     yield from ((SETTINGS, {**token, "id": index}) for index, token in (decoder or {}).items())
-
-
-def _optional(file: Path) -> Values:
-    return read_json(file, "") if is_file(file) else {}  # type: ignore[no-any-return]
 
 
 def _check_settled(backend: Tokenizer) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
-from minibert.files import CHECKPOINTS, is_file, read_json
+from minibert.files import CHECKPOINTS, read_json
 
 CONFIG = "config.json"
 
@@ -52,7 +52,7 @@ class Table:
 
     def read(self, file: Path) -> tuple[Values, list[str]]:
         """What is in a file that need not be there, and the names that are not in the table."""
-        values = read_json(file, "") if is_file(file) else {}
+        values = read_json(file, None)
         return values, self.check(file, values)
 
 

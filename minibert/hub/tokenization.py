@@ -119,7 +119,7 @@ def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
 
 def _class(config: Path, settings: Values) -> str:
     """The class that transformers makes of a tokenizer.json; a ModernBERT's is the same whatever a file says."""
-    values = read_json(config, "") if is_file(config) else {}
+    values = read_json(config, None)
     name = settings.get("tokenizer_class") or values.get("tokenizer_class") or BUILT[0]
     if name not in TOKENIZERS:
         raise UserError(f"{config} asks for tokenizer_class {name!r:.60}: minibert knows only {', '.join(TOKENIZERS)}")
