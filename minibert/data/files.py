@@ -86,14 +86,7 @@ def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> li
     files = {file.relative_to(path).as_posix(): file for file in _find(path)}
     if not files:
         raise UserError(f"{path} has no file to read; {known} (hidden and unfinished files are not looked at)")
-    unnamed = [name for name in files if split_of(name) is None]
-    if 0 < len(unnamed) < len(files):
-        named = next(name for name in files if name not in unnamed)
-        raise UserError(
-            f"{path}: {some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
-            " of all files, or of their folders"
-        )
-    _check_unnamed(path, unnamed)
+    _check_named(path, list(files))
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
     _check_different(path, chosen)
     for place in sorted({path, *(above for file in chosen for above in file.parents if path in above.parents)}):
@@ -151,13 +144,23 @@ def digest(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _check_unnamed(path: Path, names: list[str]) -> None:
-    """Names of which none says a split must not look as if they were to say two."""
-    like = {name: said for name in names if (said := _said(_words(*PurePosixPath(name).parts), _SPLIT_LIKE))}
+def _check_named(path: Path, names: list[str]) -> None:
+    """All names say a split, or none does: and then they are of one format, and do not look as if they said several."""
+    named = [name for name in names if split_of(name)]
+    unnamed = [name for name in names if name not in named]
+    advice = "put train, validation or test into the names of all files, or of their folders"
+    if named and unnamed:
+        raise UserError(f"{path}: {some(unnamed)} names no split, but {named[0]} does: {advice}")
+    if unnamed and len({ending(Path(name)) for name in names}) > 1:
+        raise UserError(
+            f"{path}: {some(names)} are of several formats and name no split, so some may be notes: {advice}, or give"
+            " the path of the file that is meant"
+        )
+    like = {name: said for name in unnamed if (said := _said(_words(*PurePosixPath(name).parts), _SPLIT_LIKE))}
     if len(set().union(*like.values())) > 1:
         raise UserError(
-            f"{path}: {some(list(like))} look like files of several splits, but name none: put train, validation or"
-            " test into their names as a word of its own, as in snli-train.jsonl"
+            f"{path}: {some(list(like))} look like files of several splits, but name none: {advice}, as a word of its"
+            " own, as in snli-train.jsonl"
         )
 
 
@@ -186,14 +189,6 @@ def _find(folder: Path) -> list[Path]:
                 f"{file} is unfinished or of a format that is not read: make it one of {', '.join(ENDINGS)}, or move it"
                 " away"
             )
-    texts = [file for file in kept.values() if ending(file) == ".txt"]
-    others = [file for file in kept.values() if ending(file) != ".txt"]
-    unclear = [str(file) for file in texts if split_of(file.relative_to(folder).as_posix()) is None]
-    if unclear and others:
-        raise UserError(
-            f"{some(unclear)} stands beside {others[0].name}, and may be data or a note: give the path of the one that"
-            " is meant, or move the other away"
-        )
     return sorted(kept.values())
 
 
@@ -282,11 +277,11 @@ def _check_card(folder: Path, files: list[Path], split: str, labels: Sequence[st
 
 def _configurations(said: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """The names of a card's configurations, and of each the splits and the patterns of their files."""
-    for configuration in said if isinstance(said, list) else [said]:
+    for number, configuration in enumerate(said if isinstance(said, list) else [said]):
         with suppress(Exception):  # it is of no kind that `datasets` knows
             splits = sanitize_patterns(configuration["data_files"])
             patterns = [(split, str(pattern)) for split, patterns in splits.items() for pattern in patterns]
-            yield str(configuration.get("config_name")), patterns
+            yield str(configuration.get("config_name", number)), patterns
 
 
 def _read(card: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
@@ -314,15 +309,15 @@ def _names(said: Any) -> Iterator[list[str]]:
     while values:
         value = values.pop()
         if isinstance(value, dict):
-            names = value.get("names") or []
-            yield [label_key(name) for name in (names.values() if isinstance(names, dict) else names)]
+            names = value.get("names")
+            names = [*names.values()] if isinstance(names, dict) else names
+            yield [label_key(name) for name in names] if isinstance(names, list) else []
             value = [*value.values()]
         values += value if isinstance(value, list) else []
 
 
 def _has_own_names(file: Path) -> bool:
-    if file.suffix.lower() == ".parquet":
-        with suppress(OSError, ValueError):  # damaged: its reader says so
-            return b"huggingface" in (pq.read_schema(file).metadata or {})
-        return True
-    return ending(file) == ".arrow"  # by `datasets`, which always writes them
+    """Whether `datasets` has written it, and so the names of its classes."""
+    with suppress(OSError, ValueError):  # it is no parquet, or damaged
+        return ending(file) == ".arrow" or b"huggingface" in (pq.read_schema(file).metadata or {})
+    return False

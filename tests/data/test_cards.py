@@ -55,6 +55,9 @@ def test_several_configurations(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"readme\.md has several configurations \(en, fr\): give the path"):
         read(tmp_path, said, "en/train.csv", "fr/train.csv", place="readme.md")
     assert len(load_pairs(str(tmp_path / "en"), "train", max_pairs=0, seed=1)) == 6
+    nameless = {"configs": [{"data_files": "en/*"}, {"data_files": {"train": "fr/*"}}]}
+    with pytest.raises(UserError, match=r"README\.md has several configurations \(0, 1\)"):
+        read(tmp_path / "nameless", nameless, "en/train.csv", "fr/train.csv")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,7 @@ def test_classes_in_another_order_than_the_labels_that_are_named(tmp_path: Path)
         classes(*LABELS),
         classes(*LABELS, "-"),
         {"configs": [7, {"data_files": None}], "dataset_info": "none"},
+        {"dataset_info": [{"names": 7}, {"names": "neutral"}, {"names": None}, {"names": [7, None]}]},
     ],
 )
 def test_cards_that_contradict_nothing(tmp_path: Path, card: Any) -> None:
