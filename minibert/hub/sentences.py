@@ -71,9 +71,8 @@ ENCODER_TABLE = Table(
     harmless="unpad_inputs query_length document_length",
 )  # fmt: skip
 POOLING_TABLE = Table(
-    used="""
-        pooling_mode pooling_mode_mean_tokens pooling_mode_cls_token pooling_mode_max_tokens
-        pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken """,
+    used=" ".join(["pooling_mode", *POOLING_FLAGS.values()])
+    + " pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken",
     only={"include_prompt": (True,)},
     harmless="word_embedding_dimension embedding_dimension",
 )
@@ -90,7 +89,7 @@ NORMALIZE_TABLE = Table(
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How a folder makes one vector of a sentence."""
+    """What is to be known of it."""
 
     max_length: int  # tokens kept of each sentence
     pooling: str = "mean"  # one of `POOLINGS`
@@ -107,11 +106,7 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
-    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D.
-
-    Raises:
-        UserError: a file is damaged, or asks for what minibert does not do.
-    """
+    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D."""
     encoder = encoder_folder(folder)
     tokenizer, unknown = TOKENIZER_CONFIG.read(encoder / SETTINGS)
     ignored = [name for name in unknown if not name.endswith("_token")]  # such a one is an added token
@@ -122,11 +117,10 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
     ignored += _check_whole(folder / WHOLE)
     read = (ENCODER_TABLE.read(encoder / name) for name in ENCODER_FILES)
     settings, unknown = next((each for each in read if each[0]), ({}, []))
-    ignored += unknown
     if settings.get("max_seq_length") is not None:
         length = settings["max_seq_length"]
-    pooling, unknown = _pooling(folder / modules["Pooling"] / CONFIG)
-    ignored += unknown
+    pooling, unknown_there = _pooling(folder / modules["Pooling"] / CONFIG)
+    ignored += [*unknown, *unknown_there]
     if "Normalize" in modules:
         ignored += NORMALIZE_TABLE.read(folder / modules["Normalize"] / CONFIG)[1]
     dense = modules.get("Dense", "")

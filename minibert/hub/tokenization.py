@@ -70,11 +70,7 @@ MOST_ADDED = 10_000  # with more, the library takes seconds; BERT's own folders 
 
 
 def read_tokenizer(path: Path) -> WordPieceTokenizer:
-    """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it.
-
-    Raises:
-        UserError: it is not a WordPiece tokenizer, or would give other ids than was meant.
-    """
+    """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it."""
     files = [path / name for name in (WHOLE, VOCABULARY) if is_file(path / name)] if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path} has neither a {WHOLE} nor a {VOCABULARY}")
@@ -170,29 +166,16 @@ def _check_types(part: str, value: Any, left: int = MOST_STEPS) -> None:
 
 def _check_built(values: Values, settings: Values) -> None:
     """Compare a tokenizer.json with the tokenizer that transformers builds of the settings beside it."""
-    lowercase = _flag(settings, "do_lower_case", True)
-    normalizer = values.get("normalizer")
-    if normalizer and normalizer.get("strip_accents") is None:
-        normalizer = {**normalizer, "strip_accents": normalizer.get("lowercase")}
-    here = {
-        "normalizer": normalizer,
-        "pre_tokenizer": values.get("pre_tokenizer"),
-        "max_input_chars_per_word": values["model"].get("max_input_chars_per_word", 100),
-    }
-    built = {
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": _flag(settings, "tokenize_chinese_chars", True),
-            "strip_accents": _flag(settings, "strip_accents", lowercase),
-            "lowercase": lowercase,
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "max_input_chars_per_word": 100,
-    }
-    for name, there in built.items():
-        if here[name] != there:
+    lowercase, chinese = (bool(_flag(settings, name, True)) for name in ("do_lower_case", "tokenize_chinese_chars"))
+    backend = bert_backend(SPECIAL_TOKENS, lowercase, _flag(settings, "strip_accents", lowercase), chinese)
+    built = json.loads(backend.to_str()) | {"max_input_chars_per_word": 100}
+    here = {"normalizer": None, "pre_tokenizer": None, "max_input_chars_per_word": 100} | values["model"] | values
+    if here["normalizer"] and here["normalizer"].get("strip_accents") is None:
+        here["normalizer"] = {**here["normalizer"], "strip_accents": here["normalizer"].get("lowercase")}
+    for name in ("normalizer", "pre_tokenizer", "max_input_chars_per_word"):
+        if here[name] != built[name]:
             raise UserError(
-                f"its {name} is {json.dumps(here[name]):.200}, but by {SETTINGS} (a {BUILT[0]}'s) {json.dumps(there)}:"
-                f" make them agree, or have the tokenizer_class {TAKEN[0]} there if this file is right"
+                f"its {name} is {json.dumps(here[name]):.200}, but by {SETTINGS} (a {BUILT[0]}'s)"
+                f" {json.dumps(built[name])}: make them agree, or have the tokenizer_class {TAKEN[0]} there if this"
+                " file is right"
             )
