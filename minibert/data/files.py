@@ -69,10 +69,8 @@ _NUMBERED = re.compile(r"\(\d+\)|~\d+~")
 def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> list[Path]:
     """The files of a path that make up a split, in the order of their names.
 
-    Files that name no split are whatever they are asked for, if none of the others names one.
-
-    Raises:
-        UserError: there is no such file, names or a card contradict each other, or the path can't be read.
+    Files that name no split are whatever they are asked for, if none of the others names one. A `UserError`, if there
+    is no such file, or names or a card contradict each other.
     """
     known = f"known endings are {', '.join(ENDINGS)}, also with .gz"
     if not path.is_dir():
@@ -118,8 +116,16 @@ def split_of(name: str) -> str | None:
 
 def ending(file: Path) -> str:
     """The file's ending in small letters, .gz looked through."""
-    suffixes = file.suffixes[-2:] if file.suffix.lower() == ".gz" else file.suffixes[-1:]
-    return suffixes[0].lower() if suffixes else ""
+    return (_endings(file) or [""])[0].lower()
+
+
+def _endings(file: Path) -> list[str]:
+    return file.suffixes[-1 - (file.suffix.lower() == ".gz") :]
+
+
+def _stem(file: Path) -> str:
+    """The path without its ending."""
+    return str(file).removesuffix("".join(_endings(file)))
 
 
 def some(names: Sequence[str]) -> str:
@@ -130,8 +136,7 @@ def some(names: Sequence[str]) -> str:
 def digest(files: Iterable[Path]) -> str:
     """What identifies data: a hash of all that is in its files, and of nothing else, in their order.
 
-    So data that was moved or renamed is the same, and a change shows whatever the file's time says. It takes as long as
-    reading the files: several GB/s from memory, a tenth to a third of a second a GB from a fast disk.
+    So data that was moved or renamed is the same, and a change shows whatever the file's time says.
     """
     total = xxhash.xxh3_128()
     for file in files:
@@ -178,7 +183,7 @@ def _find(folder: Path) -> list[Path]:
     """The data files below a folder, sorted, one of each name; links are followed."""
     files = [file for file in _walk(folder, set()) if not _ABOUT.fullmatch(file.name)]
     found = [file for file in files if ending(file) in ENDINGS]
-    found.sort(key=lambda file: (ENDINGS.index(ending(file)), _is_gz(file)))
+    found.sort(key=lambda file: (ENDINGS.index(ending(file)), len(_endings(file))))
     kept: dict[str, Path] = {}
     for file in found:
         kept.setdefault(_stem(file), file)
@@ -190,15 +195,6 @@ def _find(folder: Path) -> list[Path]:
                 " away"
             )
     return sorted(kept.values())
-
-
-def _is_gz(file: Path) -> bool:
-    return file.suffix.lower() == ".gz"
-
-
-def _stem(file: Path) -> str:
-    """The path without its ending."""
-    return str(file)[: -len("".join(file.suffixes[-1 - _is_gz(file) :]))]
 
 
 def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:

@@ -29,6 +29,7 @@ Columns = tuple[str, ...]  # of texts: one or two; of pairs: two sentences and t
 
 BATCH = 1_000  # rows of a table that are held in memory
 
+_TEXTS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 _SEPARATORS = {",": "commas (,)", ";": "semicolons (;)", "\t": "tabs", "|": "bars (|)"}
 
 
@@ -62,7 +63,8 @@ def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[R
     """The rows of Arrow tables or batches that have these columns; numbers of a ClassLabel become its names."""
     for table in tables:
         for column in columns[:2]:
-            if not _is_text(kind := table.schema.field(column).type):
+            kind = table.schema.field(column).type
+            if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in _TEXTS:
                 raise UserError(f"{name}: the column {column} holds {kind}, and has to hold text")
         values = [table.column(column).to_pylist() for column in columns]
         if columns[2:] and (names := _class_names(table.schema, columns[2])):
@@ -82,11 +84,6 @@ def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Col
     if twice := next((column for column in chosen if list(columns).count(column) > 1), None):
         raise UserError(f"{name} has two columns named {twice}: rename one of them")
     return chosen
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:

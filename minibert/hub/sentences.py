@@ -182,9 +182,9 @@ def _pooling(file: Path) -> tuple[str, list[str]]:
     short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
     flags = [short.get(name, name) for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
     asked = values.get("pooling_mode") or flags or ["mean"]
-    modes = asked if isinstance(asked, list) else [asked]
+    modes = [str(mode) for mode in (asked if isinstance(asked, list) else [asked])]
     if len(modes) != 1 or any(mode not in POOLINGS for mode in (*modes, *flags)):
-        shown = " + ".join(map(str, dict.fromkeys(map(str, (*modes, *flags)))))
+        shown = " + ".join(dict.fromkeys((*modes, *flags)))
         raise UserError(f"{file} asks for the pooling {shown:.200}: minibert knows only one of {', '.join(POOLINGS)}")
     return modes[0], POOLING_TABLE.check(file, values)
 
