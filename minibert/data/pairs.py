@@ -151,11 +151,11 @@ def _read(
 
     A label is None if there is none. Unless numbers are known to be `meant` so, two classes are not SNLI's first two.
     """
-    labels, left_out, written = Labels(reading.labels, reading.model), 0, set()
+    numbers, left_out, written = _numbers(reading.labels), 0, set()
     columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
     content = source.digest()
     for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
-        number = labels.number(label[0], place) if label else None
+        number = _number(label[0], numbers, reading, place) if label else None
         if not premise.strip() or not hypothesis.strip():
             left_out += 1
             continue
@@ -184,25 +184,23 @@ def _labelled(
     return rows, {"content": content, "split": split, **reading.identity}
 
 
-class Labels:
-    """What is written for labels, to their numbers."""
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    """What may be written for labels, and their numbers."""
+    numbers = {label_key(name): number for number, name in enumerate(names)}
+    if not any(re.fullmatch("[+-]?[0-9]+", key) for key in numbers):  # or else "1" would have two meanings
+        numbers |= {str(number): number for number in range(len(names))}
+    return numbers
 
-    def __init__(self, names: Sequence[str], model: str) -> None:
-        self.names = ", ".join(names)
-        self.source = f"these are the labels of {model}" if model else "--labels names others"
-        self.numbers = {label_key(name): number for number, name in enumerate(names)}
-        if not any(re.fullmatch("[+-]?[0-9]+", key) for key in self.numbers):  # or else "1" would have two meanings
-            self.numbers |= {str(number): number for number in range(len(names))}
 
-    def number(self, label: Any, place: str) -> int | None:
-        """The number of a label, None if there is none; `UserError` if it is another one."""
-        key = label_key("" if label is None else label)
-        if key in self.numbers or key in NO_LABEL:
-            return self.numbers.get(key)
-        count = len(set(self.numbers.values()))
-        numbers = f" nor {', '.join(map(str, range(count)))}" if len(self.numbers) > count else ""
-        known = f"{self.names}{numbers} (-1, - or nothing for none); {self.source}"
-        raise UserError(f"{place}: label {label!r} is neither one of {known}")
+def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str) -> int | None:
+    """The number of a label, None if there is none; `UserError` if it is another one."""
+    key = label_key("" if label is None else label)
+    if key in numbers or key in NO_LABEL:
+        return numbers.get(key)
+    count, names = len(reading.labels), ", ".join(reading.labels)
+    others = f" nor {', '.join(map(str, range(count)))}" if len(numbers) > count else ""
+    source = f"these are the labels of {reading.model}" if reading.model else "--labels names others"
+    raise UserError(f"{place}: label {label!r} is neither one of {names}{others} (-1, - or nothing for none); {source}")
 
 
 def _by_premise(

@@ -128,7 +128,7 @@ def test_the_same_table_twice_is_refused(tmp_path: Path, rows: int) -> None:
 
 
 @pytest.mark.parametrize("table", ["index.csv", "list.json", "more/a.parquet", "more/a.tsv.gz"])
-def test_texts_beside_other_formats_are_data_or_notes(tmp_path: Path, table: str) -> None:
+def test_files_of_other_formats_are_data_or_notes(tmp_path: Path, table: str) -> None:
     lay(tmp_path, "a.txt", "b.txt", table)
     with pytest.raises(UserError, match="are of several formats and name no split, so some may be notes: put train"):
         chosen(tmp_path, "train")

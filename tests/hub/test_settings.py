@@ -326,7 +326,7 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
 @pytest.mark.parametrize("mode", [{"mean": 1}, [["mean"]], 7, True, ["mean", []], "median", ["mean", "mean"]])
 def test_a_pooling_that_is_none(tmp_path: Path, mode: Any) -> None:
     write(tmp_path, modules=MODULES[:2], **{"1_Pooling__config": {"pooling_mode": mode}})
-    with pytest.raises(UserError, match="asks for the pooling .*: minibert knows only one of mean, cls, max"):
+    with pytest.raises(UserError, match=r"asks for the pooling .*: minibert knows only one of mean, cls, max"):
         read_sentence_settings(tmp_path, 19, 24)
 
 
