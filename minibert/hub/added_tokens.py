@@ -51,7 +51,8 @@ def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Val
     if lost := [token for token in SPECIAL_TOKENS if token not in tokens]:
         raise UserError(f"{lost[0]} is not among the added tokens, so it would be split in texts: {ADVICE}")
     _check_settled(backend)
-    for place, said in [*((WHOLE, {**token, "id": str(token["id"])}) for token in own), *_said(file, settings)]:
+    own_tokens = [(WHOLE, {**token, "id": str(token["id"])}) for token in own]
+    for place, said in [*own_tokens, *_said(file, settings)]:
         token = {**dict.fromkeys(FLAGS), **said} if isinstance(said, dict) else {"content": said}
         content = token.get("content")
         if not isinstance(content, str) or content not in tokens:

@@ -119,8 +119,8 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
     settings, unknown = next((each for each in read if each[0]), ({}, []))
     if settings.get("max_seq_length") is not None:
         length = settings["max_seq_length"]
-    pooling, unknown_there = _pooling(folder / modules["Pooling"] / CONFIG)
-    ignored += [*unknown, *unknown_there]
+    pooling, more = _pooling(folder / modules["Pooling"] / CONFIG)
+    ignored += unknown + more
     if "Normalize" in modules:
         ignored += NORMALIZE_TABLE.read(folder / modules["Normalize"] / CONFIG)[1]
     dense = modules.get("Dense", "")
