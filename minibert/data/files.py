@@ -26,7 +26,7 @@ from minibert.errors import UserError, reason
 from minibert.files import MOST_TEXT, is_file, read_json
 
 # Where a name stands with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of
-# these is read. A .txt beside any other of them is a note and not data.
+# these is read.
 ENDINGS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".txt")
 
 # The words of a name that say which split a file is of: those that `datasets` knows, and the usual others.
@@ -49,9 +49,9 @@ _CAMEL = re.compile(
 _PRIVATE = re.compile(r"[._~#$@].*|.*[~#]|lost[+]found|cache-.*[.]arrow", re.DOTALL)
 # Files about the data, which end like data.
 _ABOUT = re.compile(
-    r"readme.*|(state|dataset_infos?|dataset_dict)[.]json"
-    r"|(licen[cs]es?|copying|copyright|notice|citation|changelog|authors|contributors|requirements|vocab|merges|\w*sums)"
-    r"([-_.].*)?[.]txt",
+    r"readme.*|(state|dataset[-_](infos?|dict|metadata))[.]json"
+    r"|(licen[cs]es?|copying|copyright|notice|citation|changelog|authors|contributors|requirements|vocab(ulary)?|merges"
+    r"|\w*sums?)([-_.].*)?[.]txt",
     re.IGNORECASE | re.DOTALL,
 )
 # Data in formats that are not read, or that some program has not finished or left behind (train.csv.part).

@@ -182,6 +182,7 @@ NOBODYS = [
     "train.csv.gz", "train.txt", "README.csv", "LICENSE.txt", "dataset_infos.json", "__pycache__/x.csv", "a.docx",
     "train.csv.~1~", "vocab.txt", "COPYING.txt", "LICENSE-MIT.txt", "SHA256SUMS.txt", "requirements.txt",
     "requirements-dev.txt", "AUTHORS.txt", "train.csv.zst", "train.ndjson", "train.xlsx", "snli.zip", "checksums.txt",
+    "dataset-metadata.json", "vocabulary.txt", "CHECKSUM.txt",
 ]  # fmt: skip
 COPIES = [
     "train.bak.csv", "train copy.csv", "train - Copy.csv", "train - Copy (2).csv", "Copy of train.csv", "train (1).csv",
