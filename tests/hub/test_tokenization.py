@@ -472,10 +472,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, "added_tokens": {"[E1]": 3}},
         "added_tokens.json has tokens or ids that tokenizer.json has not",
     ),
-    "flags that contradict": (
-        own({"added_tokens_decoder": decoder(E1 | {"lstrip": True})}, added_tokens=[*FIVE, E1]),
-        "tokenizer_config.json has True for the lstrip of '[E1]', an added token, where the tokenizer has False",
-    ),
+    **{
+        f"another {flag}": (
+            own({"added_tokens_decoder": decoder(E1 | {flag: not E1[flag]})}, added_tokens=[*FIVE, E1]),
+            f"tokenizer_config.json has {not E1[flag]} for the {flag} of '[E1]', an added token, where the tokenizer",
+        )
+        for flag in ("single_word", "lstrip", "rstrip", "normalized")
+    },
+    **{
+        f"the list {value!r}": (
+            own({"additional_special_tokens": value}, added_tokens=[*FIVE, E1]),
+            "tokenizer_config.json has the added token ",
+        )
+        for value in (7, True, "[E1]", [7], [["[E1]"]], [{"content": ["[E1]"]}], [None])
+    },
     "an id of the decoder that contradicts": (
         own({"added_tokens_decoder": decoder(E1 | {"id": 7})}, added_tokens=[*FIVE, E1]),
         "tokenizer_config.json has 7 for the id of '[E1]'",
