@@ -99,13 +99,17 @@ def is_file(path: Path, most: int | None = None) -> bool:
     return True
 
 
-def read_json(path: Path, advice: str, kind: type[object] = dict) -> Any:
-    """The JSON object in a file, or, by `kind`, the list or either; `advice` is given where there is no file.
+def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
+    """The JSON object in a file, or, by `kind`, the list or either.
+
+    Where there is no file, `advice` is given; if it is None, there need be none, and it is as one of nothing.
 
     Raises:
         UserError: there is no such file, or it holds something else, or it can be understood in two ways.
     """
     if not is_file(path, MOST_TEXT):
+        if advice is None:
+            return kind()
         raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before it

@@ -112,6 +112,12 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_nli.py", (*NLI, "--data", "pairs/train.jsonl"), "named as a train file, but the validation split"),
         ("evaluate.py", (*EVALUATE, "--model", "mlm"), "mlm has no classifier: write one with train_nli.py"),
         ("evaluate.py", (*EVALUATE, "--model", "articles.txt"), "articles.txt is neither a folder nor a zip"),
+        (
+            "evaluate.py",
+            ("--model", "nli", "--similarity", "nope.tsv"),
+            "nope.tsv: --similarity takes a path, or a name",
+        ),
+        ("evaluate.py", ("--model", "nli", "--similarity", "a/b"), "pass --similarity the path of a local copy"),
         ("evaluate.py", (*EVALUATE, "--data", "hub"), "pass --data the path of a local copy, or --data toy"),
         ("evaluate.py", (*EVALUATE, "--device", "meta"), "--device meta can't be used here"),
         ("evaluate.py", (*EVALUATE, "--premise", "a"), "give both, or neither"),

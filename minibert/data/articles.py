@@ -49,28 +49,20 @@ TRAIN, HELD_OUT, ABOUT, LOCK, WORK = "train.arrow", "held_out.arrow", "about.jso
 
 @dataclass(frozen=True)
 class TokenisedArticles:
-    """A sample of articles as token ids, each part in its shuffled order.
+    """A sample of articles as token ids in mapped files, each part in its shuffled order."""
 
-    Attributes:
-        source: where the text is from, for a person.
-        train, held_out: the ids, in mapped files.
-        repeated: how many articles were left out of training because they are held out, too.
-        identity: what decides the ids, as JSON: equal for equal ids, wherever text and vocabulary came from.
-        folder, reused: where the files are, and whether they were there before.
-    """
-
-    source: str
+    source: str  # where the text is from, for a person
     train: TokenisedTexts
     held_out: TokenisedTexts
-    repeated: int
-    identity: Mapping[str, Any]
+    repeated: int  # how many articles were left out of training because they are held out, too
+    identity: Mapping[str, Any]  # what decides the ids, as JSON, wherever text and vocabulary came from
     folder: Path
-    reused: bool
+    reused: bool  # whether the files were there before
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A sample of articles as text; see `TokenisedArticles`."""
+    """A sample of articles as text."""
 
     train: datasets.Dataset
     held_out: datasets.Dataset
@@ -91,26 +83,18 @@ class TextColumn:
 class Articles:
     """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
 
-    Attributes:
-        data, line_by_line: see `minibert.data.sources.open_articles`.
-        max_articles: how many to train on; 0 is all but the held-out ones.
-        held_out: how many to hold out: the ones that follow in the shuffled order or, where the source has no more,
-            the last ones of it.
-        min_characters: only texts longer than this are kept.
-        seed: of the shuffle.
-        cache: the folder for texts and ids; "" is the user's cache folder.
     Raises:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
     """
 
-    data: str
+    data: str  # see `minibert.data.sources.open_articles`
     _: KW_ONLY
-    max_articles: int
-    held_out: int
-    min_characters: int
-    seed: int
+    max_articles: int  # to train on; 0 is all but the held-out ones
+    held_out: int  # the ones that follow in the shuffled order, or the last ones of it
+    min_characters: int  # only texts longer than this are kept
+    seed: int  # of the shuffle
     line_by_line: bool = False
-    cache: str = ""
+    cache: str = ""  # the folder for texts and ids; "" is the user's cache folder
 
     def __post_init__(self) -> None:
         everything = self.max_articles == 0 or self.max_articles + self.held_out > NOTEBOOK_ROWS
@@ -131,13 +115,9 @@ class Articles:
 
     @cached_property
     def texts(self) -> Texts:
-        """The sample, as the notebook takes it; but no training text is among those held out.
+        """The sample, as the notebook takes it, but without training texts that are held out, too.
 
-        (Of two copies of an article, one can be in either part. It is then taken out of training, so that the questions
-        asked of the model do not depend on what it was trained on.)
-
-        Raises:
-            UserError: the source can't be read, changes meanwhile, or has too few articles.
+        Otherwise the questions asked of the model would depend on what it was trained on.
         """
         with self._kept():
             file, content = self._work / "texts.arrow", self.identity["content"]
@@ -166,11 +146,7 @@ class Articles:
         return Texts(kept, last, count - len(kept))
 
     def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
-        """The sample as token ids, of `max_length` at most: mapped if they are in the cache, made and put there if not.
-
-        Raises:
-            UserError: see `texts`; or the ids can't be written.
-        """
+        """The sample as token ids, of `max_length` at most, from the cache, or made and put there."""
         made_of = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length}
         recipe = {**made_of, **self.identity}
         folder = self.folder / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]

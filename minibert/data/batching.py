@@ -33,13 +33,10 @@ class TokenisedTexts:
     """A sequence of texts, each an array of token ids, in memory (`tokenise`) or in a mapped file.
 
     Two bytes a token are enough for a vocabulary of up to 65,536, so the notebook's 30,000 articles take about 7 MB.
-
-    Args:
-        chunks: of each, (texts + 1,) where its texts begin and the last one ends, and (N,) their ids.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self.chunks = chunks
+        self.chunks = chunks  # of each, (texts + 1,) where its texts begin and the last one ends, and (N,) their ids
         self.firsts = np.cumsum([0, *(len(starts) - 1 for starts, _ in chunks)])  # the chunks' first texts
 
     @classmethod
@@ -147,23 +144,16 @@ def unknown_share(texts: TokenisedTexts, tokenizer: WordPieceTokenizer, name: st
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step is given.
+    """What a training step is given."""
 
-    Attributes:
-        input_ids: (B, T) int64.
-        attention_mask: (B, T) bool, True = a real token.
-        labels: (N,) int64, the N answers to be predicted, none of them to be ignored.
-        positions: (N,) int64, where in the B * T flattened positions they belong (masked language modelling only).
-        tokens: how many real tokens there are.
-        sequences: how many rows an example has. The first rows of all examples come first, then their second ones.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-    positions: Tensor | None = None
-    tokens: int = 0
-    sequences: int = 1
+    input_ids: Tensor  # (B, T) int64
+    attention_mask: Tensor  # (B, T) bool, True = a real token
+    labels: Tensor  # (N,) int64, the N answers to be predicted, none of them to be ignored
+    positions: Tensor | None = (
+        None  # (N,) where in the B * T flattened positions they belong (masked language modelling)
+    )
+    tokens: int = 0  # how many of them are real
+    sequences: int = 1  # rows of an example: the first rows of all examples come first, then their second ones
 
     @property
     def count(self) -> int:
@@ -174,8 +164,7 @@ class Batch:
         """One of `parts` slices of the examples, as equal as can be, padded to its own longest sequence.
 
         Each rank of a distributed run makes the whole batch of a step and takes its parts of it, so that neither
-        examples nor masks depend on how many ranks there are. (The ids of 1,024 rows of up to 128 tokens take 6 ms:
-        many hundreds of ranks would feel it.) Of fewer examples than parts, some parts have none.
+        examples nor masks depend on how many ranks there are. Of fewer examples than parts, some parts have none.
         """
         if parts == 1:
             return self

@@ -12,12 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
 import xxhash
+from datasets.data_files import sanitize_patterns
 from huggingface_hub.repocard import metadata_load
 
 from minibert.config import LABELS, label_key
@@ -25,7 +26,7 @@ from minibert.errors import UserError, reason
 from minibert.files import MOST_TEXT, is_file, read_json
 
 # Where a name stands with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of
-# these is read. A .txt beside any other of them is a note and not data.
+# these is read.
 ENDINGS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".txt")
 
 # The words of a name that say which split a file is of: those that `datasets` knows, and the usual others.
@@ -37,56 +38,39 @@ SPLIT_WORDS = {
 _WORD = {split: rf"({words})(s|set|data|split|file)?" for split, words in SPLIT_WORDS.items()}
 _SPLIT_WORD = {split: re.compile(word) for split, word in _WORD.items()}
 # What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
-_SPLIT_END = {split: re.compile(f".+{word}") for split, word in _WORD.items()}
-_SPLIT_SHORT = {"train": re.compile("tr|trn"), "validation": re.compile("va|vld"), "test": re.compile("te|tst")}
+_SHORT = {"train": "tr|trn", "validation": "va|vld", "test": "te|tst"}
+_SPLIT_LIKE = {split: re.compile(f".+{word}|{_SHORT[split]}") for split, word in _WORD.items()}
 _CAMEL = re.compile(
     r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
     rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=({'|'.join(_WORD.values())})(?![a-z]))"  # SNLItrain, but not SNLIE-val
 )
 
-# Names, of files and of folders, that belong to the system, an editor or an unfinished download.
-_PRIVATE = re.compile(
-    r"[._~].*|.*~|#.*#"  # hidden; _SUCCESS and __MACOSX; ~$letter.docx
-    r"|.*[.](tmp|temp|part|partial|crdownload|download|aria2|incomplete|lock|swp|swo|bak|backup|orig|old)(\d*|~)"
-    r"|.*[.](tmp|temp|bak|backup|orig|old)[.]\w+([.]gz)?"  # train.bak.jsonl
-    r"|cache-.*[.]arrow|tmp.{8}"  # what `datasets` leaves beside a data set on disk
-    r"|lost\+found|@eadir|system volume information|[$]?recycle(r|d|[.]bin)|thumbs[.]db|desktop[.]ini",
-    re.IGNORECASE | re.DOTALL,
-)
+# Names, of files and of folders, that belong to the system or to a program; what `datasets` leaves beside its data.
+_PRIVATE = re.compile(r"[._~#$@].*|.*[~#]|lost[+]found|cache-.*[.]arrow", re.DOTALL)
 # Files about the data, which end like data.
 _ABOUT = re.compile(
-    r"(.*readme.*|licen[cs]e|notice|citation|changelog|requirements)[.]\w+"
-    r"|(licen[cs]es?|copying|copyright|notice|authors|contributors|requirements|constraints)([-_.]\w+)?[.]txt"
-    r"|(vocab(ulary)?|merges|(md5|sha\d*)_?(sums?)?|checksums?)[.]txt"
-    r"|(state|dataset_infos?|dataset_dict|dataset-metadata)[.]json",
-    re.IGNORECASE,
+    r"readme.*|(state|dataset[-_](infos?|dict|metadata))[.]json"
+    r"|(licen[cs]es?|copying|copyright|notice|citation|changelog|authors|contributors|requirements|vocab(ulary)?|merges"
+    r"|\w*sums?)([-_.].*)?[.]txt",
+    re.IGNORECASE | re.DOTALL,
 )
-# Data in formats that are not read.
+# Data in formats that are not read, or that some program has not finished or left behind (train.csv.part).
 _UNREAD = re.compile(
-    r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)[.](zst|bz2|xz|lz4|zip|br|lzma|7z)"
-    r"|(ndjson|jsonlines)([.]\w+)?|jl|feather|orc|avro|xlsx?|ods)",
+    r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)[.]\w+|(ndjson|jsonlines|jl|feather|orc|avro|xlsx?|ods)([.]\w+)?)",
     re.IGNORECASE | re.DOTALL,
 )
-# What a browser, a desktop, an editor or a person calls a second copy: name (1), name - Copy (2), name_old, name.~1~,
-# name (conflicted copy), Copy of name, old/name.
-_COPIED = "copy|kopie|copie|copia|c\u00f3pia|kopia"
-_COPY = re.compile(
-    r"(?P<folder>.*/)?(?:(?P<name>[^/]+?)(?: ?\(\d+\)"
-    rf"|[ ._-]+(?:{_COPIED}|backup|bak|old|orig|checkpoint)[ _-]*\(?\d*\)?"
-    rf"| ?\([^()/]*\b(?:{_COPIED})\b[^()/]*\)|[.]sync-conflict-[\w-]+|[.]~\d+~)"
-    rf"|(?:{_COPIED}) (?:\(\d+\) )?(?:of|von|de|di|van) (?P<original>[^/]+)"
-    rf"|(?:old|backups?|bak|{_COPIED}|copies)/(?P<below>[^/]+))",
-    re.IGNORECASE | re.DOTALL,
+# The words of a path that make it look like a copy of another one, and what programs number copies with.
+_COPIED = re.compile(
+    "cop(y|ies|ie|ia)|c\u00f3pia|kopi[ea]|backups?|bak|old|orig|te?mp|checkpoint|conflict(ed)?|download|trash|recycler"
 )
+_NUMBERED = re.compile(r"\(\d+\)|~\d+~")
 
 
 def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> list[Path]:
     """The files of a path that make up a split, in the order of their names.
 
-    Files that name no split are whatever they are asked for, if none of the others names one.
-
-    Raises:
-        UserError: there is no such file, names or a card contradict each other, or the path can't be read.
+    Files that name no split are whatever they are asked for, if none of the others names one. A `UserError`, if there
+    is no such file, or names or a card contradict each other.
     """
     known = f"known endings are {', '.join(ENDINGS)}, also with .gz"
     if not path.is_dir():
@@ -100,18 +84,11 @@ def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> li
     files = {file.relative_to(path).as_posix(): file for file in _find(path)}
     if not files:
         raise UserError(f"{path} has no file to read; {known} (hidden and unfinished files are not looked at)")
-    unnamed = [name for name in files if split_of(name) is None]
-    if 0 < len(unnamed) < len(files):
-        named = next(name for name in files if name not in unnamed)
-        raise UserError(
-            f"{path}: {some(unnamed)} names no split, but {named} does: put train, validation or test into the names"
-            " of all files, or of their folders"
-        )
-    _check_unnamed(path, unnamed)
+    _check_named(path, list(files))
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
-    _check_different(chosen)
+    _check_different(path, chosen)
     for place in sorted({path, *(above for file in chosen for above in file.parents if path in above.parents)}):
-        _check_card(place, [file for file in chosen if place in file.parents], labels)
+        _check_card(place, [file for file in chosen if place in file.parents], split, labels)
     return chosen
 
 
@@ -139,8 +116,16 @@ def split_of(name: str) -> str | None:
 
 def ending(file: Path) -> str:
     """The file's ending in small letters, .gz looked through."""
-    suffixes = file.suffixes[-2:] if file.suffix.lower() == ".gz" else file.suffixes[-1:]
-    return suffixes[0].lower() if suffixes else ""
+    return (_endings(file) or [""])[0].lower()
+
+
+def _endings(file: Path) -> list[str]:
+    return file.suffixes[-1 - (file.suffix.lower() == ".gz") :]
+
+
+def _stem(file: Path) -> str:
+    """The path without its ending."""
+    return str(file).removesuffix("".join(_endings(file)))
 
 
 def some(names: Sequence[str]) -> str:
@@ -151,8 +136,7 @@ def some(names: Sequence[str]) -> str:
 def digest(files: Iterable[Path]) -> str:
     """What identifies data: a hash of all that is in its files, and of nothing else, in their order.
 
-    So data that was moved or renamed is the same, and a change shows whatever the file's time says. It takes as long as
-    reading the files: several GB/s from memory, a tenth to a third of a second a GB from a fast disk.
+    So data that was moved or renamed is the same, and a change shows whatever the file's time says.
     """
     total = xxhash.xxh3_128()
     for file in files:
@@ -165,15 +149,24 @@ def digest(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def _check_unnamed(path: Path, names: list[str]) -> None:
-    """Names of which none says a split must not look as if they were to say two."""
-    for known, least in ((_SPLIT_END, 1), (_SPLIT_SHORT, len(names))):
-        like = {name: said for name in names if (said := _said(_words(*PurePosixPath(name).parts), known))}
-        if len(like) >= least and len(set().union(*like.values())) > 1:
-            raise UserError(
-                f"{path}: {some(list(like))} look like files of several splits, but name none: put train, validation"
-                " or test into their names as a word of its own, as in snli-train.jsonl"
-            )
+def _check_named(path: Path, names: list[str]) -> None:
+    """All names say a split, or none does: and then they are of one format, and do not look as if they said several."""
+    named = [name for name in names if split_of(name)]
+    unnamed = [name for name in names if name not in named]
+    advice = "put train, validation or test into the names of all files, or of their folders"
+    if named and unnamed:
+        raise UserError(f"{path}: {some(unnamed)} names no split, but {named[0]} does: {advice}")
+    if unnamed and len({ending(Path(name)) for name in names}) > 1:
+        raise UserError(
+            f"{path}: {some(names)} are of several formats and name no split, so some may be notes: {advice}, or give"
+            " the path of the file that is meant"
+        )
+    like = {name: said for name in unnamed if (said := _said(_words(*PurePosixPath(name).parts), _SPLIT_LIKE))}
+    if len(set().union(*like.values())) > 1:
+        raise UserError(
+            f"{path}: {some(list(like))} look like files of several splits, but name none: {advice}, as a word of its"
+            " own, as in snli-train.jsonl"
+        )
 
 
 def _words(*parts: str) -> list[str]:
@@ -190,25 +183,17 @@ def _find(folder: Path) -> list[Path]:
     """The data files below a folder, sorted, one of each name; links are followed."""
     files = [file for file in _walk(folder, set()) if not _ABOUT.fullmatch(file.name)]
     found = [file for file in files if ending(file) in ENDINGS]
-    found.sort(key=lambda file: (ENDINGS.index(ending(file)), file.suffix.lower() == ".gz"))
-    kept: dict[str, Path] = {}  # by their paths without endings
+    found.sort(key=lambda file: (ENDINGS.index(ending(file)), len(_endings(file))))
+    kept: dict[str, Path] = {}
     for file in found:
-        stem = file.with_suffix("")
-        kept.setdefault(str(stem.with_suffix("") if file.suffix.lower() == ".gz" else stem), file)
-    kept = {stem: file for stem, file in kept.items() if _original(stem) not in kept}
+        kept.setdefault(_stem(file), file)
     for file in files:
-        if (match := _UNREAD.fullmatch(file.name)) and str(file.with_name(match["stem"])) not in kept:
+        match = None if ending(file) in ENDINGS else _UNREAD.fullmatch(file.name)
+        if match and str(file.with_name(match["stem"])) not in kept:
             raise UserError(
-                f"{file} is of a format that is not read: make it one of {', '.join(ENDINGS)}, or move it away"
+                f"{file} is unfinished or of a format that is not read: make it one of {', '.join(ENDINGS)}, or move it"
+                " away"
             )
-    others = [file for file in kept.values() if ending(file) != ".txt"]
-    texts = [file for file in kept.values() if file not in others]
-    unclear = [str(file) for file in texts if split_of(file.relative_to(folder).as_posix()) is None]
-    if unclear and others:
-        raise UserError(
-            f"{some(unclear)} stands beside {others[0].name}, and may be data or a note: give the path of the one that"
-            " is meant, or move the other away"
-        )
     return sorted(kept.values())
 
 
@@ -246,34 +231,26 @@ def _saved_shards(folder: Path) -> set[str] | None:
     return names
 
 
-def _original(stem: str) -> str | None:
-    """The path that a path is a copy of, by its name."""
-    match = _COPY.fullmatch(stem)
-    return match and (match["folder"] or "") + (match["name"] or match["original"] or match["below"])
-
-
-def _check_different(files: list[Path]) -> None:
-    """No content is there twice, but for files of no row or one (many programs write files with a header alone)."""
+def _check_different(folder: Path, files: list[Path]) -> None:
+    """No two files of a split have the same content, or are copies of one another by their names."""
+    stems = {file: _stem(file.relative_to(folder)).lower() for file in files}
+    words = {file: set(re.split(r"[\W_]+", stem)) for file, stem in stems.items()}
+    for file in files:
+        if any(map(_COPIED.fullmatch, words[file])) or _NUMBERED.search(stems[file]):
+            for other in files:
+                if other is not file and words[other] <= words[file]:
+                    raise UserError(f"{file} looks like a copy of {other} by its name: move it away, or rename it")
     sizes = Counter(file.stat().st_size for file in files)
     known: dict[str, Path] = {}
     for file in files:
-        if sizes[file.stat().st_size] > 1:
+        if file.stat().st_size and sizes[file.stat().st_size] > 1:
             first = known.setdefault(digest([file]), file)
-            if first is not file and _has_rows(file):
+            if first is not file:
                 raise UserError(f"{first} and {file} have the same content: move one of them away")
 
 
-def _has_rows(file: Path) -> bool:
-    if ending(file) == ".parquet":
-        with suppress(OSError, ValueError):  # damaged: its reader says so
-            return bool(pq.read_metadata(file).num_rows)
-        return False
-    with file.open("rb") as handle:
-        return len(list(islice(handle, 2))) > 1
-
-
-def _check_card(folder: Path, files: list[Path], labels: Sequence[str]) -> None:
-    """The cards in a folder against the files at any depth below it: splits, configurations, names of classes."""
+def _check_card(folder: Path, files: list[Path], split: str, labels: Sequence[str]) -> None:
+    """The cards in a folder against the files of a split at any depth below it: splits, configurations, classes."""
     infos = folder / "dataset_infos.json"
     _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files, labels)
     card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), folder)
@@ -281,36 +258,32 @@ def _check_card(folder: Path, files: list[Path], labels: Sequence[str]) -> None:
     _check_classes(card, said.get("dataset_info"), files, labels)
     names = [file.relative_to(folder).as_posix() for file in files]
     read: dict[str, None] = {}
-    for number, configuration in enumerate(_listed(said.get("configs"))):
-        for split, pattern in _patterns(configuration.get("data_files") if isinstance(configuration, dict) else None):
-            for name in fnmatch.filter(names, pattern.removeprefix("./").removeprefix("**/")):
-                read[str(configuration.get("config_name", number))] = None
-                if split is not None and (split_of(split) or split) != split_of(name):
+    for name, patterns in _configurations(said.get("configs")):
+        for its, pattern in patterns:
+            for file in fnmatch.filter(names, pattern.removeprefix("./").removeprefix("**/")):
+                read[name] = None
+                if (split_of(its) or its) != split:
                     raise UserError(
-                        f"{card} says that {name} is of the split {split}, which its name does not say: rename it, or"
-                        " give the path of the file itself"
+                        f"{card} says that {file} is of the split {its}, but it is read for {split}: give the path of"
+                        " the file itself, or put its split into its name and the card"
                     )
     if len(read) > 1:
         raise UserError(f"{card} has several configurations ({some(list(read))}): give the path of the files of one")
+
+
+def _configurations(said: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The names of a card's configurations, and of each the splits and the patterns of their files."""
+    for number, configuration in enumerate(said if isinstance(said, list) else [said]):
+        with suppress(Exception):  # it is of no kind that `datasets` knows
+            splits = sanitize_patterns(configuration["data_files"])
+            patterns = [(split, str(pattern)) for split, patterns in splits.items() for pattern in patterns]
+            yield str(configuration.get("config_name", number)), patterns
 
 
 def _read(card: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     with suppress(Exception):  # there is none, or no YAML or JSON in it: a person's notes
         return read(card) or {} if is_file(card, MOST_TEXT) else {}
     return {}
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _patterns(said: Any) -> Iterator[tuple[str | None, str]]:
-    """Splits, None where none is named, and patterns of their files: a card has four ways to write them."""
-    if isinstance(said, dict):
-        said = [{"split": split, "path": paths} for split, paths in said.items()]
-    for each in _listed(said):
-        split, paths = (each.get("split"), each.get("path")) if isinstance(each, dict) else (None, each)
-        yield from ((split if split is None else str(split), path) for path in _listed(paths) if isinstance(path, str))
 
 
 def _check_classes(source: Path, said: Any, files: list[Path], labels: Sequence[str]) -> None:
@@ -332,16 +305,15 @@ def _names(said: Any) -> Iterator[list[str]]:
     while values:
         value = values.pop()
         if isinstance(value, dict):
-            names = value.get("names") or []
-            names = names.values() if isinstance(names, dict) else _listed(names)
-            yield [label_key(name) for name in names]
+            names = value.get("names")
+            names = [*names.values()] if isinstance(names, dict) else names
+            yield [label_key(name) for name in names] if isinstance(names, list) else []
             value = [*value.values()]
         values += value if isinstance(value, list) else []
 
 
 def _has_own_names(file: Path) -> bool:
-    if file.suffix.lower() == ".parquet":
-        with suppress(OSError, ValueError):  # damaged: its reader says so
-            return b"huggingface" in (pq.read_schema(file).metadata or {})
-        return True
-    return ending(file) == ".arrow"  # by `datasets`, which always writes them
+    """Whether `datasets` has written it, and so the names of its classes."""
+    with suppress(OSError, ValueError):  # it is no parquet, or damaged
+        return ending(file) == ".arrow" or b"huggingface" in (pq.read_schema(file).metadata or {})
+    return False

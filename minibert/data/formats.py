@@ -29,20 +29,18 @@ Columns = tuple[str, ...]  # of texts: one or two; of pairs: two sentences and t
 
 BATCH = 1_000  # rows of a table that are held in memory
 
-_QUOTED = re.compile(r'(?:(?<=,)|\A)"[^"]*(?:""[^"]*)*"')  # a cell of a CSV record
-_SPACED = re.compile(r'(?:,|\A)\s+"')
+_TEXTS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+_SEPARATORS = {",": "commas (,)", ";": "semicolons (;)", "\t": "tabs", "|": "bars (|)"}
 
 
 def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
-    """The rows of a file.
+    """The rows of a file; a `UserError`, if it is damaged, has none of the choices, or can't be understood.
 
     Args:
         file: of one of the formats in `READERS`, also with .gz. A .txt is read as articles if ("text",) is among the
             choices, and as tab-separated otherwise, as SNLI has it.
         choices: sets of columns that say the same; the first one that the file has is read.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
-    Raises:
-        UserError: the file is damaged, has none of the choices, or can't be understood.
     """
     kind = ending(file)
     opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
@@ -65,7 +63,8 @@ def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[R
     """The rows of Arrow tables or batches that have these columns; numbers of a ClassLabel become its names."""
     for table in tables:
         for column in columns[:2]:
-            if not _is_text(kind := table.schema.field(column).type):
+            kind = table.schema.field(column).type
+            if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in _TEXTS:
                 raise UserError(f"{name}: the column {column} holds {kind}, and has to hold text")
         values = [table.column(column).to_pylist() for column in columns]
         if columns[2:] and (names := _class_names(table.schema, columns[2])):
@@ -85,11 +84,6 @@ def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Col
     if twice := next((column for column in chosen if list(columns).count(column) > 1), None):
         raise UserError(f"{name} has two columns named {twice}: rename one of them")
     return chosen
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
@@ -157,40 +151,49 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
     Other programs write \" for it. A field that ends with a backslash looks the same, so neither is guessed at.
     """
     csv.field_size_limit(2**31 - 1)  # an article is longer than the default
-    record: list[str] = []
 
     def lines() -> Iterator[str]:
-        for _, line in _lines(file, handle):
-            record.append(line)
+        for number, line in _lines_of_cells(file, handle, ",", choices):
+            if '\\"' in line:
+                raise UserError(f'{file}, line {number}: \\" can be read in two ways: write "" for a quote')
             yield line
 
     def records() -> Iterator[tuple[int, list[str]]]:
         reader, first = csv.reader(lines(), strict=True), 1
-        cells: list[str] | None = []
-        while cells is not None:
-            problem = ""
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                cells, problem = [], f"it is not CSV ({error}): write quotes within quotes twice"
-            text = "".join(record)
-            if '\\"' in text:
-                problem = r'\" can be read in two ways: write "" for a quote'
-            elif any(cell.lstrip().startswith('"') for cell in cells or ()) and _SPACED.search(_QUOTED.sub("", text)):
-                problem = "a space before a quote: take it away"
-            if problem:
-                raise UserError(f"{file}, line {first}: {problem}")
-            yield first, cells or []
-            record.clear()
-            first = reader.line_num + 1
+        try:
+            for cells in reader:
+                if any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in cells):
+                    raise UserError(f"{file}, line {first}: a space before a quote: take it away")
+                yield first, cells
+                first = reader.line_num + 1
+        except csv.Error as error:
+            problem = f"it is not CSV ({error}): write quotes within quotes twice"
+            raise UserError(f"{file}, line {first}: {problem}") from error
 
     return _table(file, records(), choices)
 
 
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
-    records = ((number, line.rstrip("\r\n").split("\t")) for number, line in _lines(file, handle))
-    return _table(file, records, choices, quotes=False)
+    lines = _lines_of_cells(file, handle, "\t", choices)
+    return _table(file, ((number, line.rstrip("\r\n").split("\t")) for number, line in lines), choices, quotes=False)
+
+
+def _lines_of_cells(
+    file: Path, handle: BinaryIO, separator: str, choices: Sequence[Columns]
+) -> Iterator[tuple[int, str]]:
+    """The lines of a table, unless there is another separator in its header."""
+    is_header = True
+    for number, line in _lines(file, handle):
+        if is_header and line.strip():
+            is_header = False
+            other = max(_SEPARATORS, key=line.count)
+            if separator not in line and other in line and line.strip() not in chain(*choices):
+                raise UserError(
+                    f"{file}, line {number}: its cells seem to be separated by {_SEPARATORS[other]}: save it as .csv"
+                    " with commas, or as .tsv with tabs"
+                )
+        yield number, line
 
 
 def _table(

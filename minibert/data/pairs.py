@@ -40,22 +40,14 @@ _FEATURES = datasets.Features({"premise": _TEXT, "hypothesis": _TEXT, "label": _
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence pairs.
-
-    Attributes:
-        premises, hypotheses: the sentences.
-        labels: (pairs,) int64, which of the labels asked for each has; -1 for none.
-        identity: what they are and how they were sampled, as JSON: equal for equal pairs, wherever their files are.
-        source: where they are from, as messages call it.
-        left_out: how many rows lack a sentence, where all pairs were asked for.
-    """
+    """Sentence pairs."""
 
     premises: list[str]
     hypotheses: list[str]
-    labels: NDArray[np.int64]
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    source: str = ""
-    left_out: int = 0
+    labels: NDArray[np.int64]  # (pairs,) the number of each one's label; -1 for none
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what decides them, as JSON, wherever their files are
+    source: str = ""  # where they are from, as messages call it
+    left_out: int = 0  # how many rows lack a sentence, where all pairs were asked for
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,17 +55,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Reading:
-    """How pairs are read.
+    """How pairs are read."""
 
-    Attributes:
-        columns: of both sentences and their label; () finds those of `PAIR_COLUMNS`.
-        labels: their names, which numbers count from 0.
-        model: that has these labels, if one is asked.
-    """
-
-    columns: Columns = ()
-    labels: tuple[str, ...] = LABELS
-    model: str = ""
+    columns: Columns = ()  # of both sentences and their label; () finds those of `PAIR_COLUMNS`
+    labels: tuple[str, ...] = LABELS  # their names, which numbers count from 0
+    model: str = ""  # that has these labels, if one is asked
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -83,10 +69,9 @@ class Reading:
 
 
 def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Reading = Reading()) -> Pairs:
-    """Read one split of sentence pairs, without the unlabelled and the empty ones, and sample it as the notebook does.
+    """At most `max_pairs` (0 is all) of the pairs that have two sentences and a label, sampled as in the notebook.
 
-    (The notebook shuffles its sample a second time with the same seed. That changes the order only, and the order in
-    which examples are visited is decided by training.) At most `max_pairs` are taken; 0 is all.
+    (The notebook shuffles its sample a second time, which changes the order only, and that is training's to decide.)
 
     Raises:
         UserError: no such split, missing columns, another label, or no usable pair.
@@ -98,13 +83,12 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Rea
 def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs:
     """All pairs of a split in their order, labelled or not, but for those that lack a sentence; see `load_pairs`."""
     source = open_pairs(data, split, reading.labels)
-    found = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
-    _check_meant(source, reading, found.written)
-    premises, hypotheses, numbers = found.columns.values()
+    columns, left_out, _ = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
+    premises, hypotheses, numbers = columns.values()
     if not numbers:
         raise UserError(f"{source.name} has no pair in its {split} split ({some(list(source.parts))})")
     labels = np.array([-1 if number is None else number for number in numbers], dtype=np.int64)
-    return Pairs(premises, hypotheses, labels, source=source.name, left_out=found.left_out)
+    return Pairs(premises, hypotheses, labels, source=source.name, left_out=left_out)
 
 
 def load_training_pairs(
@@ -112,11 +96,8 @@ def load_training_pairs(
 ) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those for validation, each sampled as by `load_pairs`.
 
-    A validation share of 0 takes the validation split. More takes this share of the training pairs: those of some
-    premises, which `seed` chooses, so that no premise is in both.
-
-    Raises:
-        UserError: see `load_pairs`; or, without a share, there are no other pairs than those to train on.
+    These are the validation split or, if there is a validation share, those of some premises of the training split,
+    which `seed` chooses. A `UserError`, if there are none.
     """
     source = open_pairs(data, "train", reading.labels)
     rows, identity = train = _labelled(source, "train", reading)
@@ -146,10 +127,9 @@ def repeated_pairs(train: Pairs, validation: Pairs) -> int:
 
 
 def same_text(text: str) -> int:
-    """A number that is equal for texts that a reader takes for the same one.
+    """A number that is equal for texts which a reader takes for the same.
 
-    They may differ in case, in white space, in accents and how these are encoded, and in what is not seen (zero-width
-    spaces, soft hyphens, control characters).
+    They may differ in case, white space, accents, and what is not seen (zero-width spaces, soft hyphens, controls).
     """
     plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
     for character in _unseen().intersection(plain):
@@ -164,22 +144,18 @@ def _unseen() -> frozenset[str]:
     return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The pairs with two sentences, None for no label; what stood for labels; rows left out; the content's digest."""
+def _read(
+    source: Source, reading: Reading, choices: Sequence[Columns], meant: bool = False
+) -> tuple[dict[str, list[Any]], int, str]:
+    """The pairs with two sentences, how many rows lack one, and the content's digest.
 
-    columns: dict[str, list[Any]]
-    written: set[str]
-    left_out: int
-    content: str
-
-
-def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> _Rows:
-    labels, left_out, written = Labels(reading.labels, reading.model), 0, set()
+    A label is None if there is none. Unless numbers are known to be `meant` so, two classes are not SNLI's first two.
+    """
+    numbers, left_out, written = _numbers(reading.labels), 0, set()
     columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
     content = source.digest()
     for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
-        number = labels.number(label[0], place) if label else None
+        number = _number(label[0], numbers, reading, place) if label else None
         if not premise.strip() or not hypothesis.strip():
             left_out += 1
             continue
@@ -188,51 +164,43 @@ def _read(source: Source, reading: Reading, choices: Sequence[Columns]) -> _Rows
         if number is not None:
             written.add(label_key(label[0]))
     source.check_unchanged(content)
-    return _Rows(columns, written, left_out, content)
-
-
-def _check_meant(source: Source, reading: Reading, written: set[str]) -> None:
-    """Two classes by number are not the first two of SNLI's three."""
-    if reading.labels == LABELS and written == {"0", "1"}:
+    if reading.labels == LABELS and written == {"0", "1"} and not meant:
         raise UserError(
             f"{source.name} has 0 and 1 for labels and no 2, so they are not SNLI's entailment, neutral, contradiction:"
             " say what they mean, as in train_nli.py --labels different,duplicate, or write the labels as words"
         )
+    return columns, left_out, content
 
 
 def _labelled(
     source: Source, split: str, reading: Reading, meant: bool = False
 ) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The pairs that have a label and two sentences, and what identifies them."""
-    found = _read(source, reading, PAIR_COLUMNS)
-    if not meant:
-        _check_meant(source, reading, found.written)
-    rows = datasets.Dataset.from_dict(found.columns, features=_FEATURES)
-    rows = rows.select(np.flatnonzero([label is not None for label in found.columns["label"]]))
+    columns, _, content = _read(source, reading, PAIR_COLUMNS, meant)
+    rows = datasets.Dataset.from_dict(columns, features=_FEATURES)
+    rows = rows.select(np.flatnonzero([label is not None for label in columns["label"]]))
     if not len(rows):
         raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
-    return rows, {"content": found.content, "split": split, **reading.identity}
+    return rows, {"content": content, "split": split, **reading.identity}
 
 
-class Labels:
-    """What is written for labels, to their numbers."""
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    """What may be written for labels, and their numbers."""
+    numbers = {label_key(name): number for number, name in enumerate(names)}
+    if not any(re.fullmatch("[+-]?[0-9]+", key) for key in numbers):  # or else "1" would have two meanings
+        numbers |= {str(number): number for number in range(len(names))}
+    return numbers
 
-    def __init__(self, names: Sequence[str], model: str) -> None:
-        self.names = ", ".join(names)
-        self.source = f"these are the labels of {model}" if model else "--labels names others"
-        self.numbers = {label_key(name): number for number, name in enumerate(names)}
-        if not any(re.fullmatch("[+-]?[0-9]+", key) for key in self.numbers):  # or else "1" would have two meanings
-            self.numbers |= {str(number): number for number in range(len(names))}
 
-    def number(self, label: Any, place: str) -> int | None:
-        """The number of a label, None if there is none; `UserError` if it is another one."""
-        key = label_key("" if label is None else label)
-        if key in self.numbers or key in NO_LABEL:
-            return self.numbers.get(key)
-        count = len(set(self.numbers.values()))
-        numbers = f" nor {', '.join(map(str, range(count)))}" if len(self.numbers) > count else ""
-        known = f"{self.names}{numbers} (-1, - or nothing for none); {self.source}"
-        raise UserError(f"{place}: label {label!r} is neither one of {known}")
+def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str) -> int | None:
+    """The number of a label, None if there is none; `UserError` if it is another one."""
+    key = label_key("" if label is None else label)
+    if key in numbers or key in NO_LABEL:
+        return numbers.get(key)
+    count, names = len(reading.labels), ", ".join(reading.labels)
+    others = f" nor {', '.join(map(str, range(count)))}" if len(numbers) > count else ""
+    source = f"these are the labels of {reading.model}" if reading.model else "--labels names others"
+    raise UserError(f"{place}: label {label!r} is neither one of {names}{others} (-1, - or nothing for none); {source}")
 
 
 def _by_premise(
@@ -274,12 +242,8 @@ class ScoredPairs:
 
 
 def load_scored_pairs(data: str, split: str, columns: Columns = ()) -> ScoredPairs:
-    """All pairs of a split with scores, such as the STS benchmark, in their order.
-
-    Raises:
-        UserError: no such split, missing columns, a missing sentence or score, or scores that are all alike.
-    """
-    source, first, second, scores = open_pairs(data, split), [], [], []
+    """All pairs of a split with scores, such as the STS benchmark's, in their order; none may lack anything."""
+    source, first, second, scores = open_pairs(data, split, option="--similarity"), [], [], []
     for place, (one, other, score) in source.rows([columns] if columns else SCORED_COLUMNS):
         if not one.strip() or not other.strip():
             raise UserError(f"{place}: a sentence is missing")

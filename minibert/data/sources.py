@@ -17,7 +17,7 @@ import xxhash
 from huggingface_hub import hf_hub_download
 
 from minibert.config import LABELS
-from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split
+from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.errors import UserError, hub_reason, reason
 from minibert.toy import toy_articles, toy_pairs
@@ -42,31 +42,26 @@ if not sys.stderr.isatty():
 
 @dataclass(frozen=True)
 class Source:
-    """Rows, and what identifies them.
+    """Rows, and what identifies them."""
 
-    Attributes:
-        name: as messages call it.
-        parts: files or splits by their names; each, given the columns that are wanted, is a pass over its rows.
-        digest: a hash of the content as it is at the moment.
-    """
-
-    name: str
-    parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]
-    digest: Callable[[], str]
+    name: str  # as messages call it
+    parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]  # files or splits: passes over wanted columns
+    digest: Callable[[], str]  # a hash of the content as it is at the moment
 
     def rows(self, choices: Sequence[Columns]) -> Iterator[tuple[str, Row]]:
-        """The rows of all parts, each with its place; text is text, or "" for null.
-
-        Raises:
-            UserError: a row has something else than text there.
-        """
+        """The rows of all parts, each with its place; texts are text, "" for null, and anything else a `UserError`."""
+        is_empty = True
         for part, rows in self.parts.items():
             for number, row in enumerate(rows(choices), start=1):
-                place, texts = f"{part}, row {number}", ["" if cell is None else cell for cell in row[:2]]
+                is_empty, place = False, f"{part}, row {number}"
+                texts = ["" if cell is None else cell for cell in row[:2]]
                 for text in texts:
                     if not isinstance(text, str):
                         raise UserError(f"{place}: a text has to be text, not {type(text).__name__}")
                 yield place, (*texts, *row[2:])
+        if is_empty:
+            names = list(self.parts)
+            raise UserError(f"{some(names)} {'are' if len(names) > 1 else 'is'} empty: there is no row to read")
 
     def texts(self) -> Iterator[str]:
         """The column `text` of all rows, but for empty ones; a row of a pair is a text of two sentences."""
@@ -85,8 +80,6 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
         data: "hub" for Wikipedia, "hub-pairs" for SNLI, "toy", a path, or a name on the Hub.
         everything: of Wikipedia, stream all 41 files and keep none, instead of the notebook's rows of the first.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
-    Raises:
-        UserError: there is nothing to read. What is wrong inside a file shows when it is read.
     """
     if data in ("hub", f"{HUB_WIKIPEDIA}:{WIKIPEDIA_DATE}") and everything:
         return Source(data, {data: _wikipedia_stream}, lambda: f"{HUB_WIKIPEDIA}, {WIKIPEDIA_DATE}, all files")
@@ -100,22 +93,24 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
     return _hub(HUB_SNLI, "train") if data == "hub-pairs" else _named(data, "train", line_by_line)
 
 
-def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS) -> Source:
-    """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub. `UserError`: there is nothing to read."""
+def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS, option: str = "--data") -> Source:
+    """A source of pairs: "hub" for SNLI, "toy", a path, or a name on the Hub, as the command line's `option` says."""
     if data == "hub":
-        return _hub(HUB_SNLI, split)
+        return _hub(HUB_SNLI, split, option=option)
     if data == "toy":
         return _in_memory(
             split, [(row["premise"], row["hypothesis"], LABELS[row["label"]]) for row in toy_pairs()[split]]
         )
-    return _named(data, split, labels=labels)
+    return _named(data, split, labels=labels, option=option)
 
 
 def _in_memory(part: str, rows: list[Any]) -> Source:
     return Source("toy", {part: lambda _: iter(rows)}, lambda: xxhash.xxh3_128_hexdigest(repr(rows).encode()))
 
 
-def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[str] = LABELS) -> Source:
+def _named(
+    data: str, split: str, line_by_line: bool = False, labels: Sequence[str] = LABELS, option: str = "--data"
+) -> Source:
     """A path, if there is one; otherwise a name on the Hub, unless it looks like a path that is not there."""
     path = Path(data)
     try:
@@ -130,16 +125,17 @@ def _named(data: str, split: str, line_by_line: bool = False, labels: Sequence[s
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
     missing, name = f"no file or folder {data}", _HUB_NAME.fullmatch(data)
     if not name or ending(path) in ENDINGS:
-        raise UserError(f"{missing}: --data takes hub, toy, a path, or a name on the Hub such as nyu-mll/multi_nli")
+        takes = "hub, toy, a path" if option == "--data" else "a path"
+        raise UserError(f"{missing}: {option} takes {takes}, or a name on the Hub such as nyu-mll/multi_nli")
     if Path(name["owner"]).exists():  # who names a folder that is here means a path
         raise UserError(f"{missing}; since there is a {name['owner']} here, the Hub was not asked for it")
-    return _hub(data, split, missing=f"{missing}, and ")
+    return _hub(data, split, f"{missing}, and ", option)
 
 
-def _hub(data: str, split: str, missing: str = "") -> Source:
+def _hub(data: str, split: str, missing: str = "", option: str = "--data") -> Source:
     """A data set of the Hub, which `datasets` keeps on this machine."""
     name, _, configuration = data.partition(":")
-    with _fetching(data, missing):
+    with _fetching(data, missing, option):
         splits = datasets.load_dataset(name, configuration or None, verification_mode="no_checks")
     chosen = [splits[each] for each in names_of_split(splits, split, f"split of {data} on the Hub")]
     files = [Path(file["filename"]) for rows in chosen for file in rows.cache_files]
@@ -159,14 +155,13 @@ def _wikipedia_stream(choices: Sequence[Columns]) -> Iterator[Row]:
 
 
 @contextmanager
-def _fetching(name: str, missing: str = "") -> Iterator[None]:
+def _fetching(name: str, missing: str = "", option: str = "--data") -> Iterator[None]:
     """What can go wrong on the way from the Hub, said in one line."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # no network, no such data set, a broken file: each library below has errors of its own
-        raise UserError(
-            f"{missing}can't get {name} from the Hugging Face Hub ({hub_reason(error)}): pass --data the path of a"
-            " local copy, or --data toy for the built-in data"
-        ) from error
+        toy = ", or --data toy for the built-in data" if option == "--data" else ""
+        why = f"can't get {name} from the Hugging Face Hub ({hub_reason(error)})"
+        raise UserError(f"{missing}{why}: pass {option} the path of a local copy{toy}") from error

@@ -55,17 +55,15 @@ CLASSIFIER_TABLE = Table(used="labels features max_length dropout hypothesis_onl
 
 
 def from_pretrained(name: str | Path) -> TrainedModel:
-    """Load a BERT, with whatever heads it has that minibert knows.
+    """Load a BERT, with whatever heads it has that minibert knows, on the CPU and in evaluation mode.
 
     Args:
         name: a folder in Hugging Face's layout, a zip of one, or a name on the Hugging Face Hub. Folders of
             train_mlm.py, train_nli.py, `transformers` and `sentence-transformers` all have this layout.
     Returns:
-        the model, on the CPU and in evaluation mode. `ignored` names what is in the folder and was not used; one line
-        of the log "minibert" says so, too.
+        the model; its `ignored`, and a line of the log "minibert", name what is in the folder and was not used.
     Raises:
-        UserError: there is nothing of that name, something is missing or damaged, or it asks for what minibert does not
-            do.
+        UserError: there is no such name, something is missing or damaged, or it asks for what minibert does not do.
     """
     with _opened(name) as folder:
         network, tokenizer, ignored = _read_network(encoder_folder(folder), with_head=None)
@@ -101,10 +99,7 @@ def load_classifier(name: str | Path) -> TrainedModel:
 
 
 def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
-    """Read the encoder alone, to train it further, its tokenizer, and the names of what else there is.
-
-    See `from_pretrained`, whose errors are raised here, too.
-    """
+    """The encoder alone, to train it further, its tokenizer, and the names of what else there is."""
     with _opened(name) as folder:
         return _read_network(encoder_folder(folder), with_head=False)
 
@@ -116,11 +111,7 @@ def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMas
 
 
 def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
-    """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name.
-
-    Raises:
-        UserError: there is nothing of that name, or it is damaged, or would give other ids than was meant.
-    """
+    """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name."""
     path = Path(name)
     if not path.is_dir():
         if is_file(path):
@@ -154,10 +145,7 @@ def _opened(name: str | Path) -> Iterator[Path]:
 
 
 def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
-    """A folder with some of the files that the Hub has under a name.
-
-    A name that looks like a path, or lies in a folder that is here, is not asked for.
-    """
+    """A folder with some of the files that the Hub has under a name, unless it looks like a path."""
     parent = Path(name).parent
     if not HUB_NAME.fullmatch(name) or parent.name == OUTPUTS or (parent.name and parent.is_dir()):
         raise UserError(f"no {what} {name}: {advice}")
@@ -175,7 +163,7 @@ def _unpacked(path: Path, target: Path) -> Path:
     """Where a model's files are in the target, and nothing else that the zip may hold: there, or in its one folder."""
     try:
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(target, _entries(archive))
+            archive.extractall(target, _entries(archive.infolist()))
     except UserError:
         raise
     except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
@@ -184,26 +172,24 @@ def _unpacked(path: Path, target: Path) -> Path:
     return top[0] if len(top) == 1 and top[0].is_dir() else target
 
 
-def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The entries to unpack."""
-    if len(archive.infolist()) > MOST_ENTRIES:
+def _entries(all_of_them: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The entries to unpack: files of a model that do not point elsewhere."""
+    if len(all_of_them) > MOST_ENTRIES:
         raise UserError(f"more than {MOST_ENTRIES:,} entries: it is not a model's folder")
-    entries = [entry for entry in archive.infolist() if _is_a_models(entry.filename)]
-    if len({PurePosixPath(entry.filename) for entry in entries}) < len(entries):
-        raise UserError("two entries have the same name")
-    for entry in entries:
-        if not entry.filename.endswith(".safetensors") and entry.file_size > MOST_TEXT:
-            raise UserError(f"{entry.filename} has more than {MOST_TEXT:,} bytes, which make no sense there")
-    if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
+    entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for entry in all_of_them:
+        name, place = entry.filename, PurePosixPath(entry.filename)
+        strange = place.is_absolute() or "\\" in name or any(part.startswith((".", "__MACOSX")) for part in place.parts)
+        if strange or name.endswith("/") or not any(place.match(pattern) for pattern in FILES):
+            continue
+        if place in entries:
+            raise UserError("two entries have the same name")
+        if place.suffix != ".safetensors" and entry.file_size > MOST_TEXT:
+            raise UserError(f"{name} has more than {MOST_TEXT:,} bytes, which make no sense there")
+        entries[place] = entry
+    if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
-    return entries
-
-
-def _is_a_models(name: str) -> bool:
-    """Whether an entry of a zip is a file of a model, and does not point elsewhere."""
-    place = PurePosixPath(name)
-    strange = place.is_absolute() or "\\" in name or any(part.startswith((".", "__MACOSX")) for part in place.parts)
-    return not strange and not name.endswith("/") and any(place.match(pattern) for pattern in FILES)
+    return list(entries.values())
 
 
 # --- what is in its folder ---

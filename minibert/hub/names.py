@@ -104,11 +104,7 @@ def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
 
 
 def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
-    """A model's weights under their names.
-
-    Raises:
-        KeyError: `names` and the model do not have the very same weights.
-    """
+    """A model's weights under their names; a KeyError, if `names` has not the very same weights."""
     state = model.state_dict()
     named = [name for ours in names.values() for name in ours]
     if sorted(named) != sorted(state):
@@ -122,11 +118,9 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
     The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
 
     Returns:
-        The names that were not used, all of them known to be needless for this model.
+        the names that were not used, all of them known to be needless.
     Raises:
-        UserError: a weight is missing, has another shape than the configuration says, is not a floating-point number,
-            is not finite, or belongs to no network that minibert knows; or the decoder is not tied to the embeddings.
-            The model is left as it was.
+        UserError: what makes no sense, by its name; the model is left as it was.
     """
     check_complete(tensors, names)
     tensors, state = canonical(tensors), model.state_dict()
@@ -150,8 +144,7 @@ def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names
 def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
     """Refuse a file that lacks one of the names, for which no model is needed."""
     present = canonical(tensors).keys()
-    missing = [name for name in names if name not in present]
-    if missing:
+    if missing := [name for name in names if name not in present]:
         alike = next((name for name in tensors if name.endswith(f".{missing[0]}")), "")
         hint = f": the file has {alike!r:.80}, under a prefix that minibert does not know" if alike else ""
         raise UserError(f"{len(missing)} of {len(names)} weights are missing, {missing[0]} the first{hint}")
@@ -160,8 +153,7 @@ def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
 def _check_needless(unused: list[str], tensors: Mapping[str, Tensor]) -> None:
     """Refuse weights that would be missed: without them, the network would not be the one that was saved."""
     heads = {name for kind in PREFIXES for name in _names(kind(), head=True)}
-    strange = [name for name in unused if name not in {*UNUSED, *TIED, *heads}]
-    if strange:
+    if strange := [name for name in unused if name not in {*UNUSED, *TIED, *heads}]:
         raise UserError(f"{len(strange)} weights belong to no network that minibert knows, {strange[0]} the first")
     for name in TIED.keys() & tensors.keys():
         if TIED[name] in tensors and not torch.equal(tensors[name], tensors[TIED[name]]):
@@ -169,11 +161,7 @@ def _check_needless(unused: list[str], tensors: Mapping[str, Tensor]) -> None:
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's weights under today's names and without prefixes; of two tied ones, a file may have either.
-
-    Raises:
-        UserError: two of its names come to the same.
-    """
+    """A file's weights under today's names and without prefixes; of two tied ones, a file may have either."""
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         modern = PREFIX.sub("", WRAPPERS.sub("", name))

@@ -35,8 +35,7 @@ FOREIGN_FILES = (MAP, ADDED, WHOLE, *ENCODER_FILES[1:])
 def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
     """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
-    Raises:
-        UserError: the folder can't be written; nothing in it has changed then.
+    Where the folder can't be written (a `UserError`), nothing in it has changed.
     """
     config = model.bert.config
     _check_sayable(model, make_masked_lm, config)
@@ -51,16 +50,12 @@ def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer
 def save_classifier(
     folder: Path, model: NLIClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
 ) -> None:
-    """Write what `SentenceTransformer` reads, with the classifier beside it.
+    """Write what `SentenceTransformer` reads, with the classifier beside it; see `save_mlm`.
 
     Args:
-        folder: where to.
-        model: the encoder and the classifier.
-        tokenizer: of the encoder.
+        folder, model, tokenizer: where to, what, and of its encoder.
         max_length: tokens kept of each sentence, in training and so in use.
         hypothesis_only: whether it is the control, which is used on emptied premises.
-    Raises:
-        UserError: the folder can't be written; nothing in it has changed then.
     """
     encoder, config = model.encoder, model.encoder.bert.config
 

@@ -71,9 +71,8 @@ ENCODER_TABLE = Table(
     harmless="unpad_inputs query_length document_length",
 )  # fmt: skip
 POOLING_TABLE = Table(
-    used="""
-        pooling_mode pooling_mode_mean_tokens pooling_mode_cls_token pooling_mode_max_tokens
-        pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken """,
+    used=" ".join(["pooling_mode", *POOLING_FLAGS.values()])
+    + " pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken",
     only={"include_prompt": (True,)},
     harmless="word_embedding_dimension embedding_dimension",
 )
@@ -90,7 +89,7 @@ NORMALIZE_TABLE = Table(
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How a folder makes one vector of a sentence."""
+    """What is to be known of it."""
 
     max_length: int  # tokens kept of each sentence
     pooling: str = "mean"  # one of `POOLINGS`
@@ -107,11 +106,7 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
-    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D.
-
-    Raises:
-        UserError: a file is damaged, or asks for what minibert does not do.
-    """
+    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D."""
     encoder = encoder_folder(folder)
     tokenizer, unknown = TOKENIZER_CONFIG.read(encoder / SETTINGS)
     ignored = [name for name in unknown if not name.endswith("_token")]  # such a one is an added token
@@ -122,11 +117,10 @@ def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> Se
     ignored += _check_whole(folder / WHOLE)
     read = (ENCODER_TABLE.read(encoder / name) for name in ENCODER_FILES)
     settings, unknown = next((each for each in read if each[0]), ({}, []))
-    ignored += unknown
     if settings.get("max_seq_length") is not None:
         length = settings["max_seq_length"]
-    pooling, unknown = _pooling(folder / modules["Pooling"] / CONFIG)
-    ignored += unknown
+    pooling, more = _pooling(folder / modules["Pooling"] / CONFIG)
+    ignored += unknown + more
     if "Normalize" in modules:
         ignored += NORMALIZE_TABLE.read(folder / modules["Normalize"] / CONFIG)[1]
     dense = modules.get("Dense", "")
@@ -185,13 +179,13 @@ def _length(folder: Path, asked: Any, positions: int) -> int:
 def _pooling(file: Path) -> tuple[str, list[str]]:
     """One of `POOLINGS`, from today's `pooling_mode` or from yesterday's row of yes and no; and the names not used."""
     values = read_json(file, f"{MODULES} asks for it")
-    flags = [name for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
     short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
-    asked = values.get("pooling_mode") or [short.get(name, name) for name in flags] or ["mean"]
-    modes = asked if isinstance(asked, list) else [asked]
-    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in POOLINGS:
-        shown = " + ".join(map(str, modes))
-        raise UserError(f"{file} asks for the pooling {shown:.200}: minibert knows only {', '.join(POOLINGS)}")
+    flags = [short.get(name, name) for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
+    asked = values.get("pooling_mode") or flags or ["mean"]
+    modes = [str(mode) for mode in (asked if isinstance(asked, list) else [asked])]
+    if len(modes) != 1 or any(mode not in POOLINGS for mode in (*modes, *flags)):
+        shown = " + ".join(dict.fromkeys((*modes, *flags)))
+        raise UserError(f"{file} asks for the pooling {shown:.200}: minibert knows only one of {', '.join(POOLINGS)}")
     return modes[0], POOLING_TABLE.check(file, values)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
-from minibert.files import CHECKPOINTS, is_file, read_json
+from minibert.files import CHECKPOINTS, read_json
 
 CONFIG = "config.json"
 
@@ -36,11 +36,7 @@ class Table:
     strict: bool = False  # whether any other name is refused; otherwise it is reported as unused
 
     def check(self, file: Path, values: Values) -> list[str]:
-        """The names that are not in the table.
-
-        Raises:
-            UserError: a value asks for what minibert does not do, or may do so.
-        """
+        """The names that are not in the table; a `UserError`, if a value asks for what minibert does not do."""
         for name, fine in self.only.items():
             if name in values and values[name] not in fine:
                 known = " and ".join(f"{value!r}" for value in fine)
@@ -52,7 +48,7 @@ class Table:
 
     def read(self, file: Path) -> tuple[Values, list[str]]:
         """What is in a file that need not be there, and the names that are not in the table."""
-        values = read_json(file, "") if is_file(file) else {}
+        values = read_json(file, None)
         return values, self.check(file, values)
 
 
@@ -195,11 +191,7 @@ def kind_of(config: ModelConfig) -> Kind:
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
-    """The shape that a folder's config.json describes, and the names in it that mean nothing to minibert.
-
-    Raises:
-        UserError: no such folder or file, a value that makes no sense, or one that asks for what minibert does not do.
-    """
+    """The shape that a folder's config.json describes, and the names in it that mean nothing to minibert."""
     file = folder / CONFIG
     is_unfinished = (folder / CHECKPOINTS).is_dir()
     advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
@@ -210,13 +202,11 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     with blaming(file):
         values = kind.translated(values)
     unknown = kind.table.check(file, values)
-    shape: Values = {}
+    shape = {field: values[name] for name, field in kind.settings.items() if name in values}
     for name, field in kind.settings.items():
-        wanted, value = type(getattr(kind.defaults, field)), values.get(name)
-        if name in values:
-            if type(value) is not wanted and not (wanted is float and type(value) is int):
-                raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {wanted.__name__}")
-            shape[field] = value
+        wanted, value = type(getattr(kind.defaults, field)), shape.get(field, 0)
+        if field in shape and type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {wanted.__name__}")
     with blaming(file):
         config = dataclasses.replace(kind.defaults, **shape)
     for name, other in kind.same.items():

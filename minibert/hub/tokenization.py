@@ -19,9 +19,9 @@ from tokenizers import Tokenizer
 
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, is_file, read_json
-from minibert.hub.added_tokens import ADDED, MAP, SETTINGS, SPECIAL_TOKENS_MAP, WHOLE, add_tokens, read_own
+from minibert.hub.added_tokens import ADDED, MAP, SETTINGS, SPECIAL_TOKENS_MAP, WHOLE, check_added
 from minibert.hub.settings import BUILT, CONFIG, MODERNBERT, TAKEN, TOKENIZERS, Table, Values, blaming
-from minibert.tokenizer import CLS, SEP, UNK, WordPieceTokenizer, bert_backend, has_capitals
+from minibert.tokenizer import CLS, SEP, SPECIAL_TOKENS, UNK, WordPieceTokenizer, bert_backend, has_capitals
 
 VOCABULARY = "vocab.txt"
 FILES = (WHOLE, VOCABULARY, SETTINGS, MAP, ADDED, CONFIG)
@@ -66,29 +66,23 @@ TYPES = {
 }
 STEPS = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}  # what a Sequence calls its parts
 MOST_STEPS = 20
+MOST_ADDED = 10_000  # with more, the library takes seconds; BERT's own folders have up to 1,000
 
 
 def read_tokenizer(path: Path) -> WordPieceTokenizer:
-    """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it.
-
-    Raises:
-        UserError: it is not a WordPiece tokenizer, or would give other ids than was meant.
-    """
+    """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it."""
     files = [path / name for name in (WHOLE, VOCABULARY) if is_file(path / name)] if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path} has neither a {WHOLE} nor a {VOCABULARY}")
-    file, own = files[0], []
+    file = files[0]
     settings, _ = TOKENIZER_CONFIG.read(file.with_name(SETTINGS))
-    if file.suffix == ".json":
+    values: Values = {}
+    if is_json := file.suffix == ".json":
         values = read_json(file, "")
         settings["tokenizer_class"] = _class(file.with_name(CONFIG), settings)
     with blaming(file):
-        if file.suffix == ".json":
-            own = read_own(values.get("added_tokens") or [])
-            backend = _of_json(file, values, settings)
-        else:
-            backend = _of_vocabulary(file, settings)
-        add_tokens(backend, own, file, settings)
+        backend = _of_json(file, values, settings) if is_json else _of_vocabulary(file, settings)
+        check_added(backend, values.get("added_tokens", []), file, settings)
         return WordPieceTokenizer(backend)
 
 
@@ -107,7 +101,9 @@ def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
     if is_file(file.with_name(SETTINGS)) and settings.get("do_lower_case") is None and has_capitals(tokens):
         raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {SETTINGS}")
     lowercase, strip_accents = _flag(settings, "do_lower_case", None), _flag(settings, "strip_accents", None)
-    return bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
+    backend = bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return backend
 
 
 def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
@@ -119,7 +115,7 @@ def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
 
 def _class(config: Path, settings: Values) -> str:
     """The class that transformers makes of a tokenizer.json; a ModernBERT's is the same whatever a file says."""
-    values = read_json(config, "") if is_file(config) else {}
+    values = read_json(config, None)
     name = settings.get("tokenizer_class") or values.get("tokenizer_class") or BUILT[0]
     if name not in TOKENIZERS:
         raise UserError(f"{config} asks for tokenizer_class {name!r:.60}: minibert knows only {', '.join(TOKENIZERS)}")
@@ -135,6 +131,8 @@ def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
         if isinstance(values.get(part), dict) and values[part].get("direction", "Right") != "Right":
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
     MODEL.check(file, values["model"])
+    if len(values.get("added_tokens", [])) > MOST_ADDED:
+        raise UserError(f"{len(values['added_tokens']):,} added tokens: more than {MOST_ADDED:,} make no sense")
     # A folder without settings is BERT's to transformers, a file by itself is what it says.
     is_a_models = is_file(file.with_name(SETTINGS)) or is_file(file.with_name(CONFIG))
     if is_a_models and settings["tokenizer_class"] in BUILT:
@@ -168,29 +166,16 @@ def _check_types(part: str, value: Any, left: int = MOST_STEPS) -> None:
 
 def _check_built(values: Values, settings: Values) -> None:
     """Compare a tokenizer.json with the tokenizer that transformers builds of the settings beside it."""
-    lowercase = _flag(settings, "do_lower_case", True)
-    normalizer = values.get("normalizer")
-    if normalizer and normalizer.get("strip_accents") is None:
-        normalizer = {**normalizer, "strip_accents": normalizer.get("lowercase")}
-    here = {
-        "normalizer": normalizer,
-        "pre_tokenizer": values.get("pre_tokenizer"),
-        "max_input_chars_per_word": values["model"].get("max_input_chars_per_word", 100),
-    }
-    built = {
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": _flag(settings, "tokenize_chinese_chars", True),
-            "strip_accents": _flag(settings, "strip_accents", lowercase),
-            "lowercase": lowercase,
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "max_input_chars_per_word": 100,
-    }
-    for name, there in built.items():
-        if here[name] != there:
+    lowercase, chinese = (bool(_flag(settings, name, True)) for name in ("do_lower_case", "tokenize_chinese_chars"))
+    backend = bert_backend(SPECIAL_TOKENS, lowercase, _flag(settings, "strip_accents", lowercase), chinese)
+    built = json.loads(backend.to_str()) | {"max_input_chars_per_word": 100}
+    here = {"normalizer": None, "pre_tokenizer": None, "max_input_chars_per_word": 100} | values["model"] | values
+    if here["normalizer"] and here["normalizer"].get("strip_accents") is None:
+        here["normalizer"] = {**here["normalizer"], "strip_accents": here["normalizer"].get("lowercase")}
+    for name in ("normalizer", "pre_tokenizer", "max_input_chars_per_word"):
+        if here[name] != built[name]:
             raise UserError(
-                f"its {name} is {json.dumps(here[name]):.200}, but by {SETTINGS} (a {BUILT[0]}'s) {json.dumps(there)}:"
-                f" make them agree, or have the tokenizer_class {TAKEN[0]} there if this file is right"
+                f"its {name} is {json.dumps(here[name]):.200}, but by {SETTINGS} (a {BUILT[0]}'s)"
+                f" {json.dumps(built[name])}: make them agree, or have the tokenizer_class {TAKEN[0]} there if this"
+                " file is right"
             )

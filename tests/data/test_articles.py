@@ -80,7 +80,9 @@ def expected(texts: list[str], tokenizer: WordPieceTokenizer, options: dict[str,
     return [chosen[:train], chosen[train : train + options["held_out"]]]
 
 
-@pytest.mark.parametrize("names", [["a.parquet"], ["a.csv"], ["b.jsonl.gz", "a.jsonl"], ["b.csv", "a.parquet"]])
+@pytest.mark.parametrize(
+    "names", [["a.parquet"], ["a.csv"], ["b.jsonl.gz", "a.jsonl"], ["b_train.csv", "a-train.parquet"]]
+)
 @pytest.mark.parametrize(("maximum", "held_out", "seed"), [(20, 5, 42), (0, 1, 42), (7, 12, 0), (1000, 3, 1)])
 def test_the_sample_is_the_notebooks(tmp_path: Path, names: list[str], maximum: int, held_out: int, seed: int) -> None:
     """The whole data set in memory, filtered, shuffled, cut, as the notebook has it; files in their names' order."""

@@ -44,7 +44,9 @@ def classes(*names: str) -> dict[str, Any]:
     ],
 )
 def test_other_splits(tmp_path: Path, said: Any) -> None:
-    with pytest.raises(UserError, match=r"README\.md says that [ab]\.csv is of the split \w+, which its name does not"):
+    with pytest.raises(
+        UserError, match=r"README\.md says that [ab]\.csv is of the split \w+, but it is read for train: give"
+    ):
         read(tmp_path, files(said), "a.csv", "b.csv")
 
 
@@ -53,6 +55,9 @@ def test_several_configurations(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"readme\.md has several configurations \(en, fr\): give the path"):
         read(tmp_path, said, "en/train.csv", "fr/train.csv", place="readme.md")
     assert len(load_pairs(str(tmp_path / "en"), "train", max_pairs=0, seed=1)) == 6
+    nameless = {"configs": [{"data_files": "en/*"}, {"data_files": {"train": "fr/*"}}]}
+    with pytest.raises(UserError, match=r"README\.md has several configurations \(0, 1\)"):
+        read(tmp_path / "nameless", nameless, "en/train.csv", "fr/train.csv")
 
 
 @pytest.mark.parametrize(
@@ -90,9 +95,13 @@ def test_classes_in_another_order_than_the_labels_that_are_named(tmp_path: Path)
         "---\n- a list\n---\n",
         files([{"split": "train", "path": "data/train-*"}, {"split": "test", "path": "data/test-*"}]),
         files("data/train-0.csv"),
+        files({"train": ["data/train-0.csv"], "dev": "**/test-0.csv"}),
+        files(7),
+        files([{"split": "test"}]),
         classes(*LABELS),
         classes(*LABELS, "-"),
         {"configs": [7, {"data_files": None}], "dataset_info": "none"},
+        {"dataset_info": [{"names": 7}, {"names": "neutral"}, {"names": None}, {"names": [7, None]}]},
     ],
 )
 def test_cards_that_contradict_nothing(tmp_path: Path, card: Any) -> None:

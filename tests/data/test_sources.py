@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,6 +21,7 @@ from minibert.data.pairs import (
     Reading,
     load_all_pairs,
     load_pairs,
+    load_scored_pairs,
     load_training_pairs,
     repeated_pairs,
     same_text,
@@ -271,6 +275,58 @@ def test_files_of_one_set_may_differ_in_all_that_is_not_read(tmp_path: Path) -> 
     write(tmp_path / "train-5.parquet", [{"gold_label": 1.0, "id": [1], "sentence1": "q", "sentence2": "h"}])
     expected = [tuple(row.values()) for row in (PAIRS[1], PAIRS[2], PAIRS[5])]
     assert listed(pairs(tmp_path)) == sorted([*expected, ("p", "h", 2), ("q", "h", 1)])
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow"])
+@pytest.mark.parametrize("content", ["nothing", "blank", "header", "zipped"])
+def test_empty_files_are_called_empty(tmp_path: Path, ending: str, content: str) -> None:
+    path = tmp_path / f"a{ending}{'.gz' if content == 'zipped' else ''}"
+    path.write_bytes(gzip.compress(b"") if content == "zipped" else b"\r\n \n" if content == "blank" else b"")
+    if ending in (".parquet", ".arrow"):
+        if content in ("blank", "zipped"):
+            return  # damaged
+        if content == "header":
+            none = pa.table({name: pa.array([], pa.string()) for name in PAIRS[0]})
+            pq.write_table(none, path)
+            if ending == ".arrow":
+                with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, none.schema) as writer:
+                    writer.write_table(none)
+    elif content == "header":
+        path.write_text("[]" if "json" in ending else {".csv": ","}.get(ending, "\t").join(PAIRS[0]) + "\n")
+    reads: list[Callable[[], Any]] = [lambda: pairs(path), lambda: load_all_pairs(str(path), "train")]
+    if content != "header" or "json" in ending:  # a header has other columns there
+        reads += [lambda: load_scored_pairs(str(path), "train"), lambda: list(articles(path))]
+    for read in reads:
+        with pytest.raises(UserError, match=rf"a{ending}.* is empty: there is no row to read"):
+            read()
+
+
+def articles(path: Path) -> Iterator[str]:
+    return open_articles(str(path), everything=True).texts()
+
+
+def test_an_empty_file_beside_others_is_passed_over_and_all_empty_ones_are_named(tmp_path: Path) -> None:
+    for name in ("train-0.csv", "train-1.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UserError, match=r"train-0\.csv, .*train-1\.jsonl are empty: there is no row to read"):
+        pairs(tmp_path)
+    write(tmp_path / "train-2.csv", PAIRS)
+    assert listed(pairs(tmp_path)) == EXPECTED
+
+
+@pytest.mark.parametrize("data", ["nope.tsv", "nowhere", "./a/b", "~no-such-user/x", "some/thing", "hub"])
+def test_what_is_missing_is_called_by_the_option_that_was_given(data: str) -> None:
+    for read, option in (
+        (lambda: pairs(data), "--data"),
+        (lambda: load_all_pairs(data, "test"), "--data"),
+        (lambda: load_scored_pairs(data, "test"), "--similarity"),
+    ):
+        with pytest.raises(UserError) as error:
+            read()
+        other = {"--data": "--similarity", "--similarity": "--data"}[option]
+        assert other not in str(error.value)
+        assert "toy" not in str(error.value) or option == "--data"
+        assert option in str(error.value) or data.startswith("~")
 
 
 def test_sentences_that_are_missing_or_no_text(tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_names_that_mean_nothing_are_named_or_refused(folder: Path) -> None:
     steps = modules(ENCODER, POOLING, NORMALIZE)
     files = {"modules.json": steps, POOL: MEAN}
     settings = json.loads((folder / "tokenizer_config.json").read_text())
-    write(folder, files | {"tokenizer_config.json": settings | {"x_token": "cat"}})
+    write(folder, files | {"tokenizer_config.json": settings | {"x_token": "[CLS]"}})
     for name, strange in named.items():
         values = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
         write(folder, {name: values | {strange: 1}})

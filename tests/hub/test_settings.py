@@ -319,8 +319,30 @@ def test_every_pooling_of_sentence_transformers_is_done_or_refused(tmp_path: Pat
         assert read_sentence_settings(tmp_path, 19, 24).pooling == mode
         assert not read_sentence_settings(tmp_path, 19, 24).normalize
     else:
-        with pytest.raises(UserError, match="minibert knows only mean, cls, max"):
+        with pytest.raises(UserError, match="minibert knows only one of mean, cls, max"):
             read_sentence_settings(tmp_path, 19, 24)
+
+
+@pytest.mark.parametrize("mode", [{"mean": 1}, [["mean"]], 7, True, ["mean", []], "median", ["mean", "mean"]])
+def test_a_pooling_that_is_none(tmp_path: Path, mode: Any) -> None:
+    write(tmp_path, modules=MODULES[:2], **{"1_Pooling__config": {"pooling_mode": mode}})
+    with pytest.raises(UserError, match=r"asks for the pooling .*: minibert knows only one of mean, cls, max"):
+        read_sentence_settings(tmp_path, 19, 24)
+
+
+@pytest.mark.parametrize("flag", ["mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken", "median_tokens"])
+@pytest.mark.parametrize("mode", ["mean", "cls", ["max"], None])
+@pytest.mark.parametrize("chosen", [True, 1, "yes"])
+def test_a_flag_of_another_pooling_is_refused_whatever_else_there_is(
+    tmp_path: Path, flag: str, mode: Any, chosen: Any
+) -> None:
+    """Some versions of sentence-transformers would put both vectors into one."""
+    pooling = {"word_embedding_dimension": 24, "pooling_mode": mode, f"pooling_mode_{flag}": chosen}
+    write(tmp_path, modules=MODULES[:2], **{"1_Pooling__config": pooling})
+    with pytest.raises(UserError, match=f"asks for the pooling .*{flag}: minibert knows only one of mean, cls, max"):
+        read_sentence_settings(tmp_path, 19, 24)
+    write(tmp_path, **{"1_Pooling__config": pooling | {f"pooling_mode_{flag}": False}})
+    assert read_sentence_settings(tmp_path, 19, 24).pooling == (mode[0] if isinstance(mode, list) else mode or "mean")
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,42 @@ BERT_NORMALIZER = {
     "lowercase": True,
 }
 BERT_PROCESSING = {"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3]}
-MAP = {"mask_token": token("[MASK]", lstrip=True, normalized=False)}
-del MAP["mask_token"]["special"]
+MASK = {name: value for name, value in FIVE[4].items() if name not in ("id", "special")}  # as in the oldest place
+
+
+def typed(each: dict[str, Any]) -> dict[str, Any]:
+    """A token as tokenizer_config.json has it."""
+    return {"__type": "AddedToken", **{name: value for name, value in each.items() if name != "id"}}
+
+
+def every(each: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A folder as transformers 4 writes it: a special token in all five places, and in two of them by its name, too."""
+    named = {name: value for name, value in each.items() if name not in ("id", "special")}
+    return {
+        "vocab": vocabulary(),
+        "tokenizer": whole(added_tokens=[*FIVE, each]),
+        "tokenizer_config": {
+            "added_tokens_decoder": decoder(each), "additional_special_tokens": [each["content"]], **settings,
+        },
+        "special_tokens_map": {"mask_token": MASK, "cls_token": "[CLS]", "additional_special_tokens": [named]},
+        "added_tokens": {each["content"]: each["id"]},
+    }  # fmt: skip
+
+
+# Places that have a token of tokenizer.json again.
+AGAIN: dict[str, dict[str, Any]] = {
+    "added_tokens_decoder": {"tokenizer_config": {"added_tokens_decoder": decoder(E1)}},
+    "added_tokens.json": {"added_tokens": {"[E1]": NEXT}},
+    "additional_special_tokens": {"tokenizer_config": {"additional_special_tokens": ["[E1]"]}},
+    "extra_special_tokens": {"tokenizer_config": {"extra_special_tokens": [typed(E1)]}},
+    "extra_special_tokens by name": {"tokenizer_config": {"extra_special_tokens": {"x_token": "[E1]"}}},
+    "model_specific_special_tokens": {"tokenizer_config": {"model_specific_special_tokens": {"x": "[E1]"}}},
+    "a usual name": {"tokenizer_config": {"eos_token": "[E1]"}},
+    "a name of its own": {"tokenizer_config": {"image_token": "[E1]"}},
+    "a name with flags": {"tokenizer_config": {"bos_token": typed(E1)}},
+    "an old list": {"special_tokens_map": {"additional_special_tokens": ["[E1]", "[MASK]"]}},
+    "an old name": {"special_tokens_map": {"image_token": "[E1]", "eos_token": None}},
+}
 
 SAME: dict[str, dict[str, Any]] = {
     "nothing but a vocabulary": {
@@ -166,8 +200,6 @@ SAME: dict[str, dict[str, Any]] = {
         },
     ),
     "BertProcessing": own({}, post_processor=BERT_PROCESSING),
-    "no special token among the added": own({}, added_tokens=[]),
-    "one special token not among the added": own({}, added_tokens=FIVE[:4]),
     "a pipeline of small parts": own(TAKEN, **steps("normalizer", "NFD", "Lowercase", "StripAccents")),
     "another pipeline": own(TAKEN, **steps("normalizer", "NFKC", BERT_NORMALIZER)),
     "one part": own(TAKEN, normalizer={"type": "Lowercase"}),
@@ -184,57 +216,27 @@ SAME: dict[str, dict[str, Any]] = {
     "as it is, whatever the settings": own(TAKEN | {"do_lower_case": True}, cased=True),
     "added in tokenizer.json": own({}, added_tokens=[*FIVE, E1]),
     "added in tokenizer.json, as it is": own(TAKEN, added_tokens=[*FIVE, E1]),
-    "added_tokens_decoder": vocab(CASED | {"added_tokens_decoder": decoder(E1)}),
-    "added_tokens_decoder, special": vocab(
-        {"do_lower_case": True, "added_tokens_decoder": decoder(SPECIAL_E1), "additional_special_tokens": ["[E1]"]}
+    "every place has it": every(SPECIAL_E1, {}),
+    "every place has it with a flag": every(E1 | {"lstrip": True}, {"tokenizer_class": "BertTokenizer"}),
+    "every place has it, as it is": every(SPECIAL_E1, TAKEN),
+    "a vocabulary and its five tokens in every place": vocab(
+        CASED | {"added_tokens_decoder": decoder()}, special_tokens_map={"cls_token": "[CLS]", "mask_token": MASK}
     ),
-    "added_tokens_decoder and tokenizer.json": own({"added_tokens_decoder": decoder(E1)}, added_tokens=[*FIVE, E1]),
-    "added_tokens_decoder alone has it": own({"added_tokens_decoder": decoder(E1)}),
-    "added_tokens_decoder alone has it, as it is": own(TAKEN | {"added_tokens_decoder": decoder(E1)}),
-    "added_tokens.json": vocab(CASED, added_tokens={"[E1]": NEXT}),
-    "added_tokens.json, two of them": vocab(CASED, added_tokens={"[E2]": NEXT + 1, "[E1]": NEXT}),
-    "added_tokens.json with a special one": vocab(
-        {"do_lower_case": True}, added_tokens={"[E1]": NEXT}, special_tokens_map={"additional_special_tokens": ["[E1]"]}
-    ),
-    "added_tokens.json beside tokenizer.json": {
-        "tokenizer": whole(),
-        "tokenizer_config": {},
-        "added_tokens": {"[E1]": NEXT},
+    **{
+        f"again in {name}": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, **files}
+        for name, files in AGAIN.items()
     },
-    "special_tokens_map.json": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[E1]", "[E2]"]}),
-    "special_tokens_map.json with the usual": vocab(
-        CASED, special_tokens_map={"cls_token": "[CLS]", "mask_token": "[MASK]"}
-    ),
-    "a special token of the vocabulary": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[unused1]"]}),
-    "more special tokens in the settings": vocab(CASED | {"additional_special_tokens": ["[E2]", "[E1]"]}),
-    "extra_special_tokens": vocab(CASED | {"extra_special_tokens": ["[E1]"]}),
-    "extra_special_tokens by name": vocab(CASED | {"extra_special_tokens": {"x_token": "[E1]"}}),
-    "a special token after those that are listed": vocab(
-        {"added_tokens_decoder": decoder(token("[E2]", NEXT)), "additional_special_tokens": ["[E1]"]}
-    ),
-    "bos and eos": vocab(CASED | {"eos_token": "[E2]", "bos_token": "[E1]"}),
-    "a token by a name of its own": vocab(CASED | {"image_token": "[E1]"}),
-    "a mask with its space": vocab(CASED, special_tokens_map=MAP),
-    "a mask with its space, in the settings": vocab(
-        CASED | {"mask_token": {"__type": "AddedToken", **MAP["mask_token"]}}
-    ),
+    **{
+        f"again in {name}, as it is": {
+            "tokenizer": whole(added_tokens=[*FIVE, E1]),
+            **files,
+            "tokenizer_config": TAKEN | files.get("tokenizer_config", {}),
+        }
+        for name, files in AGAIN.items()
+    },
+    "a mask with its space in tokenizer.json": own({}, added_tokens=[*FIVE[:4], FIVE[4] | {"lstrip": True}]),
     "a token with a space": own({}, added_tokens=[*FIVE, token("New York", NEXT)]),
     "a special one with a space": own({}, added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
-    **{
-        f"{content} by its id, in lower case": vocab(
-            {"do_lower_case": True}, added_tokens={content: SPECIAL_TOKENS.index(content)}
-        )
-        for content in ("[MASK]", "[CLS]")
-    },
-    "a mask by its id and by its name": vocab(
-        {"do_lower_case": True, "mask_token": "[MASK]"}, added_tokens={"[MASK]": 4}
-    ),
-    "an object that is no token": vocab(CASED | {"image_token": token("<x>"), "x_token": {"y": 1}}),
-    "an object of another type": vocab(CASED | {"image_token": {"__type": "Token", **token("<x>")}}),
-    "an object of its own name in the old place": vocab(CASED, special_tokens_map={"image_token": token("<x>")}),
-    "an object of its own name that is a token": vocab(
-        CASED | {"image_token": {"__type": "AddedToken", **token("<x>")}}
-    ),
     "tokens that differ in case alone, cased": own(
         CASED, cased=True, added_tokens=[*FIVE, token("New York", NEXT), token("new york", NEXT + 1)]
     ),
@@ -454,48 +456,60 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "truncation is at",
     ),
     "padding at the left": (own({}, padding={"strategy": "BatchLongest", "direction": "Left"}), "the padding is at"),
-    "special tokens that nothing adds": (
-        own({"tokenizer_class": "PreTrainedTokenizerFast"}, added_tokens=FIVE[:4]),
-        "[MASK] is not among the added tokens",
+    "a five of BERT's that is none": (
+        own(TAKEN, added_tokens=[FIVE[0] | {"lstrip": True}, *FIVE[:1], *FIVE[1:]]),
+        "tokenizer.json has",
     ),
-    "a token with a hole before it": (
-        vocab(None, added_tokens={"[E1]": NEXT + 1}),
-        f"token {NEXT + 1}, but it is {NEXT}",
+    "an id that the tokenizer does not give": (
+        own({}, added_tokens=[*FIVE, E1 | {"id": NEXT + 1}]),
+        f"tokenizer.json has {NEXT + 1} for the id of '[E1]', an added token, where the tokenizer has {NEXT}",
     ),
-    "a token at another's place": (vocab(None, added_tokens={"[E1]": 7}), "as token 7"),
+    "two flags for one token": (
+        own({}, added_tokens=[*FIVE, E1, E1 | {"lstrip": True}]),
+        "for the lstrip of '[E1]'",
+    ),
     "ids that contradict": (
         {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, "added_tokens": {"[E1]": 3}},
-        "added_tokens.json has '[E1]' as token 3",
+        "added_tokens.json has tokens or ids that tokenizer.json has not",
     ),
-    "flags that contradict": (
-        own({"added_tokens_decoder": decoder(E1 | {"lstrip": True})}, added_tokens=[*FIVE, E1]),
-        "tokenizer_config.json has lstrip True for '[E1]'",
+    **{
+        f"another {flag}": (
+            own({"added_tokens_decoder": decoder(E1 | {flag: not E1[flag]})}, added_tokens=[*FIVE, E1]),
+            f"tokenizer_config.json has {not E1[flag]} for the {flag} of '[E1]', an added token, where the tokenizer",
+        )
+        for flag in ("single_word", "lstrip", "rstrip", "normalized")
+    },
+    **{
+        f"the list {value!r}": (
+            own({"additional_special_tokens": value}, added_tokens=[*FIVE, E1]),
+            "tokenizer_config.json has the added token ",
+        )
+        for value in (7, True, "[E1]", [7], [["[E1]"]], [{"content": ["[E1]"]}], [None])
+    },
+    "an id of the decoder that contradicts": (
+        own({"added_tokens_decoder": decoder(E1 | {"id": 7})}, added_tokens=[*FIVE, E1]),
+        "tokenizer_config.json has 7 for the id of '[E1]'",
     ),
     "a flag of the map that contradicts": (
-        {"tokenizer": whole(), "tokenizer_config": {}, "special_tokens_map": MAP},
-        "special_tokens_map.json has lstrip True for '[MASK]'",
+        {"tokenizer": whole(), "tokenizer_config": {}, "special_tokens_map": {"mask_token": MASK | {"lstrip": True}}},
+        "special_tokens_map.json has True for the lstrip of '[MASK]'",
+    ),
+    "a flag of a name that contradicts": (
+        own({"eos_token": typed(SPECIAL_E1)}, added_tokens=[*FIVE, E1]),
+        "tokenizer_config.json has False for the normalized of '[E1]'",
     ),
     "a token that others would lose": (
         own({"added_tokens_decoder": decoder()}, added_tokens=[*FIVE, E1]),
-        "tokenizer.json has the added token '[E1]', tokenizer_config.json has not",
-    ),
-    "an old token that others would lose": (
-        vocab({"added_tokens_decoder": decoder()}, added_tokens={"[E1]": NEXT}),
-        "added_tokens.json has the added token",
+        "tokenizer_config.json lacks added tokens of tokenizer.json in its added_tokens_decoder",
     ),
     "a special token that others would lose": (
-        vocab({"added_tokens_decoder": decoder()}, special_tokens_map={"additional_special_tokens": ["[E1]"]}),
-        "[E1]",
-    ),
-    "lists that contradict": (
-        vocab({"additional_special_tokens": ["[E1]"]}, special_tokens_map={"additional_special_tokens": ["[E2]"]}),
-        "other special tokens",
+        vocab({"added_tokens_decoder": {str(i): DECODER[str(i)] for i in range(4)}}),
+        "tokenizer_config.json lacks added tokens of vocab.txt",
     ),
     "a setting in the wrong file": (
         vocab(None, special_tokens_map={"do_lower_case": False}),
         "'do_lower_case', which is no special token",
     ),
-    "a token that is none": (vocab({"additional_special_tokens": [7]}), "which is no token"),
     **{
         f"{one!r} and {other!r}": (
             own({}, added_tokens=[*FIVE, token(one, NEXT), token(other, NEXT + 1)]),
@@ -515,70 +529,28 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         for content in ("  ", " a")
     },
     "a token that is nothing in texts": (own({}, added_tokens=[*FIVE, token("\u200b", NEXT)]), "begins with nothing"),
-    "an id of 5,000 digits": (vocab({"added_tokens_decoder": {"9" * 5_000: token("<x>")}}), "is not an object of ids"),
-    "an id of 50 digits": (vocab(None, added_tokens={"<x>": 10**50}), "an id or a flag of '<x>'"),
-    "more tokens than anybody adds": (
-        vocab(None, added_tokens={f"<{i}>": NEXT + i for i in range(10_001)}),
-        "added_tokens.json has 10,001 added tokens",
-    ),
-    "more special tokens than anybody adds": (
-        vocab({"extra_special_tokens": ["<x>"] * 10_001}),
-        "tokenizer_config.json has 10,001 added tokens",
-    ),
-    "more tokens than anybody adds, in tokenizer.json": (
-        own({}, added_tokens=[E1] * 10_001),
-        "tokenizer.json has 10,001 added tokens",
+    "more tokens than anybody adds": (own({}, added_tokens=[E1] * 10_001), "10,001 added tokens: more than"),
+    "an object that lacks a flag": (
+        own({"eos_token": {"__type": "AddedToken", "content": "[E1]"}}, added_tokens=[*FIVE, E1]),
+        "has None for the single_word of '[E1]'",
     ),
     **{
-        f"the list {value!r}": (vocab({"additional_special_tokens": value}), "which is not a list of tokens")
-        for value in (7, "[E1]", {"x_token": "[E1]"})
+        f"the tokens {value!r:.20}": (own({}, added_tokens=value), message)
+        for value, message in (
+            ([*FIVE, {**E1, "content": ""}], "has the added token ''"),
+            ([*FIVE, E1 | {"lstrip": "yes"}], "not a WordPiece vocabulary"),
+            ([*FIVE, E1 | {"id": -1}], "not a WordPiece vocabulary"),
+            ([*FIVE, {"content": "[E1]", "id": NEXT}], "not a WordPiece vocabulary"),
+            ([*FIVE, "[E1]"], "not a WordPiece vocabulary"),
+            ("[E1]", "not a WordPiece vocabulary"),
+            (None, "a value has the wrong type"),
+            (7, "a value has the wrong type"),
+        )
     },
-    "an object of a usual name that is no token": (
-        vocab(CASED | {"eos_token": token("<x>")}),
-        "no token without a __type",
-    ),
-    "an object in a list that is no token": (
-        vocab(CASED, special_tokens_map={"additional_special_tokens": [E1]}),
-        "no token without a __type",
-    ),
-    "an object that lacks a flag": (
-        vocab(CASED | {"eos_token": {"__type": "AddedToken", "content": "<x>"}}),
-        "or lacks a flag",
-    ),
-    "a text in a decoder": (
-        vocab(CASED | {"added_tokens_decoder": {str(NEXT): "[E1]"}}),
-        "that is not an object of ids and tokens",
-    ),
-    "two lists": (
-        vocab(CASED | {"additional_special_tokens": ["[E1]"], "extra_special_tokens": ["[E2]"]}),
-        "of which others read only one",
-    ),
-    "a list that nothing hides": (
-        vocab(CASED, special_tokens_map={"additional_special_tokens": ["[E1]"], "extra_special_tokens": None}),
-        "of which others read only one",
-    ),
-    "one token under two names": (
-        vocab(CASED | {"eos_token": {"__type": "AddedToken", **token("[MASK]")}}),
-        "one special token under two names",
-    ),
-    "flags that are not known where the id is": (
-        vocab(
-            CASED | {"eos_token": {"__type": "AddedToken", **token("<x>", normalized=False)}},
-            added_tokens={"<x>": NEXT},
-        ),
-        "has normalized False for '<x>'",
-    ),
-    "an old id that others do not read": (
-        vocab(
-            CASED | {"added_tokens_decoder": decoder(), "additional_special_tokens": ["[E2]", "[E1]"]},
-            added_tokens={"[E1]": NEXT},
-        ),
-        f"as token {NEXT}, but it is {NEXT + 1}",
-    ),
-    "an empty token": (vocab(None, added_tokens={"": NEXT}), "which is no token"),
-    "an id that is none": (vocab(None, added_tokens={"[E1]": "1"}), "an id or a flag of '[E1]'"),
-    "a flag that is none": (own({}, added_tokens=[E1 | {"lstrip": "yes"}]), "an id or a flag of '[E1]'"),
-    "a decoder that is none": (vocab({"added_tokens_decoder": {"x": E1}}), "of ids and"),
+    **{
+        f"the decoder {value!r:.40}": (vocab({"added_tokens_decoder": value}), "is not an object of ids and tokens")
+        for value in ({str(NEXT): "[E1]"}, [E1], 7, "[E1]")
+    },
     "case that is neither": (vocab({"do_lower_case": "yes"}), "do_lower_case 'yes'"),
     "a doubled line": ({"vocab": vocabulary() + "cat\n"}, f"'cat' is token 33 and token {NEXT + 1}"),
     "a line doubled but for spaces": ({"vocab": vocabulary() + "cat \n"}, "'cat' is token 33 and"),
@@ -606,6 +578,54 @@ def test_what_would_give_other_ids_is_refused_by_name(tmp_path: Path, files: dic
     assert str(refusal.value).isprintable()
 
 
+UNITED: dict[str, dict[str, Any]] = {
+    "no special token in tokenizer.json": own({}, added_tokens=[]),
+    "one special token not in tokenizer.json": own({}, added_tokens=FIVE[:4]),
+    **{f"a vocabulary and {name}": vocab(CASED | files.get("tokenizer_config", {}), **{
+        place: values for place, values in files.items() if place != "tokenizer_config"
+    }) for name, files in AGAIN.items()},
+    **{f"tokenizer.json without it and {name}": {"tokenizer": whole(), "tokenizer_config": {}, **files}
+       for name, files in AGAIN.items()},
+    "added_tokens.json, two of them": vocab(CASED, added_tokens={"[E2]": NEXT + 1, "[E1]": NEXT}),
+    "added_tokens.json with a special one": vocab(
+        {"do_lower_case": True}, added_tokens={"[E1]": NEXT}, special_tokens_map={"additional_special_tokens": ["[E1]"]}
+    ),
+    "a special token of the vocabulary": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[unused1]"]}),
+    "a special token after those that are listed": vocab(
+        {
+            "do_lower_case": True, "added_tokens_decoder": decoder(token("[E2]", NEXT)),
+            "additional_special_tokens": ["[E1]"],
+        }
+    ),
+    "a mask with its space": vocab(CASED, special_tokens_map={"mask_token": MASK | {"lstrip": True}}),
+    "a mask with its space, in the settings": vocab(CASED | {"mask_token": typed(FIVE[4] | {"lstrip": True})}),
+    "a mask that is normalised": vocab(
+        {"do_lower_case": True}, special_tokens_map={"mask_token": MASK | {"normalized": True}}
+    ),
+    **{f"{content} by its id, in lower case": vocab(
+        {"do_lower_case": True}, added_tokens={content: SPECIAL_TOKENS.index(content)}
+    ) for content in ("[MASK]", "[CLS]")},
+    "a mask by its id and by its name": vocab(
+        {"do_lower_case": True, "mask_token": "[MASK]"}, added_tokens={"[MASK]": 4}
+    ),
+    "an object of its own name": vocab(CASED | {"image_token": typed(token("<x>"))}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("files", UNITED.values(), ids=UNITED.keys())
+def test_tokens_that_transformers_unites_are_refused_and_what_is_advised_helps(
+    tmp_path: Path, files: dict[str, Any]
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    with pytest.raises(UserError, match="load the folder with transformers' AutoTokenizer and save it to another one"):
+        load_tokenizer(write(folder, **files))
+    theirs = AutoTokenizer.from_pretrained(folder)
+    expected = theirs(TEXTS)["input_ids"]
+    theirs.save_pretrained(tmp_path / "saved")
+    assert same(write(tmp_path / "saved")).encode(TEXTS, None) == expected
+
+
 PLACES: dict[str, list[Any]] = {
     "vocab": [vocabulary(), vocabulary([*TOKENS, "[E1]"])],
     "tokenizer": [
@@ -613,35 +633,30 @@ PLACES: dict[str, list[Any]] = {
         whole(),
         whole(added_tokens=[*FIVE, E1]),
         whole(added_tokens=[*FIVE, SPECIAL_E1]),
-        whole(added_tokens=[]),
+        whole(added_tokens=[*FIVE, SPECIAL_E1, token("[E2]", NEXT + 1)]),
         whole(added_tokens=[*FIVE, E1 | {"rstrip": True}]),
     ],
     "tokenizer_config": [
         {"do_lower_case": True} | kind | more | list
         for kind in ({}, TAKEN)
-        for more in (
-            {},
-            {"added_tokens_decoder": decoder()},
-            {"added_tokens_decoder": decoder(E1)},
-            {"added_tokens_decoder": decoder(SPECIAL_E1)},
-        )
+        for more in ({}, {}, *({"added_tokens_decoder": decoder(*each)} for each in ([], [E1], [SPECIAL_E1])))
         for list in (
             {}, {"additional_special_tokens": ["[E1]"]}, {"eos_token": "[E1]"}, {"image_token": "[E1]"},
-            {"extra_special_tokens": ["[E2]", "[E1]"]}, {"eos_token": {"__type": "AddedToken", **SPECIAL_E1}},
-            {"extra_special_tokens": {"x_token": "[E2]"}}, {"eos_token": E1},
+            {"extra_special_tokens": ["[E2]", "[E1]"]}, {"eos_token": typed(SPECIAL_E1)},
+            {"extra_special_tokens": {"x_token": "[E2]"}}, {"model_specific_special_tokens": {"x_token": "[E1]"}},
         )
     ],
     "special_tokens_map": [
         None,
         {"mask_token": "[MASK]"},
         {"additional_special_tokens": ["[E1]"]},
-        MAP,
+        {"mask_token": MASK},
         {"extra_special_tokens": ["[E1]"]},
         {"bos_token": "[E1]"},
         {"additional_special_tokens": ["[E1]"], "extra_special_tokens": []},
         {"eos_token": {name: value for name, value in SPECIAL_E1.items() if name != "id"}},
     ],
-    "added_tokens": [None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
+    "added_tokens": [None, None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
 }  # fmt: skip
 
 
