@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl
 from minibert.cli import parse_options, run
 from minibert.errors import UserError, printable, reason
 from minibert.options import Options, option
-from minibert.plots import draw_attention, known_words, need_matplotlib, read, style
+from minibert.plots import draw_attention, need_matplotlib, style
 
 if TYPE_CHECKING:
     from minibert.inference import TrainedModel
@@ -121,10 +121,10 @@ POLICY = (
 class DemoOptions(Options):
     """Options of the page."""
 
-    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
-    mlm: str = option("models/bert_mlm_small", "folder written by train_mlm.py, which fills masks")
+    model: str = option("models/sbert_nli_small", "most used", "folder or zip written by train_nli.py")
+    mlm: str = option("models/bert_mlm_small", "most used", "folder written by train_mlm.py, which fills masks")
     port: int = option(
-        7860, "where on this machine the page is: http://127.0.0.1:PORT",
+        7860, "run", "where on this machine the page is: http://127.0.0.1:PORT",
         at_least=1, below=65_536, else_say="it has to be from 1 to 65535",
     )  # fmt: skip
 
@@ -250,7 +250,7 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
     if model.hypothesis_only:
         notes.append("This model is a control: it has been trained without premises and does not see this one.")
     for side, text in zip(SIDES, (premise, hypothesis), strict=True):
-        tokens, remarks = read(model, text, f"the {side}")
+        tokens, remarks = model.read(text, f"the {side}")
         notes += remarks
         chips = "".join(f'<span class="piece">{_text(token)}</span>' for token in tokens)
         pieces += f'<h3>The {side} in WordPieces</h3><div class="{side}">{chips}</div>'
@@ -285,7 +285,7 @@ def words_html(model: TrainedModel | None, text: str) -> str:
         raise UserError("there is no model that fills masks")
     found: Any = model.fill_mask(text, WORDS)
     masks = [found] if isinstance(found[0], dict) else found
-    parts = [_note(note) for note in read(model, text, "the text")[1]]
+    parts = [_note(note) for note in model.read(text, "the text")[1]]
     for number, guesses in enumerate(masks, start=1):
         parts.append(f"<h3>[MASK] {number}</h3>" if len(masks) > 1 else "")
         parts.append(bars([(guess["token_str"], guess["score"]) for guess in guesses]))
@@ -335,13 +335,8 @@ def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advic
 
 
 def suited(model: TrainedModel, examples: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Examples, those first of whose words a model knows most."""
-
-    def share(texts: Sequence[str]) -> float:
-        known = [word for text in texts for word in known_words(read(model, text, text)[0])]
-        return sum(known) / len(known)
-
-    return sorted(examples, key=share, reverse=True)  # equal ones stay in their order
+    """Examples, those first of whose words a model knows most; equal ones stay in their order."""
+    return sorted(examples, key=lambda texts: model.known_share(*texts), reverse=True)
 
 
 def _box(name: str, label: str, text: str) -> str:

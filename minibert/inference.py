@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypedDict
 
@@ -31,7 +32,7 @@ from minibert.data.batching import batches_of_like_length, pad, tokenise
 from minibert.errors import UserError
 from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
-from minibert.tokenizer import WordPieceTokenizer
+from minibert.tokenizer import UNK, WordPieceTokenizer
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
 TOKENS_IN_PASS = 2_048
@@ -292,6 +293,35 @@ class TrainedModel:
         with evaluating(self.encoder):
             maps = self.encoder.attention_maps(torch.tensor(ids, device=self.device))  # (L, 1, H, T, T)
         return self.tokenizer.tokens(ids[0]), _finite(maps.squeeze(1).float().cpu().numpy())
+
+    def read(self, text: str, name: str) -> tuple[list[str], list[str]]:
+        """The tokens that are read of a text called `name`, and what one should know of them, a sentence each.
+
+        Raises:
+            UserError: there is nothing in the text that could be read.
+        """
+        ids = self.tokenizer.encode([text], max_length=self.max_length + 1)[0]  # one more than is read: is there more?
+        if len(ids) == 2:  # [CLS] and [SEP]
+            raise UserError(f"{name} is empty: write a sentence there")
+        tokens = self.tokenizer.tokens(self.tokenizer.encode([text], max_length=self.max_length)[0])
+        notes = {
+            f"{name} has more than the {self.max_length} tokens that are read; the rest is left out.":
+                len(ids) > self.max_length,
+            f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
+            f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
+                self.known_share(text) < 1 / 2,
+        }  # fmt: skip
+        return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
+
+    def known_share(self, *texts: str) -> float:
+        """Of the words that are read of some texts, the share that the vocabulary has as a whole; of none, 1."""
+        known = []
+        for ids in self.tokenizer.encode(texts, self.max_length):
+            tokens = self.tokenizer.tokens(ids)
+            for token, after in pairwise([*tokens, ""]):
+                if token == UNK or token[:1].isalnum():  # the beginning of a word
+                    known.append(token != UNK and not after.startswith("##"))
+        return sum(known) / len(known) if known else 1.0
 
     def _guess(self, ids: NDArray[np.int64], place: int, token: int, score: float, alone: bool) -> Guess:
         filled = ids.copy()
