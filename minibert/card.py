@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import MLMOptions, NLIOptions, listed
+from minibert.options import OPTIONS, MLMOptions, NLIOptions, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
@@ -71,8 +71,21 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
     write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def has_card(folder: Path) -> bool:
+    """Whether there is a card, which has evaluations, too, and may be written to."""
+    return (folder / CARD).exists() and os.access(folder, os.W_OK)
+
+
+def was_trained_on(folder: Path, data: Path) -> bool:
+    """Whether the run that left a folder read this very file, which says no split."""
+    if not data.is_file() or not (folder / OPTIONS).is_file():
+        return False
+    trained = Path(str(read_json(folder / OPTIONS, "").get("data", "")))
+    return trained.is_file() and trained.samefile(data)
+
+
 def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
-    options, records = read_json(folder / "options.json", ""), read_records(folder / "metrics.jsonl")
+    options, records = read_json(folder / OPTIONS, ""), read_records(folder / "metrics.jsonl")
     start, end, name = records[0], records[-1], folder.resolve().name
     pairs = "encoder" in options
     kind, script = (NLIOptions, "train_nli.py") if pairs else (MLMOptions, "train_mlm.py")

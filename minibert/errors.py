@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -80,6 +81,23 @@ def hub_reason(error: BaseException | None) -> str:
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
+
+
+def all_of(*actions: Callable[[], object]) -> None:
+    """Do each, whether or not another one fails.
+
+    Raises:
+        UserError: what has failed, all in one line.
+    """
+    failures = []
+    for action in actions:
+        try:
+            action()
+        except Exception as error:  # of a picture, it may be anything
+            text = os_error_text(error) if isinstance(error, OSError) else str(error)
+            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
+    if failures:
+        raise UserError("; ".join(failures))
 
 
 def painted(text: str, style: str, stream: TextIO) -> str:

@@ -13,6 +13,7 @@ Source of the defaults: the notebook "Assignment 4: Do you AGREE?".
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -359,6 +360,10 @@ class EvaluateOptions(Options):
             raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
         if self.predictions and not self.predictions.lower().endswith(".csv"):
             raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
+        if self.predictions and any(re.match("prediction$|probability_", name) for name in listed(self.columns)):
+            raise UserError(
+                f"--columns {self.columns}: --predictions has columns prediction and probability_... itself"
+            )
         if self.predictions and self.max_pairs not in (0, EvaluateOptions.max_pairs):
             raise UserError("--predictions has every pair: --max-pairs is for a report without it")
 
