@@ -139,7 +139,9 @@ class TrainingOptions(Options):
     average: bool = option(False, "training", "validate and keep the average of the last steps' weights")
     clip: float = option(1.0, "training", "largest gradient norm", above=0)
     weight_decay: float = limit(0.01, "training", "AdamW's decoupled weight decay")
-    decayed: str = option("all", "training", "decay all weights, as the notebook, or matrices only", choices=DECAYED)
+    decayed: str = option(
+        "all", "training", "decay all weights, as the notebook does, or matrices only", choices=DECAYED
+    )
     beta2: float = rate(0.999, "training", "AdamW's decay of the mean of squared gradients")
     textbook: bool = option(False, "training", "train with the textbook's own forwards: the same losses, more slowly")
     seed: int = seed("seed of every random choice")
@@ -231,7 +233,9 @@ class MLMOptions(TrainingOptions):
     hidden_size: int = count(256, "model", "D, the width of every token's vector")
     num_attention_heads: int = count(4, "model", "H, heads; they divide the hidden size")
     intermediate_size: int = count(1_024, "model", "F, the width inside the feed-forward layer")
-    neighbour_heads: bool = option(False, "model", "each head begins at a neighbour (needs --architecture modernbert)")
+    neighbour_heads: bool = option(
+        False, "model", "start heads attending to neighbours (needs --architecture modernbert)"
+    )
     unigram_bias: bool = option(False, "model", "start the decoder's bias at the logarithms of the tokens' frequencies")
     dropout: float = rate(0.1, "model", "dropout of hidden vectors and of attention weights")
     schedule: str = option("linear", "training", "how the learning rate moves after its peak", choices=SCHEDULES)

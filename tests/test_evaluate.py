@@ -111,7 +111,7 @@ def test_one_pair_is_answered_and_what_makes_that_doubtful_is_said_beside_it(
     """As on the page, but on standard error: the answer can be read by another program."""
     for premise, said in (
         ("the cat", ""),
-        ("a badge decade", "warning: Most words of --premise are unknown to this model, which can only spell them"),
+        ("a bad cab", "warning: Most words of --premise are unknown to this model, which can only spell them"),
         ("the cat " * 9, "warning: --premise has more than the 10 tokens that are read"),
     ):
         evaluate.main(["--model", str(folder / "nli"), "--premise", premise, "--hypothesis", "the dog"])
