@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
 # keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
-BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#777777"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", SKY, "#000000")
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHADES = "Blues"
+# Lines at the top and on the right measure nothing.
+LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
 
 FORMATS = ("png", "svg", "pdf")
 TOKEN = 0.17  # inches for each, which its name at 8 points just needs
@@ -90,9 +92,9 @@ _LOCK = RLock()  # matplotlib's settings are the whole process's, and the page d
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The settings that matplotlib comes with, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
+    """Its own settings and `LOOK`, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
     matplotlib = need_matplotlib()
-    with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0]}]):
+    with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0], **LOOK}]):
         yield
 
 
@@ -131,12 +133,6 @@ def new_figure(width: float, height: float, title: Sequence[str] = ()) -> Any:
     return figure
 
 
-def open_axes(*several: Any) -> None:
-    """Leave out the lines at the top and on the right, which measure nothing."""
-    for axes in several:
-        axes.spines[["top", "right"]].set_visible(False)
-
-
 def check_picture(path: Path) -> str:
     """The format that a picture's name asks for; without an ending, PNG. To be asked before any work.
 
@@ -170,35 +166,35 @@ def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) 
     Raises:
         KeyError, TypeError, ValueError: the records are none of a run's.
     """
-    of = {kind: [record for record in records if record["kind"] == kind] for kind in ("start", "train", "validation")}
-    start, held_out = ((of[kind] or [{}])[0] for kind in ("start", "validation"))
+    first = {record["kind"]: record for record in reversed(records)}  # of its kind
+    start, held_out = first.get("start", {}), first.get("validation", {})
     figure = new_figure(10, 3.4, title)
     panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
 
-    def line(axes: Any, kind: str, name: str, label: str, colour: str) -> None:
-        points = [(float(record["step"]), float(record[name])) for record in of[kind] if name in record]
-        mark = "o" if kind == "validation" else "." if len(points) < FEW else ""
-        if points:
-            axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4)
+    def line(axes: Any, kind: str, name: str, **look: str) -> None:
+        its = [record for record in records if record["kind"] == kind and name in record]
+        mark = "o" if kind == "validation" else "." if len(its) < FEW else ""
+        steps, values = ([float(record[key]) for record in its] for key in ("step", name))
+        if its:
+            axes.plot(steps, values, f"{mark}-", markersize=4, **look)
 
-    comparable = "cross_entropy" if any("cross_entropy" in record for record in of["train"]) else "loss"
-    line(panels["loss"], "train", comparable, "training", BLUE)
-    line(panels["accuracy"], "train", "accuracy", "training", BLUE)
-    line(panels["learning rate"], "train", "learning_rate", "", GREEN)
-    for name in ("loss", "accuracy"):
+    comparable = "cross_entropy" if any("cross_entropy" in record for record in records) else "loss"
+    for name, trained in (("loss", comparable), ("accuracy", "accuracy")):
+        axes = panels[name]
+        line(axes, "train", trained, color=BLUE, label="training")
         for key in [key for key in held_out if key.endswith(f"_{name}")][:1]:
-            line(panels[name], "validation", key, legible(key.replace("_", " ")), ORANGE)
+            line(axes, "validation", key, color=ORANGE, label=legible(key.replace("_", " ")))
         for guesser in [guesser for guesser in ("unigram", "majority") if f"{guesser}_{name}" in start]:
             value = float(start[f"{guesser}_{name}"])
-            panels[name].axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
-        if panels[name].lines:
-            panels[name].legend(frameon=False, fontsize=8)
+            axes.axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
+        if axes.lines:
+            axes.legend()
+    line(panels["learning rate"], "train", "learning_rate", color=GREEN)
     panels["learning rate"].set_ylim(bottom=0)
     panels["learning rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for name, axes in panels.items():
         axes.set(xlabel="step", title=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    open_axes(*panels.values())
     return figure
 
 
@@ -244,11 +240,10 @@ def draw_answers(
     CalibrationDisplay.from_predictions(predicted == labels, confidence, n_bins=BINS, ax=share, **look)
     share.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="share of right answers")
     share.set_title(f"calibration error {calibration_error(labels, probabilities):.3f}", fontsize=9)
-    share.legend(frameon=False, fontsize=8, loc="upper left")
+    share.legend(loc="upper left")
     many.hist(confidence, bins=BINS, range=(0, 1), edgecolor="white", color=GREY)
     many.set(xlim=(0, 1), xlabel="probability of the answer given", ylabel="answers")
     many.yaxis.set_major_formatter("{x:,.0f}")
-    open_axes(matrix, share, many)
     return figure
 
 
@@ -286,7 +281,7 @@ def draw_attention(
         axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9 * scale)
         axes.tick_params(length=0, labelsize=8 * scale)
         axes.tick_params(axis="x", labelrotation=90)
-        axes.spines[:].set_color("#BBBBBB")
+        axes.spines[:].set(color="#BBBBBB", visible=True)
     grid[0, 0].set_xticks(range(len(names)), names)  # panels share their axes
     grid[0, 0].set_yticks(range(len(names)), names)
     bar = figure.colorbar(image, ax=grid, fraction=0.1, aspect=20 * rows, pad=0.02)
