@@ -6,8 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.json:
             grade = {"right": len(right), "of": len(verdicts), "exercises": verdicts}
             options.json.write_text(json.dumps(grade, indent=1))
-        if {"embeddings", "attention", "block", "pooling"} <= {*right}:
-            with suppress(ImportError):  # of a released model, or of what reads it
-                import_module("minibert.exercises.mine").minilm(str(options.path))
         if not options.watch:
             sys.exit(int(len(right) < len(verdicts)))
         while states == [file.stat().st_mtime_ns if file.exists() else 0 for file in found]:
