@@ -86,7 +86,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
         beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
         title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
         kept += records(options, options.data, result)
-        kept.append(lambda: plot_answers(labels, its.probabilities, title, Path(options.figure or beside), its.names))
+        kept.append(lambda: plot_answers(Path(options.figure or beside), labels, its.probabilities, title, its.names))
     else:
         none = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
         print(f"{pairs.source}: {none}, so there is no report{' for --json' if options.json else ''}")

@@ -43,7 +43,6 @@ SHADES = "Blues"
 # Lines at the top and on the right measure nothing.
 LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
 
-FORMATS = ("png", "svg", "pdf")
 TOKEN = 0.17  # inches for each, which its name at 8 points just needs
 SMALLEST, LARGEST = 1.6, 40.0  # inches: of a panel, of the whole figure
 LONGEST = 32  # characters of a name
@@ -140,9 +139,9 @@ def check_picture(path: Path) -> str:
         UserError: there is no matplotlib; the name has another ending, or is a folder's.
     """
     need_matplotlib()
-    ending = path.suffix[1:].lower() or FORMATS[0]
-    if ending not in FORMATS:
-        raise UserError(f"{path}: a picture ends with .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}")
+    ending = path.suffix[1:].lower() or "png"
+    if ending not in ("png", "svg", "pdf"):
+        raise UserError(f"{path}: a picture ends with .png, .svg or .pdf")
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the picture a name")
     return ending
@@ -315,15 +314,9 @@ def plot_training(folder: Path) -> None:
 
 
 @optional()
-def plot_answers(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.floating],
-    title: Sequence[str],
-    path: Path,
-    names: Sequence[str] = LABELS,
-) -> None:
-    """What evaluate.py draws, if there is matplotlib."""
-    save(draw_answers(labels, probabilities, title, names), path)
+def plot_answers(path: Path, *given: Any) -> None:
+    """What evaluate.py draws, if there is matplotlib: `draw_answers` of what is given."""
+    save(draw_answers(*given), path)
 
 
 @dataclass(frozen=True, kw_only=True)
