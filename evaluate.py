@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
 from minibert.errors import RESULT, UserError, all_of, painted
-from minibert.options import OPTIONS, EvaluateOptions, listed
+from minibert.options import EvaluateOptions, listed
 
 if TYPE_CHECKING:
     import torch
@@ -70,29 +70,31 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     else:
         pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     answers = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
-    kept: list[Callable[[], object]] = [lambda: write_answers(answers, pairs, options)] if options.predictions else []
 
     # Report: of the pairs that have a label.
     labelled = np.flatnonzero(pairs.labels >= 0)
-    if len(labelled):
-        labels, its = pairs.labels[labelled], answers[labelled]
-        result = figures(labels, its)
-        if was_trained_on(path, Path(options.data)):
-            print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
-        control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
-        accuracy = f"accuracy {result['accuracy']:.4f}"
-        text = report_text(result).replace(accuracy, painted(accuracy, RESULT, sys.stdout))
-        print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
-        beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
-        title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
-        kept += records(options, options.data, result)
-        kept.append(lambda: plot_answers(Path(options.figure or beside), labels, its.probabilities, title, its.names))
-    else:
+    if not len(labelled):
         none = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
         print(f"{pairs.source}: {none}, so there is no report{' for --json' if options.json else ''}")
+        write_answers(answers, pairs, options)
+        return
+    labels, its = pairs.labels[labelled], answers[labelled]
+    result = figures(labels, its)
+    if was_trained_on(path, Path(options.data)):
+        print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
+    control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
+    accuracy = f"accuracy {result['accuracy']:.4f}"
+    text = report_text(result).replace(accuracy, painted(accuracy, RESULT, sys.stdout))
+    print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
 
-    # What is kept: all of it that can be written.
-    all_of(*kept)
+    # What is kept: answers, picture and record.
+    beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+    title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
+    keep(
+        options, options.data, result,
+        lambda: write_answers(answers, pairs, options),
+        lambda: plot_answers(Path(options.figure or beside), labels, its.probabilities, title, its.names),
+    )  # fmt: skip
 
 
 def compare(options: EvaluateOptions, device: torch.device) -> None:
@@ -105,8 +107,7 @@ def compare(options: EvaluateOptions, device: torch.device) -> None:
     pairs = load_scored_pairs(options.similarity, options.split, listed(options.columns))
     result = similarity(model, pairs, options.batch_size)
     print(f"{options.model} on the {options.split} split of {pairs.source}\n\n{similarity_text(result)}", flush=True)
-    # A folder without options.json is no run's, and its README is somebody else's.
-    all_of(*records(options, options.similarity, result, card=(Path(options.model) / OPTIONS).exists()))
+    keep(options, options.similarity, result)
 
 
 def ask(options: EvaluateOptions, device: torch.device) -> None:
@@ -125,24 +126,23 @@ def ask(options: EvaluateOptions, device: torch.device) -> None:
         print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
 
 
-def records(
-    options: EvaluateOptions, data: str, result: dict[str, Any], card: bool = True
-) -> list[Callable[[], object]]:
-    """What writes the record of an evaluation: to --json, and beside the card of a folder, if there is one."""
-    from minibert.card import has_card, write_card
+def write_answers(answers: Predictions, pairs: Pairs, options: EvaluateOptions) -> None:
+    """Write --predictions, if they are asked for, and say so."""
+    if options.predictions:
+        answers.write_csv(Path(options.predictions), pairs.labels, listed(options.columns))
+        missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
+        print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
+
+
+def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: Callable[[], object]) -> None:
+    """Write the record of an evaluation, where --json says and beside the card, and do others: all that can be done."""
+    from minibert.card import add_evaluation
     from minibert.files import write_json
 
     path, date = Path(options.model), time.strftime("%Y-%m-%d")
     record = {"model": str(path), "data": data, "split": options.split, "date": date, **result}
-    json: list[Callable[[], object]] = [lambda: write_json(Path(options.json), record)] if options.json else []
-    return [*json, lambda: write_card(path, record)] if card and has_card(path) else json
-
-
-def write_answers(answers: Predictions, pairs: Pairs, options: EvaluateOptions) -> None:
-    """Write --predictions, and say so."""
-    answers.write_csv(Path(options.predictions), pairs.labels, listed(options.columns))
-    missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
-    print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
+    json = [lambda: write_json(Path(options.json), record)] if options.json else []
+    all_of(*others, *json, lambda: add_evaluation(path, record))
 
 
 if __name__ == "__main__":

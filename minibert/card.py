@@ -73,9 +73,11 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
     write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
-def has_card(folder: Path) -> bool:
-    """Whether there is a card, which has evaluations, too, and may be written to."""
-    return (folder / CARD).exists() and os.access(folder, os.W_OK)
+def add_evaluation(folder: Path, report: dict[str, Any]) -> None:
+    """Write the card anew with what evaluate.py found, if the folder has one, which may be written to."""
+    run = SIMILAR not in report or (folder / OPTIONS).exists()  # any encoder has vectors, and a card of its author's
+    if run and (folder / CARD).exists() and os.access(folder, os.W_OK):
+        write_card(folder, report)
 
 
 def was_trained_on(folder: Path, data: Path) -> bool:

@@ -115,12 +115,9 @@ def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
         return f"{word!r} belongs to no option: a value with blanks in it needs quotes around it"
     name = "--" + word.split("=")[0].lstrip("".join(DASHES)).replace("_", "-")
     scripts = {script: [flag(field.name) for field in dataclasses.fields(kind)] for script, kind in SCRIPTS.items()}
-    begun = [flag for flag in flags if flag.startswith(name)]
-    near = (
-        begun
-        if len(begun) in range(1, 6)
-        else difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
-    )
+    begun = [its for its in flags if its.startswith(name)]
+    alike = difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
+    near = begun if len(begun) in range(1, 6) else alike
     if near and near[0] not in flags:
         return f"{near[0]} is an option of {' and '.join(script for script in scripts if near[0] in scripts[script])}"
     return f"unknown option {word}: " + (f"did you mean {' or '.join(near)}?" if near else "--help lists them all")
@@ -199,10 +196,7 @@ class _Lasting:
     """A stream that a script survives: once nobody reads it any more, or its disk is full, what is written is dropped.
 
     Hours of training must not end because of a line of progress: not by `train_mlm.py | head`, nor with its terminal.
-
-    Attributes:
-        stream: standard output or standard error.
-        error: what went wrong with it, if something has.
+    `error` is what went wrong with it, if something has.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -235,11 +229,7 @@ class _Lasting:
 
 @contextmanager
 def _lasting_streams() -> Iterator[_Lasting]:
-    """Within it, standard output and error are there, whether or not the script was started with them.
-
-    Returns:
-        standard output.
-    """
+    """Within it, standard output and error are there, started with them or not. Gives the output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

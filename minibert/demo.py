@@ -259,14 +259,7 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
 
 
 def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advice: str) -> str:
-    """The page: two forms, and where the answers go.
-
-    Args:
-        model: with a classifier.
-        name: what to call it.
-        filler: with an MLM head, or None.
-        advice: how to come by one, said in its place.
-    """
+    """The page of a classifier that is called `name`, and of what fills masks, or advice how to come by it."""
     layers, heads = model.encoder.config.num_hidden_layers, model.encoder.config.num_attention_heads
     own = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
     pairs, texts = suited(model, PAIRS), suited(filler or model, TEXTS)

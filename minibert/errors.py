@@ -17,13 +17,11 @@ from typing import TextIO
 MOST_SHOWN = 1_000  # characters of a message
 HUB_ERRORS = {  # by a part of their names or texts, the first that fits
     ("OfflineMode",): "HF_HUB_OFFLINE is set, so it was not asked",
-    (
-        "Gated",
-        "is a gated dataset",
-    ): "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
+    ("Gated", "is a gated dataset"):
+        "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
     ("Connect", "Timeout", "LocalEntryNotFound"): "it can't be reached: is there a network?",
     ("NotFound", "Validation"): "there is none, or it is private: is it spelt right?",
-}
+}  # fmt: skip
 RESULT, WARNING, ERROR = "1", "1;33", "1;31"  # bold, and with it yellow or red
 
 

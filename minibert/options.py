@@ -41,16 +41,9 @@ DEVICE = "auto, cpu, cuda, cuda:N or mps"
 
 
 def option(
-    default: Any,
-    group: str,
-    help: str,
-    *,
-    choices: tuple[str, ...] | None = None,
-    at_least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-    else_say: str = "",
-) -> Any:
+    default: Any, group: str, help: str, *, choices: tuple[str, ...] | None = None, at_least: float = -math.inf,
+    above: float = -math.inf, below: float = math.inf, else_say: str = "",
+) -> Any:  # fmt: skip
     """A field of options: its default, where `--help` has it and what it says there, which values make sense, and what
     is said of others.
     """
@@ -252,16 +245,11 @@ class MLMOptions(TrainingOptions):
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
         return ARCHITECTURES[self.architecture](
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-            max_position_embeddings=self.max_length,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            pad_token_id=pad_token_id,
-        )
+            vocab_size=vocab_size, hidden_size=self.hidden_size, num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads, intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_length, hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout, pad_token_id=pad_token_id,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
