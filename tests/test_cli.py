@@ -153,6 +153,8 @@ def test_help_has_groups_and_the_everyday_options_come_first(capsys: pytest.Capt
     assert places == sorted(places)
     assert text.index("    python train_mlm.py ") < places[0] < text.index("\n  --epochs N ") < places[1]
     assert places[2] < text.index("\n  --dropout X ") < places[3] < text.index("\n  --schedule ") < places[4]
+    # A script's own options before those that both have.
+    assert places[0] < text.index("\n  --vocab ") < text.index("\n  --epochs N ") < text.index("\n  --overwrite ")
 
 
 @pytest.mark.parametrize("columns", [60, 80, 132])

@@ -245,14 +245,14 @@ def test_options_of_predictions() -> None:
 def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     write(folder / "pairs.csv", rows("yes,no"))
     train("yes,no", "--max-steps", "1")
-    texts = ['"quoted", twice', "a\nb", "c\r\nd\re", " x "]
+    texts = ['"quoted", twice', "a\nb", "c\rd", "e\r\nf", " x "]
     answers = minibert.from_pretrained("out").predict(texts, texts)
-    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, -1]), ("q,1", "q2", "verdict"))
+    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]), ("q,1", "q2", "verdict"))
     written = (folder / "a.csv").read_bytes()
     assert written.startswith(b'"q,1",q2,verdict,prediction,probability_yes,probability_no\n')
     assert written.count(b"\r") == 4  # those of the texts: a line ends with \n alone
     with (folder / "a.csv").open(newline="", encoding="utf-8") as handle:
         assert [row["q,1"] for row in csv.DictReader(handle)] == texts
-    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, -1]))
+    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]))
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
-    assert sorted(found.premises) == sorted(texts[:3])
+    assert sorted(found.premises) == sorted(texts[:4])
