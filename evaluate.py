@@ -6,19 +6,21 @@ Example:
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
-from minibert.errors import RESULT, UserError, os_error_text, painted
-from minibert.options import OPTIONS, EvaluateOptions, listed
+from minibert.errors import RESULT, UserError, all_of, painted
+from minibert.options import EvaluateOptions, listed
 
 if TYPE_CHECKING:
     import torch
+
+    from minibert.data.pairs import Pairs
+    from minibert.inference import Predictions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,22 +40,17 @@ def evaluate(options: EvaluateOptions) -> None:
 
     if options.figure:
         check_picture(Path(options.figure))
-    device = pick_device(options.device)
-    if options.premise is not None and options.hypothesis is not None:
-        ask(options, device)
-    elif options.similarity:
-        report_similarity(options, device)
-    else:
-        report(options, device)
+    answer = ask if options.premise is not None else compare if options.similarity else report
+    answer(options, pick_device(options.device))
 
 
 def report(options: EvaluateOptions, device: torch.device) -> None:
     """Model, pairs, report; and what is kept of it."""
     import numpy as np
 
-    from minibert.card import write_card
+    from minibert.card import was_trained_on
     from minibert.data.pairs import Reading, load_all_pairs, load_pairs
-    from minibert.files import write_json
+    from minibert.files import is_part_of
     from minibert.hub import load_classifier
     from minibert.metrics import figures, report_text
     from minibert.plots import plot_answers
@@ -72,23 +69,17 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
         pairs = load_all_pairs(options.data, options.split, reading)
     else:
         pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
-    predictions = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
-
-    def write_predictions() -> None:
-        if options.predictions:
-            predictions.write_csv(Path(options.predictions), pairs.premises, pairs.hypotheses, pairs.labels)
-            missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
-            print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
+    answers = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
 
     # Report: of the pairs that have a label.
     labelled = np.flatnonzero(pairs.labels >= 0)
     if not len(labelled):
         none = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
         print(f"{pairs.source}: {none}, so there is no report{' for --json' if options.json else ''}")
-        write_predictions()
+        write_answers(answers, pairs, options)
         return
-    labels, answers = pairs.labels[labelled], predictions[labelled]
-    result = figures(labels, answers)
+    labels, its = pairs.labels[labelled], answers[labelled]
+    result = figures(labels, its)
     if was_trained_on(path, Path(options.data)):
         print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
     control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
@@ -96,40 +87,19 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     text = report_text(result).replace(accuracy, painted(accuracy, RESULT, sys.stdout))
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
 
-    # What is kept: all of it that can be written.
-    said = {"model": str(path), "data": options.data, "split": options.split, "date": time.strftime("%Y-%m-%d")}
-    record = said | result
+    # What is kept: answers, picture and record.
     beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
     title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
-    all_of(
-        write_predictions,
-        lambda: write_json(Path(options.json), record) if options.json else None,
-        lambda: plot_answers(labels, answers.probabilities, title, Path(options.figure or beside), answers.names),
-        lambda: write_card(path, record) if has_card(path) else None,  # a folder of train_nli.py
-    )
+    keep(
+        options, options.data, result,
+        lambda: write_answers(answers, pairs, options),
+        lambda: plot_answers(Path(options.figure or beside), labels, its.probabilities, title, its.names),
+    )  # fmt: skip
 
 
-def ask(options: EvaluateOptions, device: torch.device) -> None:
-    """Print the probabilities for one pair."""
-    from minibert.hub import load_classifier
-
-    model = load_classifier(options.model).to(device)
-    pair = {"premise": options.premise or "", "hypothesis": options.hypothesis or ""}
-    for side, sentence in pair.items():
-        if not sentence.strip():
-            raise UserError(f"--{side} is empty: give it a sentence")
-    answer = model.predict([pair["premise"]], [pair["hypothesis"]])
-    width, probabilities = max(13, *map(len, answer.names)), answer.probabilities[0]
-    for label, probability in zip(answer.names, probabilities, strict=True):
-        line = f"{label:<{width}} {probability:.4f}"
-        print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
-
-
-def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
+def compare(options: EvaluateOptions, device: torch.device) -> None:
     """How well any sentence encoder's cosines agree with people's scores."""
-    from minibert.card import write_card
     from minibert.data.pairs import load_scored_pairs
-    from minibert.files import write_json
     from minibert.hub import from_pretrained
     from minibert.metrics import similarity, similarity_text
 
@@ -137,53 +107,42 @@ def report_similarity(options: EvaluateOptions, device: torch.device) -> None:
     pairs = load_scored_pairs(options.similarity, options.split, listed(options.columns))
     result = similarity(model, pairs, options.batch_size)
     print(f"{options.model} on the {options.split} split of {pairs.source}\n\n{similarity_text(result)}", flush=True)
-    said = {"model": options.model, "data": options.similarity, "split": options.split}
-    record, path = said | {"date": time.strftime("%Y-%m-%d")} | result, Path(options.model)
-    all_of(
-        lambda: write_json(Path(options.json), record) if options.json else None,
-        lambda: write_card(path, record) if has_card(path) and (path / OPTIONS).exists() else None,  # not anyone's
-    )
+    keep(options, options.similarity, result)
 
 
-def has_card(folder: Path) -> bool:
-    """Whether there is a card, which has evaluations, too, and may be written to."""
-    from minibert.card import CARD
+def ask(options: EvaluateOptions, device: torch.device) -> None:
+    """Print the probabilities for one pair, and on standard error what makes them doubtful."""
+    from minibert.hub import load_classifier
+    from minibert.progress import warning
 
-    return (folder / CARD).exists() and os.access(folder, os.W_OK)
-
-
-def is_part_of(file: Path, data: Path) -> bool:
-    """Whether a file is the data, or would be read as a part of it the next time."""
-    if data.is_dir():
-        return file.resolve().is_relative_to(data.resolve())
-    return data.exists() and file.exists() and file.samefile(data)
-
-
-def was_trained_on(model: Path, data: Path) -> bool:
-    """Whether the run that left a folder read this very file, which says no split."""
-    from minibert.files import read_json
-
-    if not data.is_file() or not (model / OPTIONS).is_file():
-        return False
-    trained = Path(str(read_json(model / OPTIONS, "").get("data", "")))
-    return trained.is_file() and trained.samefile(data)
+    model = load_classifier(options.model).to(device)
+    pair = {"--premise": options.premise or "", "--hypothesis": options.hypothesis or ""}
+    for note in [note for name, text in pair.items() for note in model.read(text, name)[1]]:
+        print(warning(note, sys.stderr), file=sys.stderr)
+    answer = model.predict([pair["--premise"]], [pair["--hypothesis"]])
+    width, probabilities = max(13, *map(len, answer.names)), answer.probabilities[0]
+    for label, probability in zip(answer.names, probabilities, strict=True):
+        line = f"{label:<{width}} {probability:.4f}"
+        print(painted(line, RESULT, sys.stdout) if probability == max(probabilities) else line)
 
 
-def all_of(*actions: Callable[[], object]) -> None:
-    """Do each, whether or not another one fails.
+def write_answers(answers: Predictions, pairs: Pairs, options: EvaluateOptions) -> None:
+    """Write --predictions, if they are asked for, and say so."""
+    if options.predictions:
+        answers.write_csv(Path(options.predictions), pairs.labels, listed(options.columns))
+        missing = f"; {pairs.left_out:,} rows lack a sentence, and are left out" if pairs.left_out else ""
+        print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
 
-    Raises:
-        UserError: what has failed, all in one line.
-    """
-    failures = []
-    for action in actions:
-        try:
-            action()
-        except Exception as error:  # of a picture, it may be anything
-            text = os_error_text(error) if isinstance(error, OSError) else str(error)
-            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
-    if failures:
-        raise UserError("; ".join(failures))
+
+def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: Callable[[], object]) -> None:
+    """Write the record of an evaluation, where --json says and beside the card, and do others: all that can be done."""
+    from minibert.card import add_evaluation
+    from minibert.files import write_json
+
+    path, date = Path(options.model), time.strftime("%Y-%m-%d")
+    record = {"model": str(path), "data": data, "split": options.split, "date": date, **result}
+    json = [lambda: write_json(Path(options.json), record)] if options.json else []
+    all_of(*others, *json, lambda: add_evaluation(path, record))
 
 
 if __name__ == "__main__":

@@ -172,6 +172,7 @@ def read(folder: Path, row: Row) -> tuple[float, float]:
 
 
 @plots.optional()
+@plots.style()
 def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
     """The losses in training of all rows over their steps, of the first seed; dotted, that of a unigram guesser."""
     many = len(options.rows) > 4  # names that need a place of their own
@@ -192,8 +193,7 @@ def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
         axes.text(axes.get_xlim()[1], start["unigram_loss"], "unigrams", fontsize=7, ha="right", va="bottom")
     axes.set(xlabel="step", ylabel="loss in training")
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend(frameon=False, fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))
-    plots.open_axes(axes)
+    axes.legend(fontsize=7, **({"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}))
     plots.save(figure, options.output / f"{options.ladder}.png")
 
 

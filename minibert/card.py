@@ -19,13 +19,15 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import MLMOptions, NLIOptions, listed
+from minibert.options import OPTIONS, MLMOptions, NLIOptions, flag, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
 
 # Options that say where and with what a run was made, and not what was made.
-_CIRCUMSTANCES = {"output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip"}
+_CIRCUMSTANCES = {
+    "recipe", "output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip",
+}  # fmt: skip
 # Licences that are known, and what is not the name of a label in scikit-learn's report.
 _LICENCES = {"wikimedia/wikipedia": "CC BY-SA", "stanfordnlp/snli": "CC BY-SA 4.0", "toy": "Apache-2.0, as minibert"}
 _MEANS = {"accuracy", "macro avg", "weighted avg"}
@@ -71,17 +73,32 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
     write_file(folder / CARD, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def add_evaluation(folder: Path, report: dict[str, Any]) -> None:
+    """Write the card anew with what evaluate.py found, if the folder has one, which may be written to."""
+    run = SIMILAR not in report or (folder / OPTIONS).exists()  # any encoder has vectors, and a card of its author's
+    if run and (folder / CARD).exists() and os.access(folder, os.W_OK):
+        write_card(folder, report)
+
+
+def was_trained_on(folder: Path, data: Path) -> bool:
+    """Whether the run that left a folder read this very file, which says no split."""
+    if not data.is_file() or not (folder / OPTIONS).is_file():
+        return False
+    trained = Path(str(read_json(folder / OPTIONS, "").get("data", "")))
+    return trained.is_file() and trained.samefile(data)
+
+
 def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
-    options, records = read_json(folder / "options.json", ""), read_records(folder / "metrics.jsonl")
+    options, records = read_json(folder / OPTIONS, ""), read_records(folder / "metrics.jsonl")
     start, end, name = records[0], records[-1], folder.resolve().name
     pairs = "encoder" in options
-    kind, script = (NLIOptions, "train_nli.py") if pairs else (MLMOptions, "train_mlm.py")
-    validations = [record for record in records if record["kind"] == "validation"]
-    steps = [{"epoch": str(each["epoch"]), "step": f"{each['step']:,}", **_numbers(each)} for each in validations]
+    kind: type[MLMOptions] | type[NLIOptions] = NLIOptions if pairs else MLMOptions
+    steps = [{"epoch": str(each["epoch"]), "step": f"{each['step']:,}", **_numbers(each)}
+             for each in records if each["kind"] == "validation"]  # fmt: skip
     kept = f"epoch {end['best_epoch']}, the best on validation" if end["best_epoch"] else "the last epoch"
     data, path = _dataset(options["data"], pairs), json.dumps(str(folder), ensure_ascii=False)
-    own = listed(options["labels"]) if pairs and options.get("labels") else ()
-    labelled = f", labelled {printable(', '.join(own))}" if own else ""
+    own = printable(", ".join(listed(options.get("labels", ""))))
+    labelled = f", labelled {own}" if own else ""
     labels = "  # " + printable(", ".join(read_json(folder / "classifier.json", "")["labels"])) if pairs else ""
     header = ModelCardData(
         library_name="sentence-transformers" if pairs else "transformers",  # they read the folder, too
@@ -95,7 +112,7 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
         f"---\n{header.to_yaml()}\n---",
         f"# {name}",
         f"Trained by minibert {minibert.__version__}{' on ' + end['date'] if 'date' in end else ''}:"
-        f" `python {script} {shlex.join(_flags(options, kind))}`.",
+        f" `python {kind.SCRIPT} {shlex.join(_flags(options, kind))}`.",
         "## Use",
         f"```python\nimport minibert\n\nmodel = minibert.from_pretrained({path})\n{_USE[kind]}{labels}\n```",
         "## Data",
@@ -121,21 +138,16 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
     recipe = kind.of(options["recipe"])
     flags = ["--recipe", options["recipe"]]
     for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
-        if name in _CIRCUMSTANCES or name == "recipe" or value == getattr(recipe, name, None):  # an older version's
-            continue
-        if isinstance(value, bool):
-            flags.append(flag if value else flag.replace("--", "--no-"))
-        else:
-            flags += [flag, str(value)]
+        if name not in _CIRCUMSTANCES and value != getattr(recipe, name, None):  # an older version's has other names
+            named = flag(name) if value is not False else flag(f"no_{name}")
+            flags += [named] if isinstance(value, bool) else [named, str(value)]
     return flags
 
 
 def _dataset(data: str, pairs: bool) -> str:
     """What `--data` is called on the Hub, if that is known."""
-    return {"hub": "stanfordnlp/snli" if pairs else "wikimedia/wikipedia", "hub-pairs": "stanfordnlp/snli"}.get(
-        data, data
-    )
+    known = {"hub": "stanfordnlp/snli" if pairs else "wikimedia/wikipedia", "hub-pairs": "stanfordnlp/snli"}
+    return known.get(data, data)
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, str]:

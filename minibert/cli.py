@@ -16,6 +16,7 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from inspect import get_annotations
 from itertools import chain
 from pathlib import Path
 from types import FrameType, NoneType
@@ -23,7 +24,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import minibert
 from minibert.errors import ERROR, Interrupted, UserError, os_error_text, painted, printable, reason, say_at_once
-from minibert.options import GROUPS, SCRIPTS, TrainingOptions
+from minibert.options import GROUPS, SCRIPTS, TrainingOptions, flag
 
 Options = TypeVar("Options")
 DASHES = ("-", "\u2013", "\u2014")  # text copied from a page may have long ones
@@ -39,9 +40,17 @@ MESSAGES = {  # argparse's, and what is said instead
 class Parser(argparse.ArgumentParser):
     """A command line whose help fits the terminal, and whose mistakes are `UserError`s."""
 
-    def __init__(self, program: str | None, description: str) -> None:
-        super().__init__(program, "%(prog)s [options]", description, formatter_class=_Help, allow_abbrev=False)
+    def __init__(self, prog: str | None = None, description: str = "", **settings: Any) -> None:
+        settings = {"usage": "%(prog)s [options]", "formatter_class": _Help, "allow_abbrev": False, **settings}
+        super().__init__(prog, description=description, **settings)
         self.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """What is known; what is not is an error here, so the list is empty."""
+        given, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            raise UserError(_unknown(unknown, [*self._option_string_actions]))
+        return given, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse has found, without the usage."""
@@ -68,7 +77,7 @@ def parse_options(
     """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
 
     Args:
-        options: a dataclass whose fields come from `minibert.options.option`, each in one of its `GROUPS`.
+        options: a dataclass whose fields come from `minibert.options.option`.
         arguments: as in `sys.argv[1:]`, which None stands for.
         description: what `--help` says first.
         program: the command as a user writes it; None is the script's name.
@@ -78,31 +87,25 @@ def parse_options(
     """
     parser, types_of = Parser(program, description), typing.get_type_hints(options)
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    titles = {name: title for title, names in GROUPS.items() for name in names}
-    groups = {title: parser.add_argument_group(title) for title in (*GROUPS, "other")}
-    flags: list[str] = []
-    for field in (fields[name] for name in dict.fromkeys([*titles, *fields]) if name in fields):
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    # In a group, what a script declares itself comes before what it shares with another one.
+    for name in dict.fromkeys(name for kind in options.__mro__ for name in get_annotations(kind) if name in fields):
+        field, kind = fields[name], types_of[name]
         settings: dict[str, Any] = {
             "default": argparse.SUPPRESS,
             "help": field.metadata["help"] + _defaults(options, field),
         }
-        if types_of[field.name] is bool:
+        if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
             parser.epilog = "--no-NAME turns off what is on by default or by the recipe: --no-lowercase."
         else:
-            kind, choices = types_of[field.name], field.metadata["choices"]
+            choices = field.metadata["choices"]
             (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
             settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
-        flags += groups[titles.get(field.name, "other")].add_argument(_flag(field), **settings).option_strings
+        groups[field.metadata["group"]].add_argument(flag(name), **settings)
     with _said_once():
-        given, unknown = parser.parse_known_args(arguments)
-        if unknown:
-            raise UserError(_unknown(unknown, [*flags, "--help", "--version"]))
-        return options.of(**vars(given)) if issubclass(options, TrainingOptions) else options(**vars(given))
-
-
-def _flag(field: dataclasses.Field[Any]) -> str:
-    return "--" + field.name.replace("_", "-")
+        given = vars(parser.parse_args(arguments))
+        return options.of(**given) if issubclass(options, TrainingOptions) else options(**given)
 
 
 def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
@@ -111,13 +114,10 @@ def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
     if not word.startswith(DASHES):
         return f"{word!r} belongs to no option: a value with blanks in it needs quotes around it"
     name = "--" + word.split("=")[0].lstrip("".join(DASHES)).replace("_", "-")
-    scripts = {script: list(map(_flag, dataclasses.fields(kind))) for script, kind in SCRIPTS.items()}
-    begun = [flag for flag in flags if flag.startswith(name)]
-    near = (
-        begun
-        if len(begun) in range(1, 6)
-        else difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
-    )
+    scripts = {script: [flag(field.name) for field in dataclasses.fields(kind)] for script, kind in SCRIPTS.items()}
+    begun = [its for its in flags if its.startswith(name)]
+    alike = difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
+    near = begun if len(begun) in range(1, 6) else alike
     if near and near[0] not in flags:
         return f"{near[0]} is an option of {' and '.join(script for script in scripts if near[0] in scripts[script])}"
     return f"unknown option {word}: " + (f"did you mean {' or '.join(near)}?" if near else "--help lists them all")
@@ -196,10 +196,7 @@ class _Lasting:
     """A stream that a script survives: once nobody reads it any more, or its disk is full, what is written is dropped.
 
     Hours of training must not end because of a line of progress: not by `train_mlm.py | head`, nor with its terminal.
-
-    Attributes:
-        stream: standard output or standard error.
-        error: what went wrong with it, if something has.
+    `error` is what went wrong with it, if something has.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -232,11 +229,7 @@ class _Lasting:
 
 @contextmanager
 def _lasting_streams() -> Iterator[_Lasting]:
-    """Within it, standard output and error are there, whether or not the script was started with them.
-
-    Returns:
-        standard output.
-    """
+    """Within it, standard output and error are there, started with them or not. Gives the output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

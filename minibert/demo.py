@@ -8,6 +8,7 @@ The page is for this machine alone and needs no internet: it is one file, which 
 
 from __future__ import annotations
 
+import re
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -21,13 +22,14 @@ from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from pathlib import Path
 from socketserver import ThreadingTCPServer
+from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from minibert.cli import parse_options, run
 from minibert.errors import UserError, printable, reason
 from minibert.options import Options, option
-from minibert.plots import draw_attention, known_words, need_matplotlib, read, style
+from minibert.plots import draw_attention, need_matplotlib, style
 
 if TYPE_CHECKING:
     from minibert.inference import TrainedModel
@@ -35,9 +37,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"  # this machine, and no other
 MOST = 1_000_000  # bytes of a question
 
-TITLE = "Do you agree?"
 QUESTION = "Given the premise: does the hypothesis follow, is it left open, or do the two contradict each other?"
-ATTENDING = "A row is a token that attends to all the tokens of its sentence; the darker, the more."
 SIDES = ("premise", "hypothesis")
 WORDS = 5  # for each [MASK]
 DOTS, PIXELS = 200, 1_600  # an inch, in a small picture; across a large one
@@ -64,53 +64,8 @@ ASKED: dict[str, dict[str, Callable[[str], Any]]] = {
     "words": {"text": str},
 }
 
-STYLE = """
-:root {color-scheme: light dark; --line: light-dark(#d5dbe3, #3b4450)}
-body {font: 1rem/1.5 system-ui, sans-serif; max-width: 68rem; margin: 0 auto; padding: 1rem}
-h2 {font-size: 1.2rem; margin: 0}
-h3, legend, form > label {font-size: 0.85rem; font-weight: 600; margin: 1rem 0 0.3rem}
-section {display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2.5rem;
-  border-top: 1px solid var(--line); margin-top: 1rem; padding-top: 1rem}
-form > label, form > label input, button, button span {display: block; box-sizing: border-box; width: 100%}
-form > label input, button {font: 1rem system-ui, sans-serif; padding: 0.5rem 0.7rem; border-radius: 0.4rem;
-  border: 1px solid var(--line)}
-button {background: none; color: inherit; text-align: left; margin-top: 0.4rem; cursor: pointer}
-button[type=submit] {background: #0072b2; color: white; text-align: center; margin-top: 1rem}
-fieldset {border: 0; padding: 0}
-img {width: 100%; max-width: 29rem; border-radius: 0.4rem; margin-top: 1rem}
-.quiet, .note {font-size: 0.9rem; opacity: 0.8; margin: 0.3rem 0}
-.note {border-left: 3px solid #e69f00; padding-left: 0.6rem}
-.bar {display: grid; grid-template-columns: 7.5rem 1fr 3.5rem; align-items: center; gap: 0.7rem; margin: 0.4rem 0}
-.fill {height: 0.9rem; border-radius: 0.45rem; background: linear-gradient(#56b4e9 0 0) no-repeat var(--line)}
-.first {font-weight: 650}
-.first .fill {background-image: linear-gradient(#0072b2 0 0)}
-.value {text-align: right; font-variant-numeric: tabular-nums}
-.piece {font: 0.82rem ui-monospace, monospace; padding: 0.1rem 0.45rem; border: 1px solid var(--line);
-  border-radius: 0.35rem; white-space: pre; display: inline-block; margin: 0 0.2rem 0.2rem 0}
-"""
-
-# The answer to an older question is not shown over a newer one's.
-SCRIPT = """
-const asked = {}, ended = '<p class="note">The program behind this page has ended: start it again.</p>'
-async function ask(place, form) {
-  const number = asked[place] = (asked[place] ?? 0) + 1
-  const question = {method: 'POST', body: new URLSearchParams(new FormData(form))}
-  const answer = await fetch(place, question).then(got => got.text()).catch(() => ended)
-  if (number === asked[place]) document.getElementById(place).innerHTML = answer
-}
-for (const form of document.forms) {
-  const send = () => form.dataset.asks.split(' ').forEach(place => ask(place, form))
-  form.onsubmit = event => { event.preventDefault(); send() }
-  form.onchange = event => { if (event.target.type === 'radio') ask('attention', form) }
-  for (const example of form.querySelectorAll('button[type=button]'))
-    example.onclick = () => {
-      for (const text of example.children) form.elements[text.dataset.of].value = text.textContent
-      send()
-    }
-  send()
-}
-"""
-_HASH = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+_HASH = b64encode(sha256(PAGE.split("<script>")[1].split("</script>")[0].encode()).digest()).decode()
 POLICY = (
     f"default-src 'none'; script-src 'sha256-{_HASH}'; style-src 'unsafe-inline'; img-src data:; connect-src 'self';"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -121,10 +76,10 @@ POLICY = (
 class DemoOptions(Options):
     """Options of the page."""
 
-    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
-    mlm: str = option("models/bert_mlm_small", "folder written by train_mlm.py, which fills masks")
+    model: str = option("models/sbert_nli_small", "most used", "folder or zip written by train_nli.py")
+    mlm: str = option("models/bert_mlm_small", "most used", "folder written by train_mlm.py, which fills masks")
     port: int = option(
-        7860, "where on this machine the page is: http://127.0.0.1:PORT",
+        7860, "run", "where on this machine the page is: http://127.0.0.1:PORT",
         at_least=1, below=65_536, else_say="it has to be from 1 to 65535",
     )  # fmt: skip
 
@@ -250,7 +205,7 @@ def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
     if model.hypothesis_only:
         notes.append("This model is a control: it has been trained without premises and does not see this one.")
     for side, text in zip(SIDES, (premise, hypothesis), strict=True):
-        tokens, remarks = read(model, text, f"the {side}")
+        tokens, remarks = model.read(text, f"the {side}")
         notes += remarks
         chips = "".join(f'<span class="piece">{_text(token)}</span>' for token in tokens)
         pieces += f'<h3>The {side} in WordPieces</h3><div class="{side}">{chips}</div>'
@@ -285,7 +240,7 @@ def words_html(model: TrainedModel | None, text: str) -> str:
         raise UserError("there is no model that fills masks")
     found: Any = model.fill_mask(text, WORDS)
     masks = [found] if isinstance(found[0], dict) else found
-    parts = [_note(note) for note in read(model, text, "the text")[1]]
+    parts = [_note(note) for note in model.read(text, "the text")[1]]
     for number, guesses in enumerate(masks, start=1):
         parts.append(f"<h3>[MASK] {number}</h3>" if len(masks) > 1 else "")
         parts.append(bars([(guess["token_str"], guess["score"]) for guess in guesses]))
@@ -304,48 +259,24 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
 
 
 def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advice: str) -> str:
-    """The page: two forms, and where the answers go.
-
-    Args:
-        model: with a classifier.
-        name: what to call it.
-        filler: with an MLM head, or None.
-        advice: how to come by one, said in its place.
-    """
+    """The page of a classifier that is called `name`, and of what fills masks, or advice how to come by it."""
     layers, heads = model.encoder.config.num_hidden_layers, model.encoder.config.num_attention_heads
-    shape = f"{_text(name)} · {layers} x {heads} heads, sentences as vectors of {model.embedding_size:,} numbers"
     own = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
-    question = QUESTION if set(model.labels) == set(VERDICTS) else own
     pairs, texts = suited(model, PAIRS), suited(filler or model, TEXTS)
-    mask = f"""<form data-asks="words"><h2>Fill a mask</h2>{_box("text", "A text with a [MASK]", texts[0][0])}
-<button type="submit" id="fill">Fill</button>{_examples(texts, ["text"])}</form>"""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{TITLE}</title><link rel="icon" href="data:,"><style>{STYLE}</style></head><body>
-<h1>{TITLE}</h1><p>{question}</p><p class="quiet">{shape}</p>
-<section><form data-asks="answer attention">
-{_box("premise", "Premise", pairs[0][0])}{_box("hypothesis", "Hypothesis", pairs[0][1])}
-<button type="submit" id="compare">Compare</button>{_examples(pairs, SIDES)}
-<h3>Attention</h3><p class="quiet">{ATTENDING}</p>
-{_choice("side", SIDES)}{_choice("layer", range(1, layers + 1))}{_choice("head", range(1, heads + 1))}</form>
-<div><div id="answer" aria-live="polite"></div><div id="attention" aria-live="polite"></div></div></section>
-<section>{mask if filler else ""}<div id="words" aria-live="polite">{"" if filler else _note(advice)}</div></section>
-<script>{SCRIPT}</script></body></html>
-"""
+    page = PAGE if filler else re.sub('<form data-asks="words">.*?</form>', "", PAGE, flags=re.DOTALL)
+    return Template(page).substitute(
+        question=QUESTION if set(model.labels) == set(VERDICTS) else own,
+        shape=f"{_text(name)} · {layers} x {heads} heads, sentences as vectors of {model.embedding_size:,} numbers",
+        premise=_text(pairs[0][0]), hypothesis=_text(pairs[0][1]), text=_text(texts[0][0]),
+        pairs=_examples(pairs, SIDES), texts=_examples(texts, ["text"]), advice="" if filler else _note(advice),
+        sides=_choice("side", SIDES), layers=_choice("layer", range(1, layers + 1)),
+        heads=_choice("head", range(1, heads + 1)),
+    )  # fmt: skip
 
 
 def suited(model: TrainedModel, examples: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Examples, those first of whose words a model knows most."""
-
-    def share(texts: Sequence[str]) -> float:
-        known = [word for text in texts for word in known_words(read(model, text, text)[0])]
-        return sum(known) / len(known)
-
-    return sorted(examples, key=share, reverse=True)  # equal ones stay in their order
-
-
-def _box(name: str, label: str, text: str) -> str:
-    return f'<label id="{name}">{label}<input name="{name}" value="{_text(text)}" autocomplete="off"></label>'
+    """Examples, those first of whose words a model knows most; equal ones stay in their order."""
+    return sorted(examples, key=lambda texts: model.known_share(*texts), reverse=True)
 
 
 def _examples(examples: Sequence[Sequence[str]], names: Sequence[str]) -> str:
@@ -353,7 +284,7 @@ def _examples(examples: Sequence[Sequence[str]], names: Sequence[str]) -> str:
     for example in examples:
         texts = (f'<span data-of="{name}">{_text(text)}</span>' for name, text in zip(names, example, strict=True))
         buttons += f'<button type="button">{"".join(texts)}</button>'
-    return f"<h3>Examples</h3>{buttons}"
+    return buttons
 
 
 def _choice(name: str, values: Sequence[object]) -> str:

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -16,13 +17,11 @@ from typing import TextIO
 MOST_SHOWN = 1_000  # characters of a message
 HUB_ERRORS = {  # by a part of their names or texts, the first that fits
     ("OfflineMode",): "HF_HUB_OFFLINE is set, so it was not asked",
-    (
-        "Gated",
-        "is a gated dataset",
-    ): "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
+    ("Gated", "is a gated dataset"):
+        "its owner wants to be asked: accept the terms on huggingface.co, then `hf auth login`",
     ("Connect", "Timeout", "LocalEntryNotFound"): "it can't be reached: is there a network?",
     ("NotFound", "Validation"): "there is none, or it is private: is it spelt right?",
-}
+}  # fmt: skip
 RESULT, WARNING, ERROR = "1", "1;33", "1;31"  # bold, and with it yellow or red
 
 
@@ -80,6 +79,23 @@ def hub_reason(error: BaseException | None) -> str:
 def os_error_text(error: OSError) -> str:
     """A full disk, or a folder that may not be written to, as one line with the file's name."""
     return f"{error.filename or 'a file'}: {reason(error)}"
+
+
+def all_of(*actions: Callable[[], object]) -> None:
+    """Do each, whether or not another one fails.
+
+    Raises:
+        UserError: what has failed, all in one line.
+    """
+    failures = []
+    for action in actions:
+        try:
+            action()
+        except Exception as error:  # of a picture, it may be anything
+            text = os_error_text(error) if isinstance(error, OSError) else str(error)
+            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
+    if failures:
+        raise UserError("; ".join(failures))
 
 
 def painted(text: str, style: str, stream: TextIO) -> str:

@@ -99,6 +99,13 @@ def is_file(path: Path, most: int | None = None) -> bool:
     return True
 
 
+def is_part_of(file: Path, data: Path) -> bool:
+    """Whether a file is the data, or would be read as a part of it the next time."""
+    if data.is_dir():
+        return file.resolve().is_relative_to(data.resolve())
+    return data.exists() and file.exists() and file.samefile(data)
+
+
 def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
     """The JSON object in a file, or, by `kind`, the list or either.
 

@@ -14,8 +14,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TypedDict
+from types import SimpleNamespace
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -29,14 +31,14 @@ from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS
 from minibert.data.batching import batches_of_like_length, pad, tokenise
 from minibert.device import has_bfloat16
-from minibert.errors import UserError
+from minibert.errors import UserError, printable
 from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
-from minibert.tokenizer import WordPieceTokenizer
+from minibert.tokenizer import UNK, WordPieceTokenizer
 
 # On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
 TOKENS_IN_PASS = 2_048
-SHOWN = 10  # pairs of a printed table
+SHOWN, BEGINNING = 10, 30  # pairs of a printed table, and characters of a sentence in it
 LONG = 1_000  # sentences from which on a progress bar is shown, if there is a terminal to show it on
 
 
@@ -63,11 +65,14 @@ class Predictions:
         probabilities: (pairs, C) in the order of `names`.
         embeddings: (2 * pairs, D), the premises' vectors and then the hypotheses'.
         names: of the C labels.
+        premises, hypotheses: the pairs' sentences, if they are known.
     """
 
     probabilities: NDArray[np.float32]
     embeddings: NDArray[np.float32]
     names: tuple[str, ...] = LABELS
+    premises: Sequence[str] = ()
+    hypotheses: Sequence[str] = ()
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -77,46 +82,55 @@ class Predictions:
     def __getitem__(self, rows: NDArray[np.int64]) -> Predictions:
         """Those of some pairs."""
         sides = self.embeddings.reshape(2, len(self.probabilities), -1)[:, rows]
-        return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), -1), self.names)
+        texts = ([text[row] for row in rows] if text else () for text in (self.premises, self.hypotheses))
+        return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), -1), self.names, *texts)
 
-    def write_csv(
-        self, path: Path, premises: Sequence[str], hypotheses: Sequence[str], labels: NDArray[np.int64] | None = None
-    ) -> None:
+    def write_csv(self, path: Path, labels: NDArray[np.int64] | None = None, columns: Sequence[str] = ()) -> None:
         """Write a row for each pair: its sentences, its own label, the answer, and the probability of each label.
 
         Args:
             path: of the file, which appears whole or not at all.
-            premises, hypotheses: the pairs.
             labels: (pairs,) their own, as places in `names`; -1 for none. If none has one, they have no column.
+            columns: what the sentences and their label are called; by default premise, hypothesis and label.
         """
-        own = labels if labels is not None and (labels >= 0).any() else None
+        labels = np.full(len(self.probabilities), -1) if labels is None else labels
+        own = int((labels >= 0).any())
+        names = [*(columns or ("premise", "hypothesis")), "label"][: 2 + own]
 
         def write(file: Path) -> None:
             with file.open("w", encoding="utf-8", newline="", errors="replace") as handle:
-                writer = csv.writer(handle)
-                shares = (f"probability_{name}" for name in self.names)
-                writer.writerow(["premise", "hypothesis", *([] if own is None else ["label"]), "prediction", *shares])
-                answers = self.labels
-                for row, (premise, hypothesis) in enumerate(zip(premises, hypotheses, strict=True)):
-                    label = [] if own is None else [self.names[own[row]] if own[row] >= 0 else ""]
-                    shares = (f"{share:.6f}" for share in self.probabilities[row])
-                    writer.writerow([premise, hypothesis, *label, self.names[answers[row]], *shares])
+                # A line ends with \n. Told so, `csv` leaves a cell with \r without quotes, and readers see two rows.
+                lines: Any = SimpleNamespace(write=lambda line: handle.write(line.removesuffix("\r\n") + "\n"))
+                writer = csv.writer(lines)
+                writer.writerow([*names, "prediction", *(f"probability_{name}" for name in self.names)])
+                pairs = zip(self.premises, self.hypotheses, labels, self.labels, self.probabilities, strict=True)
+                for premise, hypothesis, label, answer, shares in pairs:
+                    its = [("", *self.names)[label + 1]] * own
+                    row = [premise, hypothesis, *its, self.names[answer], *(f"{share:.6f}" for share in shares)]
+                    writer.writerow(row)
 
         write_file(path, write)
 
     def __repr__(self) -> str:
-        """A table of the first ten pairs: the answer, and the probability of each label."""
-        widths = [max(8, len(name)) for name in self.names]
-        header = [
-            "answer".ljust(max(widths)),
-            *(name.rjust(width) for name, width in zip(self.names, widths, strict=True)),
-        ]
-        rows = [
-            [self.names[label].ljust(max(widths)), *(f"{p:{width}.4f}" for p, width in zip(row, widths, strict=True))]
-            for label, row in zip(self.labels[:SHOWN], self.probabilities[:SHOWN], strict=True)
-        ]
+        """A table of the first ten pairs: how they begin, the answer, and the probability of each label."""
+        texts = {"premise": self.premises, "hypothesis": self.hypotheses} if self.premises else {}
+        texts["answer"] = [self.names[label] for label in self.labels]
+        columns = [_padded([name, *map(_beginning, cells[:SHOWN])], "<") for name, cells in texts.items()]
+        for name, shares in zip(self.names, self.probabilities[:SHOWN].T, strict=True):
+            columns.append(_padded([name, *(f"{share:.4f}" for share in shares)], ">"))
         more = [f"... and {len(self.probabilities) - SHOWN:,} more"] if len(self.probabilities) > SHOWN else []
-        return "\n".join([*("  ".join(cells) for cells in (header, *rows)), *more])
+        return "\n".join([*map("  ".join, zip(*columns, strict=True)), *more])
+
+
+def _beginning(text: str) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= BEGINNING else f"{shown[: BEGINNING - 3]}..."
+
+
+def _padded(cells: Sequence[str], side: str) -> list[str]:
+    """Cells as wide as the widest, their text at one side."""
+    width = max(map(len, cells))
+    return [f"{cell:{side}{width}}" for cell in cells]
 
 
 @dataclass(frozen=True)
@@ -252,7 +266,8 @@ class TrainedModel:
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
             logits = self.classifier.score(pair_features(u, v, self.classifier.product))
             probabilities = logits.softmax(dim=-1)  # (pairs, C)
-        return Predictions(_finite(probabilities.cpu().numpy()), embeddings, self.classifier.labels)
+        shares = _finite(probabilities.cpu().numpy())
+        return Predictions(shares, embeddings, self.classifier.labels, list(premises), list(hypotheses))
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
         """The likeliest words for a [MASK], the best first.
@@ -304,6 +319,35 @@ class TrainedModel:
         with evaluating(self.encoder):
             maps = self.encoder.attention_maps(torch.tensor(ids, device=self.device))  # (L, 1, H, T, T)
         return self.tokenizer.tokens(ids[0]), _finite(maps.squeeze(1).float().cpu().numpy())
+
+    def read(self, text: str, name: str) -> tuple[list[str], list[str]]:
+        """The tokens that are read of a text called `name`, and what one should know of them, a sentence each.
+
+        Raises:
+            UserError: there is nothing in the text that could be read.
+        """
+        ids = self.tokenizer.encode([text], max_length=self.max_length + 1)[0]  # one more than is read: is there more?
+        if len(ids) == 2:  # [CLS] and [SEP]
+            raise UserError(f"{name} is empty: write a sentence there")
+        tokens = self.tokenizer.tokens(self.tokenizer.encode([text], max_length=self.max_length)[0])
+        notes = {
+            f"{name} has more than the {self.max_length} tokens that are read; the rest is left out.":
+                len(ids) > self.max_length,
+            f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
+            f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
+                self.known_share(text) < 1 / 2,
+        }  # fmt: skip
+        return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
+
+    def known_share(self, *texts: str) -> float:
+        """Of the words that are read of some texts, the share that the vocabulary has as a whole; of none, 1."""
+        known = []
+        for ids in self.tokenizer.encode(texts, self.max_length):
+            tokens = self.tokenizer.tokens(ids)
+            for token, after in pairwise([*tokens, ""]):
+                if token == UNK or token[:1].isalnum():  # the beginning of a word
+                    known.append(token != UNK and not after.startswith("##"))
+        return sum(known) / len(known) if known else 1.0
 
     def _guess(self, ids: NDArray[np.int64], place: int, token: int, score: float, alone: bool) -> Guess:
         filled = ids.copy()

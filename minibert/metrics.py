@@ -50,26 +50,20 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
 
 def report_text(result: dict[str, Any]) -> str:
     """`figures` for a person: the table, the baseline to hold against it, and where the mistakes are."""
-    names = result["labels"]
+    names, matrix = result["labels"], result["confusion_matrix"]
     width = max(map(len, names))
-    column = max(15, width + 2)
-    matrix = [
-        f"{label:>{width}}" + "".join(f"{count:>{column},}" for count in row)
-        for label, row in zip(names, result["confusion_matrix"], strict=True)
-    ]
-    return "\n".join(
-        [
-            result["table"],
-            f"accuracy {result['accuracy']:.4f} over {result['pairs']:,} pairs",
-            f"majority baseline {result['majority_baseline']:.4f} (always the most frequent label)",
-            f"calibration error {result['calibration_error']:.4f} (how far confidence is from accuracy, on average)",
-            f"mean cosine between hypotheses {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
-            "",
-            "confusion matrix: a row is the true label, a column the predicted one",
-            " " * width + "".join(f"{label:>{column}}" for label in names),
-            *matrix,
-        ]
-    )
+    cells = [names, *([f"{count:,}" for count in row] for row in matrix)]
+    return "\n".join([
+        result["table"],
+        f"accuracy {result['accuracy']:.4f} over {result['pairs']:,} pairs",
+        f"majority baseline {result['majority_baseline']:.4f} (always the most frequent label)",
+        f"calibration error {result['calibration_error']:.4f} (how far confidence is from accuracy, on average)",
+        f"mean cosine between hypotheses {result['mean_cosine']:.4f} (near 1: the encoder has collapsed)",
+        "",
+        "confusion matrix: a row is the true label, a column the predicted one",
+        *(f"{label:>{width}}" + "".join(f"{cell:>{max(15, width + 2)}}" for cell in row)
+          for label, row in zip(["", *names], cells, strict=True)),
+    ])  # fmt: skip
 
 
 def similarity(model: TrainedModel, pairs: ScoredPairs, batch_size: int = 64) -> dict[str, Any]:

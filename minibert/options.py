@@ -1,8 +1,9 @@
 """The options of the three scripts: a dataclass each.
 
-A field is a flag: `max_length` is `--max-length`. Its default is the flag's default, its help the line that `--help`
-prints, its bounds are checked when the options are made, so that a wrong flag costs no time. Unless a comment says
-otherwise, a default is the course notebook's own value; `--recipe strong` sets others (docs/recipe.md).
+A field is a flag: `max_length` is `--max-length`. Its default is the flag's default, its group and its help are where
+`--help` has it and the line that it prints, its bounds are checked when the options are made, so that a wrong flag
+costs no time. Unless a comment says otherwise, a default is the course notebook's own value; `--recipe strong` sets
+others (docs/recipe.md).
 
 This file imports nothing heavy: `--help` has to answer before torch has loaded.
 
@@ -12,9 +13,11 @@ Source of the defaults: the notebook "Assignment 4: Do you AGREE?".
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,89 +34,45 @@ ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 OPTIONS = "options.json"  # where a run's folder has its options
 
-# Where `--help` lists an option, whichever script has it.
-GROUPS = {
-    "most used": (
-        "data", "vocab", "encoder", "model", "run", "text", "output", "recipe", "epochs", "batch_size", "learning_rate",
-        "split", "premise", "hypothesis", "resume", "overwrite",
-    ),
-    "data": (
-        "columns", "labels", "line_by_line", "min_characters", "max_articles", "held_out", "max_train",
-        "max_validation", "validation_share", "max_pairs", "similarity", "max_sentences", "max_length", "blocks",
-        "vocab_size", "lowercase", "cache", "hypothesis_only",
-    ),
-    "model": (
-        "start_from", "mlm", "architecture", "num_hidden_layers", "hidden_size", "num_attention_heads",
-        "intermediate_size", "neighbour_heads", "unigram_bias", "pooling", "projection", "product", "dropout", "mine",
-        "layer",
-    ),
-    "training": (
-        "max_steps", "accumulate", "schedule", "warmup_ratio", "clip", "weight_decay",
-        "decayed", "beta2", "mask_rate", "contrast", "mixup", "group_by_length", "calibrate", "textbook",
-    ),
-    "run": (
-        "seed", "device", "threads", "precision", "compile", "log_every", "save_every", "predictions", "json",
-        "figure", "zip", "port",
-    ),
-}  # fmt: skip
+GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
 
 DATA = "hub, toy, a Hub data set (owner/name, owner/name:configuration), or a path (parquet, jsonl, csv, tsv, txt ...)"
+DEVICE = "auto, cpu, cuda, cuda:N or mps"
 
 
 def option(
-    default: Any,
-    help: str,
-    *,
-    choices: tuple[str, ...] | None = None,
-    at_least: float | None = None,
-    above: float | None = None,
-    below: float = math.inf,
-    else_say: str = "",
-) -> Any:
-    """A field of options: its default, its line of help, which values make sense, and what is said of others."""
+    default: Any, group: str, help: str, *, choices: tuple[str, ...] | None = None, at_least: float = -math.inf,
+    above: float = -math.inf, below: float = math.inf, else_say: str = "",
+) -> Any:  # fmt: skip
+    """A field of options: its default, where `--help` has it and what it says there, which values make sense, and what
+    is said of others.
+    """
     bounds = {"at_least": at_least, "above": above, "below": below, "else_say": else_say}
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+    return field(default=default, metadata={"group": group, "help": help, "choices": choices, **bounds})
 
 
-def count(default: int, help: str) -> Any:
-    """A whole number of at least 1."""
-    return option(default, help, at_least=1)
-
-
-def limit(default: int, help: str) -> Any:
-    """A whole number of at least 0."""
-    return option(default, help, at_least=0)
-
-
-def rate(default: float, help: str) -> Any:
-    """A number in [0, 1)."""
-    return option(default, help, at_least=0, below=1)
-
-
-def sequence_length(default: int, help: str) -> Any:
-    """A whole number of at least 3."""
-    return option(default, help, at_least=3, else_say="[CLS], one token and [SEP] need 3")
+count = partial(option, at_least=1)  # a whole number
+limit = partial(option, at_least=0)  # one that may be 0
+rate = partial(option, at_least=0, below=1)  # a number in [0, 1)
+sequence_length = partial(option, at_least=3, else_say="[CLS], one token and [SEP] need 3")
+seed = partial(
+    option, 42, "run",
+    at_least=0, below=2**64, else_say="it has to be below 2 ** 64, which is as far as torch's go",
+)  # fmt: skip
 
 
 def columns(optional: str) -> Any:
     """Names of columns, parted by commas."""
     return option(
-        "",
+        "", "data",
         f"the data's columns: two sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
         "hypothesis,label, or sentence1,sentence2 with gold_label or label)",
-    )
+    )  # fmt: skip
 
 
 def listed(text: str) -> tuple[str, ...]:
     """Names parted by commas; "" has none."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
-
-
-def seed(help: str) -> Any:
-    """A seed, as torch has them."""
-    return option(
-        42, help, at_least=0, below=2**64, else_say="it has to be below 2 ** 64, which is as far as torch's go"
-    )
 
 
 def flag(name: str) -> str:
@@ -134,20 +93,16 @@ class Options:
 
 def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
     """What is wrong with a number; NaN and infinity are none."""
-    least, above, below = bounds["at_least"], bounds["above"], bounds["below"]
-    if (least is None and above is None) or (
-        (value >= least if least is not None else value > above) and value < below
-    ):
+    least = bounds["at_least"]
+    if value >= least and value > bounds["above"] and value < bounds["below"]:
         return ""
-    if below == 1:
+    if bounds["below"] == 1:
         return f"it has to be in [{least}, 1)"
     if least == 0 and value < 0:
         return "it can't be negative"
-    if bounds["else_say"]:
-        return bounds["else_say"]
-    if least is None:
+    if bounds["above"] == 0:
         return "it has to be a number above 0"
-    return f"it has to be at least {least}" if least else "it has to be a number"
+    return bounds["else_say"] or (f"it has to be at least {least}" if least else "it has to be a number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,38 +112,36 @@ class TrainingOptions(Options):
     SCRIPT: ClassVar[str]  # which has them
     STRONG: ClassVar[dict[str, Any]]  # what the strong recipe has instead
 
-    recipe: str = option("notebook", "where the other options' defaults come from", choices=RECIPES)
-    output: str  # each script has defaults of its own for these five
+    data: str  # each script has defaults or words of its own for these six
+    output: str
     learning_rate: float
     schedule: str
     warmup_ratio: float
     max_length: int
-    data: str = option("hub", DATA)
-    seed: int = seed("seed of every random choice")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    threads: int = limit(0, "CPU threads; 0 leaves torch's own choice")
-    precision: str = option("auto", "auto is bfloat16 on a GPU that has it, float32 elsewhere", choices=PRECISIONS)
-    compile: bool = option(False, "compile the encoder's blocks with torch.compile before training")
-    epochs: int = count(3, "passes over the training data")
-    max_steps: int = limit(0, "stop after this many steps, with the schedule fitted to them; 0: all epochs")
-    batch_size: int = count(16, "examples in a batch; a step has so many, times --accumulate, times the processes")
-    accumulate: int = count(1, "batches of each rank whose gradients are added up before a step")
-    beta2: float = rate(0.999, "AdamW's decay of the mean of squared gradients")
-    weight_decay: float = option(0.01, "AdamW's decoupled weight decay", at_least=0)
-    decayed: str = option(
-        "all",
-        "which weights are decayed: all, as in the notebook, biases and norms too, or matrices only",
-        choices=DECAYED,
-    )
-    clip: float = option(1.0, "largest gradient norm", above=0)
-    log_every: int = limit(0, "steps between two lines of progress; 0: at most 100, and twenty lines or more")
-    save_every: int = limit(1_000, "steps between two checkpoints (one more at each epoch's end); 0: epochs only")
-    mine: str = option("", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
-    textbook: bool = option(False, "train with the textbook's own forwards: the same losses, more slowly")
+    recipe: str = option("notebook", "most used", "where the other options' defaults come from", choices=RECIPES)
+    epochs: int = count(3, "most used", "passes over the training data")
+    batch_size: int = count(16, "most used", "examples in a batch; a step has so many x --accumulate x processes")
     resume: bool = option(
-        False, "continue the unfinished run in --output, with its own options, from its last checkpoint"
+        False, "most used", "continue the unfinished run in --output, with its own options, from its last checkpoint"
     )
-    overwrite: bool = option(False, "replace whatever an earlier run left in --output")
+    overwrite: bool = option(False, "most used", "replace whatever an earlier run left in --output")
+    mine: str = option("", "model", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
+    max_steps: int = limit(0, "training", "stop after this many steps, with the schedule fitted to them; 0: all epochs")
+    accumulate: int = count(1, "training", "batches of each rank whose gradients are added up before a step")
+    clip: float = option(1.0, "training", "largest gradient norm", above=0)
+    weight_decay: float = limit(0.01, "training", "AdamW's decoupled weight decay")
+    decayed: str = option(
+        "all", "training", "decay all weights, as the notebook does, or matrices only", choices=DECAYED
+    )
+    beta2: float = rate(0.999, "training", "AdamW's decay of the mean of squared gradients")
+    textbook: bool = option(False, "training", "train with the textbook's own forwards: the same losses, more slowly")
+    seed: int = seed("seed of every random choice")
+    device: str = option("auto", "run", DEVICE)
+    threads: int = limit(0, "run", "CPU threads; 0 leaves torch's own choice")
+    precision: str = option("auto", "run", "auto: bfloat16 on a GPU that has it, else float32", choices=PRECISIONS)
+    compile: bool = option(False, "run", "compile the encoder's blocks with torch.compile before training")
+    log_every: int = limit(0, "run", "steps between two lines of progress; 0: at most 100, and twenty lines or more")
+    save_every: int = limit(1_000, "run", "steps between checkpoints (one more at each epoch's end); 0: epochs only")
 
     @classmethod
     def of(cls, recipe: str = "", **changes: Any) -> Self:
@@ -242,40 +195,43 @@ class MLMOptions(TrainingOptions):
         "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
-    data: str = option("hub", f"hub-pairs (SNLI as text), {DATA}")
-    line_by_line: bool = option(False, "take each line of a .txt for an article (otherwise empty lines part them)")
-    output: str = option("models/bert_mlm_small", "folder for the model, its metrics and its pictures")
+    data: str = option("hub", "most used", f"hub-pairs (SNLI as text), {DATA}")
     vocab: str = option(
-        "",
+        "", "most used",
         "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
-    )
-    vocab_size: int = count(30_522, "largest vocabulary for --vocab train")
+    )  # fmt: skip
+    output: str = option("models/bert_mlm_small", "most used", "folder for the model, its metrics and its pictures")
+    learning_rate: float = option(5e-4, "most used", "peak learning rate", above=0)
+    line_by_line: bool = option(False, "data", "take each line of a .txt for an article (else empty lines part them)")
+    min_characters: int = limit(200, "data", "leave out articles of no more characters than this")
+    max_articles: int = limit(30_000, "data", "articles to train on; 0: all there are")
+    held_out: int = count(500, "data", "further articles, never trained on, for the reported loss")
+    max_length: int = sequence_length(128, "data", "the longest sequence of tokens, [CLS] and [SEP] included")
+    blocks: bool = option(False, "data", "train on whole articles, in full blocks, not on their beginnings")
+    vocab_size: int = count(30_522, "data", "largest vocabulary for --vocab train")
     lowercase: bool = option(
-        True, "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
+        True, "data", "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
     )
+    cache: str = option("", "data", "folder for token ids, kept for later runs (default: in the user's cache folder)")
     start_from: str = option(
-        "", "a pretrained model to train further, a folder or a name on the Hub; its shape and vocabulary are used"
+        "", "model", "a model to train further, by folder or Hub name, in its shape and vocabulary"
     )
-    max_articles: int = limit(30_000, "articles to train on; 0: all there are")
-    min_characters: int = limit(200, "leave out articles of no more characters than this")
-    held_out: int = count(500, "further articles, never trained on, for the reported loss")
-    max_length: int = sequence_length(128, "the longest sequence of tokens, [CLS] and [SEP] included")
-    blocks: bool = option(False, "train on whole articles, one after another in full blocks, not on their beginnings")
-    cache: str = option("", "folder for token ids, kept for later runs (default: minibert in the user's cache folder)")
-    hidden_size: int = count(256, "D, the width of every token's vector")
-    num_hidden_layers: int = count(4, "L, encoder blocks")
-    num_attention_heads: int = count(4, "H, heads; they divide the hidden size")
-    intermediate_size: int = count(1_024, "F, the width inside the feed-forward layer")
     architecture: str = option(
-        "bert", "bert, or modernbert: rotary positions, pre-norm, gated feed-forward layers", choices=(*ARCHITECTURES,)
+        "bert", "model", "bert, or modernbert: rotary positions, pre-norm, gated feed-forward layers",
+        choices=(*ARCHITECTURES,),
+    )  # fmt: skip
+    num_hidden_layers: int = count(4, "model", "L, encoder blocks")
+    hidden_size: int = count(256, "model", "D, the width of every token's vector")
+    num_attention_heads: int = count(4, "model", "H, heads; they divide the hidden size")
+    intermediate_size: int = count(1_024, "model", "F, the width inside the feed-forward layer")
+    neighbour_heads: bool = option(
+        False, "model", "start heads attending to neighbours (needs --architecture modernbert)"
     )
-    neighbour_heads: bool = option(False, "start each head attending to a neighbour (needs --architecture modernbert)")
-    unigram_bias: bool = option(False, "start the decoder's bias at the logarithms of the tokens' frequencies")
-    dropout: float = rate(0.1, "dropout of hidden vectors and of attention weights")
-    mask_rate: float = rate(0.15, "share of tokens to be predicted in training (in validation, always 15 in 100)")
-    learning_rate: float = option(5e-4, "peak learning rate", above=0)
-    schedule: str = option("linear", "how the learning rate moves after its peak", choices=SCHEDULES)
-    warmup_ratio: float = rate(0.06, "share of the steps in which the learning rate rises to its peak")
+    unigram_bias: bool = option(False, "model", "start the decoder's bias at the logarithms of the tokens' frequencies")
+    dropout: float = rate(0.1, "model", "dropout of hidden vectors and of attention weights")
+    schedule: str = option("linear", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = rate(0.06, "training", "share of the steps in which the learning rate rises to its peak")
+    mask_rate: float = rate(0.15, "training", "share of tokens to predict in training (in validation, always 0.15)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -287,16 +243,11 @@ class MLMOptions(TrainingOptions):
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
         return ARCHITECTURES[self.architecture](
-            vocab_size=vocab_size,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-            max_position_embeddings=self.max_length,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            pad_token_id=pad_token_id,
-        )
+            vocab_size=vocab_size, hidden_size=self.hidden_size, num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads, intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_length, hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout, pad_token_id=pad_token_id,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,43 +262,35 @@ class NLIOptions(TrainingOptions):
         "decayed": "matrices",
     }  # fmt: skip
 
-    encoder: str = option("models/bert_mlm_small", "the pretrained encoder: a folder, or any BERT's name on the Hub")
-    output: str = option("models/sbert_nli_small", "folder for the classifier, its metrics and its pictures")
+    data: str = option("hub", "most used", DATA)
+    encoder: str = option("models/bert_mlm_small", "most used", "the pretrained encoder: a folder or a BERT on the Hub")
+    output: str = option("models/sbert_nli_small", "most used", "folder for the classifier, its metrics and pictures")
+    learning_rate: float = option(2e-5, "most used", "peak learning rate", above=0)
     columns: str = columns(" and a label")
     labels: str = option(
-        "",
+        "", "data",
         "names of the labels, in the order of the numbers 0, 1 ... if the data has these, as in different,duplicate"
         " (default: entailment,neutral,contradiction)",
-    )
-    max_train: int = limit(30_000, "training pairs, sampled as in the notebook; 0: all")
-    max_validation: int = limit(3_000, "validation pairs, sampled likewise; 0: all")
-    validation_share: float = rate(
-        0.0, "share of the training pairs to validate on instead of a validation split; 0: the split"
-    )
-    max_length: int = sequence_length(16, "tokens kept of each sentence, [CLS] and [SEP] included")
-    pooling: str = option("mean", "how a sentence's token vectors become one", choices=POOLINGS)
-    projection: int = option(
-        0,
-        "dimensions that token vectors are projected to before they become one; 0: no projection",
-        at_least=0,
-        below=MOST_WIDTH + 1,
-        else_say=f"more than {MOST_WIDTH:,} make no sense",
-    )
-    product: bool = option(False, "u * v as a fourth feature beside u, v and |u - v|")
-    dropout: float = rate(0.1, "dropout of the features that the classifier sees")
-    contrast: float = option(
-        0.0, "weight of a second loss: entailed pairs are to find each other in their batch", at_least=0
-    )
-    mixup: float = option(
-        0.0, "half of the loss on mixtures of two pairs, with shares from Beta(it, it); 0: no mixtures", at_least=0
-    )
-    group_by_length: bool = option(False, "batches of pairs of like length, for less padding and so less time")
-    calibrate: bool = option(False, "fit the probabilities' temperature on the validation pairs at the end")
-    learning_rate: float = option(2e-5, "peak learning rate", above=0)
-    schedule: str = option("constant", "how the learning rate moves after its peak", choices=SCHEDULES)
-    warmup_ratio: float = rate(0.0, "share of the steps in which the learning rate rises to its peak")
-    hypothesis_only: bool = option(False, "the control: empty the premise, all else equal")
-    zip: bool = option(False, "also write OUTPUT.zip")
+    )  # fmt: skip
+    max_train: int = limit(30_000, "data", "training pairs, sampled as in the notebook; 0: all")
+    max_validation: int = limit(3_000, "data", "validation pairs, sampled likewise; 0: all")
+    validation_share: float = rate(0.0, "data", "share of the training pairs to validate on; 0: the validation split")
+    max_length: int = sequence_length(16, "data", "tokens kept of each sentence, [CLS] and [SEP] included")
+    hypothesis_only: bool = option(False, "data", "the control: empty the premise, all else equal")
+    pooling: str = option("mean", "model", "how a sentence's token vectors become one", choices=POOLINGS)
+    projection: int = limit(
+        0, "model", "dimensions that token vectors are projected to before they become one; 0: no projection",
+        below=MOST_WIDTH + 1, else_say=f"more than {MOST_WIDTH:,} make no sense",
+    )  # fmt: skip
+    product: bool = option(False, "model", "u * v as a fourth feature beside u, v and |u - v|")
+    dropout: float = rate(0.1, "model", "dropout of the features that the classifier sees")
+    schedule: str = option("constant", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
+    warmup_ratio: float = rate(0.0, "training", "share of the steps in which the learning rate rises to its peak")
+    contrast: float = limit(0.0, "training", "weight of a second loss: entailed pairs find each other in their batch")
+    mixup: float = limit(0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(it, it); 0: none")
+    group_by_length: bool = option(False, "training", "batches of pairs of like length: less padding, so less time")
+    calibrate: bool = option(False, "training", "fit the probabilities' temperature on the validation pairs at the end")
+    zip: bool = option(False, "run", "also write OUTPUT.zip")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -373,40 +316,31 @@ class NLIOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswersOptions(Options):
-    """A trained classifier, and the labelled pairs that it is to answer."""
-
-    model: str = option("models/sbert_nli_small", "folder or zip written by train_nli.py")
-    data: str = option("hub", DATA)
-    columns: str = columns(", and a label if there is one")
-    split: str = option("test", "which part of the data", choices=SPLITS)
-    max_pairs: int = limit(6_000, "pairs, sampled as in the notebook; 0: all")
-    seed: int = seed("seed of the sample")
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_columns(self.columns, (2, 3) if getattr(self, "predictions", "") else (3,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(AnswersOptions):
+class EvaluateOptions(Options):
     """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
 
-    batch_size: int = count(64, "sentences in a pass through the encoder; does not change the results")
-    json: str = option("", "also write every figure to this file")
+    model: str = option("models/sbert_nli_small", "most used", "folder or zip written by train_nli.py")
+    data: str = option("hub", "most used", DATA)
+    split: str = option("test", "most used", "which part of the data", choices=SPLITS)
+    batch_size: int = count(64, "most used", "sentences in a pass through the encoder; does not change the results")
+    premise: str | None = option(None, "most used", "with --hypothesis: print the probabilities of this pair instead")
+    hypothesis: str | None = option(None, "most used", "see --premise")
+    columns: str = columns(", and a label if there is one")
+    max_pairs: int = limit(6_000, "data", "pairs, sampled as in the notebook; 0: all")
     similarity: str = option(
-        "", "instead, pairs with scores (sentence1, sentence2, score): how well the vectors' cosines agree with them"
+        "", "data", "instead, pairs with scores (sentence1, sentence2, score): how well cosines agree with them"
     )
-    figure: str = option("", "where confusion matrix and calibration are drawn (default: beside the model)")
+    seed: int = seed("seed of the sample")
+    device: str = option("auto", "run", DEVICE)
     predictions: str = option(
-        "", "also write every pair, labelled or not, with its answer and all probabilities to this CSV file"
+        "", "run", "also write every pair, labelled or not, with its answer and all probabilities to this CSV file"
     )
-    premise: str | None = option(None, "with --hypothesis: print the probabilities for this one pair instead")
-    hypothesis: str | None = option(None, "see --premise")
+    json: str = option("", "run", "also write every figure to this file")
+    figure: str = option("", "run", "where confusion matrix and calibration are drawn (default: beside the model)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_columns(self.columns, (2, 3) if self.predictions else (3,))
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
         instead = "--premise" if self.premise is not None else "--similarity" if self.similarity else ""
@@ -416,7 +350,11 @@ class EvaluateOptions(AnswersOptions):
             raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
         if self.predictions and not self.predictions.lower().endswith(".csv"):
             raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
-        if self.predictions and self.max_pairs not in (0, AnswersOptions.max_pairs):
+        if self.predictions and any(re.match("prediction$|probability_", name) for name in listed(self.columns)):
+            raise UserError(
+                f"--columns {self.columns}: --predictions has columns prediction and probability_... itself"
+            )
+        if self.predictions and self.max_pairs not in (0, EvaluateOptions.max_pairs):
             raise UserError("--predictions has every pair: --max-pairs is for a report without it")
 
 

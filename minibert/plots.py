@@ -1,8 +1,7 @@
 """Draw one picture of a run or of a model; what evaluate.py finds, it draws itself.
 
-    training     loss, accuracy and learning rate of a run
-    attention    what every head attends to in a sentence
-    embeddings   sentences' vectors in two dimensions
+    training    loss, accuracy and learning rate of a run
+    attention   what every head attends to in a sentence
 
 Example:
     python -m minibert.plots attention --text "A dog barks."
@@ -18,7 +17,6 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from minibert.cli import Parser, parse_options, run
 from minibert.config import LABELS
-from minibert.errors import UserError, install, printable, reason
+from minibert.errors import UserError, install, printable
 from minibert.files import read_json, read_records, write_file
 from minibert.options import Options, limit, option
 
@@ -37,20 +35,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minibert.inference import TrainedModel
-
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
 # keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
-BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#777777"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", SKY, "#000000")
-SHAPES = ("o", "^", "s", "D", "v", "P", "X", "*")
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHADES = "Blues"
+# Lines at the top and on the right measure nothing.
+LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
 
-FORMATS = ("png", "svg", "pdf")
 TOKEN = 0.17  # inches for each, which its name at 8 points just needs
 SMALLEST, LARGEST = 1.6, 40.0  # inches: of a panel, of the whole figure
 LONGEST = 32  # characters of a name
-MOST_TOPICS = 20  # with a name, a colour and a shape of their own
 FEW = 50  # points of a line, each of which is marked: of one point alone there is no line to see
 
 # Asked, in this order, for what matplotlib's own fonts lack; those that are not installed are passed over.
@@ -96,9 +91,9 @@ _LOCK = RLock()  # matplotlib's settings are the whole process's, and the page d
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The settings that matplotlib comes with, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
+    """Its own settings and `LOOK`, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
     matplotlib = need_matplotlib()
-    with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0]}]):
+    with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0], **LOOK}]):
         yield
 
 
@@ -137,12 +132,6 @@ def new_figure(width: float, height: float, title: Sequence[str] = ()) -> Any:
     return figure
 
 
-def open_axes(*several: Any) -> None:
-    """Leave out the lines at the top and on the right, which measure nothing."""
-    for axes in several:
-        axes.spines[["top", "right"]].set_visible(False)
-
-
 def check_picture(path: Path) -> str:
     """The format that a picture's name asks for; without an ending, PNG. To be asked before any work.
 
@@ -150,9 +139,9 @@ def check_picture(path: Path) -> str:
         UserError: there is no matplotlib; the name has another ending, or is a folder's.
     """
     need_matplotlib()
-    ending = path.suffix[1:].lower() or FORMATS[0]
-    if ending not in FORMATS:
-        raise UserError(f"{path}: a picture ends with .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}")
+    ending = path.suffix[1:].lower() or "png"
+    if ending not in ("png", "svg", "pdf"):
+        raise UserError(f"{path}: a picture ends with .png, .svg or .pdf")
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the picture a name")
     return ending
@@ -176,35 +165,35 @@ def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) 
     Raises:
         KeyError, TypeError, ValueError: the records are none of a run's.
     """
-    of = {kind: [record for record in records if record["kind"] == kind] for kind in ("start", "train", "validation")}
-    start, held_out = ((of[kind] or [{}])[0] for kind in ("start", "validation"))
+    first = {record["kind"]: record for record in reversed(records)}  # of its kind
+    start, held_out = first.get("start", {}), first.get("validation", {})
     figure = new_figure(10, 3.4, title)
     panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
 
-    def line(axes: Any, kind: str, name: str, label: str, colour: str) -> None:
-        points = [(float(record["step"]), float(record[name])) for record in of[kind] if name in record]
-        mark = "o" if kind == "validation" else "." if len(points) < FEW else ""
-        if points:
-            axes.plot(*zip(*points, strict=True), f"{mark}-", color=colour, label=label, markersize=4)
+    def line(axes: Any, kind: str, name: str, **look: str) -> None:
+        its = [record for record in records if record["kind"] == kind and name in record]
+        mark = "o" if kind == "validation" else "." if len(its) < FEW else ""
+        steps, values = ([float(record[key]) for record in its] for key in ("step", name))
+        if its:
+            axes.plot(steps, values, f"{mark}-", markersize=4, **look)
 
-    comparable = "cross_entropy" if any("cross_entropy" in record for record in of["train"]) else "loss"
-    line(panels["loss"], "train", comparable, "training", BLUE)
-    line(panels["accuracy"], "train", "accuracy", "training", BLUE)
-    line(panels["learning rate"], "train", "learning_rate", "", GREEN)
-    for name in ("loss", "accuracy"):
+    comparable = "cross_entropy" if any("cross_entropy" in record for record in records) else "loss"
+    for name, trained in (("loss", comparable), ("accuracy", "accuracy")):
+        axes = panels[name]
+        line(axes, "train", trained, color=BLUE, label="training")
         for key in [key for key in held_out if key.endswith(f"_{name}")][:1]:
-            line(panels[name], "validation", key, legible(key.replace("_", " ")), ORANGE)
+            line(axes, "validation", key, color=ORANGE, label=legible(key.replace("_", " ")))
         for guesser in [guesser for guesser in ("unigram", "majority") if f"{guesser}_{name}" in start]:
             value = float(start[f"{guesser}_{name}"])
-            panels[name].axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
-        if panels[name].lines:
-            panels[name].legend(frameon=False, fontsize=8)
+            axes.axhline(value, color=GREY, linestyle=":", label=f"{guesser} guesser")
+        if axes.lines:
+            axes.legend()
+    line(panels["learning rate"], "train", "learning_rate", color=GREEN)
     panels["learning rate"].set_ylim(bottom=0)
     panels["learning rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for name, axes in panels.items():
         axes.set(xlabel="step", title=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    open_axes(*panels.values())
     return figure
 
 
@@ -250,11 +239,10 @@ def draw_answers(
     CalibrationDisplay.from_predictions(predicted == labels, confidence, n_bins=BINS, ax=share, **look)
     share.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="share of right answers")
     share.set_title(f"calibration error {calibration_error(labels, probabilities):.3f}", fontsize=9)
-    share.legend(frameon=False, fontsize=8, loc="upper left")
+    share.legend(loc="upper left")
     many.hist(confidence, bins=BINS, range=(0, 1), edgecolor="white", color=GREY)
     many.set(xlim=(0, 1), xlabel="probability of the answer given", ylabel="answers")
     many.yaxis.set_major_formatter("{x:,.0f}")
-    open_axes(matrix, share, many)
     return figure
 
 
@@ -292,50 +280,12 @@ def draw_attention(
         axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9 * scale)
         axes.tick_params(length=0, labelsize=8 * scale)
         axes.tick_params(axis="x", labelrotation=90)
-        axes.spines[:].set_color("#BBBBBB")
+        axes.spines[:].set(color="#BBBBBB", visible=True)
     grid[0, 0].set_xticks(range(len(names)), names)  # panels share their axes
     grid[0, 0].set_yticks(range(len(names)), names)
     bar = figure.colorbar(image, ax=grid, fraction=0.1, aspect=20 * rows, pad=0.02)
     bar.ax.tick_params(labelsize=8 * scale, length=0)
     bar.outline.set_visible(False)
-    return figure
-
-
-@style()
-def draw_embeddings(vectors: NDArray[np.float32], topics: Sequence[str], title: Sequence[str] = ()) -> Any:
-    """Vectors as dots in two dimensions, coloured and shaped by topic.
-
-    The two are the principal components, in which the vectors vary most; the axes say how much of the variance each
-    shows. The decomposition is exact and its signs are settled, so equal vectors give equal pictures.
-
-    Args:
-        vectors: (sentences, D), at least two sentences and two numbers.
-        topics: one for each sentence. The most frequent have a colour and a shape each; the others share one.
-        title: what it is of.
-    """
-    from sklearn.decomposition import PCA
-
-    projection = PCA(n_components=2, svd_solver="full")
-    places = projection.fit_transform(vectors)  # (sentences, 2)
-    counts = Counter(topics)
-    looks: dict[str | None, tuple[str, str, str]] = {
-        topic: (legible(topic), COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)])
-        for index, (topic, _) in enumerate(counts.most_common(MOST_TOPICS))
-    }
-    if len(counts) > MOST_TOPICS:
-        looks[None] = (f"{len(counts) - MOST_TOPICS:,} other topics", "#BBBBBB", ".")
-    figure = new_figure(6.4, 4.8, title)
-    axes, dots = figure.subplots(), []
-    for topic, (_, colour, shape) in looks.items():
-        rows = [row for row, other in enumerate(topics) if (other if other in looks else None) == topic]
-        dots.append(axes.scatter(*places[rows].T, s=26, c=colour, marker=shape, linewidths=0.4, edgecolors="white"))
-    for name, share in zip("xy", projection.explained_variance_ratio_, strict=True):
-        axes.set(**{f"{name}label": f"{share:.0%} of the variance"})
-    axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
-    legend = figure.legend(dots, ["topic"] * len(dots), loc="outside right upper", frameon=False, fontsize=9)
-    for text, (label, _, _) in zip(legend.get_texts(), looks.values(), strict=True):
-        text.set_text(label)  # only now: a legend passes over labels that begin with _
-    open_axes(axes)
     return figure
 
 
@@ -364,23 +314,17 @@ def plot_training(folder: Path) -> None:
 
 
 @optional()
-def plot_answers(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.floating],
-    title: Sequence[str],
-    path: Path,
-    names: Sequence[str] = LABELS,
-) -> None:
-    """What evaluate.py draws, if there is matplotlib."""
-    save(draw_answers(labels, probabilities, title, names), path)
+def plot_answers(path: Path, *given: Any) -> None:
+    """What evaluate.py draws, if there is matplotlib: `draw_answers` of what is given."""
+    save(draw_answers(*given), path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPicture(Options):
     """Loss, accuracy and learning rate over a run's steps."""
 
-    run: str = option("models/bert_mlm_small", "folder of a run of train_mlm.py or train_nli.py")
-    output: str = option("training.png", "where the picture goes")
+    run: str = option("models/bert_mlm_small", "most used", "folder of a run of train_mlm.py or train_nli.py")
+    output: str = option("training.png", "most used", "where the picture goes")
 
     def figure(self) -> Any:
         """Errors as in `draw_run`."""
@@ -391,17 +335,17 @@ class TrainingPicture(Options):
 class AttentionPicture(Options):
     """What every head attends to in a sentence, with the tokens on both axes."""
 
-    model: str = option("models/sbert_nli_small", "folder, zip or name of a model")
-    text: str = option("A man is playing a guitar on stage.", "the sentence")
-    layer: int = limit(0, "which layer, from 1; 0: all of them, a row each")
-    output: str = option("attention.png", "where the picture goes")
+    model: str = option("models/sbert_nli_small", "most used", "folder, zip or name of a model")
+    text: str = option("A man is playing a guitar on stage.", "most used", "the sentence")
+    layer: int = limit(0, "model", "which layer, from 1; 0: all of them, a row each")
+    output: str = option("attention.png", "most used", "where the picture goes")
 
     def figure(self) -> Any:
         """Raises UserError: the model can't be read or does not have this layer, or the text is empty."""
         from minibert.hub import from_pretrained
 
         model = from_pretrained(self.model)
-        for note in read(model, self.text, "--text")[1]:
+        for note in model.read(self.text, "--text")[1]:
             print(note)
         tokens, maps = model.attention(self.text)
         if self.layer > len(maps):
@@ -409,86 +353,7 @@ class AttentionPicture(Options):
         return draw_attention(tokens, maps, [self.layer - 1] if self.layer else (), title=[self.model])
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingsPicture(Options):
-    """Sentences' vectors in two dimensions, their principal components, coloured and shaped by topic."""
-
-    model: str = option("models/sbert_nli_small", "folder, zip or name of a model")
-    data: str = option("toy", "toy, or a text file with a line `topic<TAB>sentence` each")
-    max_sentences: int = option(300, "how many sentences at most, from the first on", at_least=2)
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
-    output: str = option("embeddings.png", "where the picture goes")
-
-    def figure(self) -> Any:
-        """Raises UserError: the device, the model or the sentences can't be had, or have all the same vector."""
-        from minibert.device import pick_device
-        from minibert.hub import from_pretrained
-
-        topics, sentences = load_topics(self.data, self.max_sentences)
-        vectors = from_pretrained(self.model).to(pick_device(self.device)).encode(sentences)
-        if len(vectors) < 2 or (vectors == vectors[0]).all():
-            raise UserError(f"{self.data}: a picture needs at least two sentences with vectors that differ")
-        return draw_embeddings(vectors, topics, [self.model, f"{len(vectors):,} sentences of {self.data}"])
-
-
-PICTURES: dict[str, type[Any]] = {
-    "training": TrainingPicture, "attention": AttentionPicture, "embeddings": EmbeddingsPicture,
-}  # fmt: skip
-
-
-def read(model: TrainedModel, text: str, name: str) -> tuple[list[str], list[str]]:
-    """The tokens that a model reads of a text called `name`, and what one should know of them, a sentence each.
-
-    Raises:
-        UserError: the text has nothing in it that could be read.
-    """
-    from minibert.tokenizer import UNK
-
-    ids = model.tokenizer.encode([text], max_length=model.max_length + 1)[0]  # one more than is read: is there more?
-    if len(ids) == 2:  # [CLS] and [SEP]
-        raise UserError(f"{name} is empty: write a sentence there")
-    tokens = model.tokenizer.tokens(model.tokenizer.encode([text], max_length=model.max_length)[0])
-    known = known_words(tokens)
-    notes = {
-        f"{name} has more than the {model.max_length} tokens that are read; the rest is left out.":
-            len(ids) > model.max_length,
-        f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
-        f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
-            sum(known) < len(known) / 2,
-    }  # fmt: skip
-    return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
-
-
-def known_words(tokens: Sequence[str]) -> list[bool]:
-    """Of each word among tokens, whether the vocabulary has it as a whole."""
-    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
-    return [t != "[UNK]" and not after.startswith("##") for t, after in pairs if t == "[UNK]" or t[:1].isalnum()]
-
-
-def load_topics(data: str, max_sentences: int) -> tuple[list[str], list[str]]:
-    """The topics and the texts of a source's first sentences.
-
-    Args:
-        data: "toy", whose topics are the slots of its scenes, or the path of a text file with a line
-            `topic<TAB>sentence` each; empty lines are passed over.
-        max_sentences: how many at most.
-    Raises:
-        UserError: the file can't be read, or a line has no tab, or nothing on one side of it.
-    """
-    from minibert.toy import toy_sentences
-
-    topical = toy_sentences(max_sentences) if data == "toy" else []
-    try:
-        lines = Path(data).read_text(encoding="utf-8").split("\n") if data != "toy" else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{data} can't be read ({reason(error)}): --data is toy, or text in UTF-8") from error
-    for number, line in enumerate(lines, start=1):
-        topic, _, sentence = (part.strip() for part in line.lstrip("\ufeff").partition("\t"))  # files joined have more
-        if topic and sentence:
-            topical.append((topic, sentence))
-        elif line.replace("\ufeff", "").strip():
-            raise UserError(f"{data}, line {number}: a line has to be a topic, a tab and a sentence")
-    return [topic for topic, _ in topical][:max_sentences], [sentence for _, sentence in topical][:max_sentences]
+PICTURES: dict[str, type[Any]] = {"training": TrainingPicture, "attention": AttentionPicture}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -92,9 +92,9 @@ def heading(name: str, text: str) -> None:
     print(f"{name:<11} {printable(text)}", flush=True)
 
 
-def warning(text: str) -> str:
-    """A line that warns, for standard output."""
-    return f"{painted('warning:', WARNING, sys.stdout)} {printable(text)}"
+def warning(text: str, stream: TextIO | None = None) -> str:
+    """A line that warns, for a stream, which is standard output by default."""
+    return f"{painted('warning:', WARNING, stream or sys.stdout)} {printable(text)}"
 
 
 def duration(seconds: float) -> str:

@@ -224,10 +224,11 @@ def _resumable(folder: Path, options: TrainingOptions) -> Checkpoint:
     if about["script"] != options.SCRIPT:
         raise UserError(f"{path} is of the other script's run: resume it with that one, or give --overwrite")
     before, now = about["options"], json.loads(json.dumps(asdict(options)))
-    for name in sorted((before.keys() | now.keys()) - _FREE):
-        if before.get(name) != now.get(name):
-            asked = f"{flag(name)} {now.get(name)}"
-            raise UserError(f"{asked} contradicts the run to be resumed, which has {before.get(name)}")
+    others = [name for name in sorted((before.keys() | now.keys()) - _FREE) if before.get(name) != now.get(name)]
+    if others:  # if the recipe is another one, it is the reason
+        name = "recipe" if before.get("recipe") != options.recipe else others[0]
+        asked = f"{flag(name)} {now.get(name)}"
+        raise UserError(f"{asked} contradicts the run to be resumed, which has {before.get(name)}")
     if about["ranks"] != world_size():
         raise UserError(
             f"ranks: {world_size()} contradicts the run to be resumed, which has {about['ranks']}:"

@@ -142,17 +142,6 @@ def toy_pairs(seed: int = 42, sizes: Mapping[str, int] = SIZES) -> dict[str, lis
     return pairs
 
 
-def toy_sentences(count: int = 300, seed: int = 42) -> list[tuple[str, str]]:
-    """So many sentences that say one thing each of a creature, with the slot that each speaks of: (slot, sentence)."""
-    rng = random.Random(f"toy sentences {seed}")
-    sentences = []
-    for _ in range(count):
-        slot = rng.choice(SLOTS[1:])
-        scene = {"creature": _descend("creature", PREMISE_DEPTH, rng), slot: _descend(slot, 1, rng)}
-        sentences.append((slot, _sentence(scene, rng)))
-    return sentences
-
-
 def _square(rng: random.Random) -> list[dict[str, Any]]:
     """Three premises, three hypotheses and their nine pairs: a Latin square of labels."""
     tested = rng.sample(SLOTS, 3)

@@ -267,7 +267,7 @@ def test_what_has_moved_since_is_said_beside_it(place: Path) -> None:
     [
         (NLI, ["--batch-size", "8"], "--batch-size 8 contradicts the run to be resumed, which has 4"),
         (NLI, ["--product"], "--product True contradicts the run to be resumed, which has False"),
-        (NLI, ["--recipe", "strong"], "contradicts the run to be resumed"),
+        (NLI, ["--recipe", "strong"], "--recipe strong contradicts the run to be resumed, which has notebook"),
         (NLI, ["--overwrite"], "--resume and --overwrite contradict each other"),
         (MLM, ["--mask-rate", "0.2"], r"--mask-rate 0\.2 contradicts the run to be resumed, which has 0\.15"),
         (MLM, ["--epochs", "3"], "--epochs 3 contradicts the run to be resumed, which has 2"),

@@ -247,6 +247,7 @@ def test_every_box_and_choice_has_a_name_for_those_who_do_not_see_it(model: Trai
     assert '<html lang="en">' in html
     for box in re.findall(r"<input [^>]*>", html):
         assert re.search(rf"<label[^>]*>[^<]*{re.escape(box)}", html), box
+    assert all(re.search(rf'name="{name}" value="[^"]+"', html) for name in ("premise", "hypothesis", "text"))
     assert html.count("<fieldset") == html.count("<legend>") == 3
     assert html.count('aria-live="polite"') == 3
 

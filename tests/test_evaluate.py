@@ -105,6 +105,24 @@ SCORED = (
 )
 
 
+def test_one_pair_is_answered_and_what_makes_that_doubtful_is_said_beside_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on the page, but on standard error: the answer can be read by another program."""
+    for premise, said in (
+        ("the cat", ""),
+        ("a bad cab", "warning: Most words of --premise are unknown to this model, which can only spell them"),
+        ("the cat " * 9, "warning: --premise has more than the 10 tokens that are read"),
+    ):
+        evaluate.main(["--model", str(folder / "nli"), "--premise", premise, "--hypothesis", "the dog"])
+        out, err = capsys.readouterr()
+        assert [line.split()[0] for line in out.splitlines()] == ["entailment", "neutral", "contradiction"]
+        assert err.startswith(said)
+        assert len(err.splitlines()) == bool(said)
+    with pytest.raises(UserError, match="--hypothesis is empty"):
+        evaluate.main(["--model", str(folder / "nli"), "--premise", "the cat", "--hypothesis", "\u200b"])
+
+
 def test_similarity_is_reported_for_any_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "scored.tsv").write_text(SCORED)
     arguments = ["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")]

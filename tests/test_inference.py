@@ -91,6 +91,14 @@ def test_predictions_print_as_a_table() -> None:
     assert lines[1].split() == ["neutral", "0.1000", "0.7000", "0.2000"]
     assert len(set(map(len, lines[:11]))) == 1
     assert lines[11:] == ["... and 2 more"]
+    long = Predictions(
+        probabilities, np.zeros((24, 4), np.float32), premises=["x" * 31] * 12, hypotheses=["a\nb\x1b"] * 12
+    )
+    lines = repr(long).splitlines()
+    assert lines[0].split() == ["premise", "hypothesis", "answer", "entailment", "neutral", "contradiction"]
+    assert lines[1].split("  ")[:2] == ["x" * 27 + "...", r"a b\x1b"]
+    assert len(set(map(len, lines[:11]))) == 1
+    assert lines[11:] == ["... and 2 more"]
     two = Predictions(np.array([[0.25, 0.75]], np.float32), np.zeros((2, 4), np.float32), ("different", "same"))
     assert [line.split() for line in repr(two).splitlines()] == [
         ["answer", "different", "same"],
@@ -103,6 +111,7 @@ def test_predictions_of_some_pairs(model: TrainedModel) -> None:
     part, again = whole[rows], model.predict([PREMISES[3], PREMISES[1]], [HYPOTHESES[3], HYPOTHESES[1]])
     np.testing.assert_allclose(part.probabilities, again.probabilities, atol=1e-6)
     np.testing.assert_allclose(part.embeddings, again.embeddings, atol=1e-5)
+    assert (part.premises, part.hypotheses) == (again.premises, again.hypotheses)
 
 
 def test_vectors_in_bfloat16_are_near_those_in_float32(model: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

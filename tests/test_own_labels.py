@@ -89,8 +89,8 @@ def test_from_a_csv_to_a_csv(folder: Path, capsys: pytest.CaptureFixture[str], c
     with (folder / "answers.csv").open(newline="", encoding="utf-8") as handle:
         written = list(csv.DictReader(handle))
     asked = rows(LABELS[count], 30)
-    assert [row["premise"] for row in written] == [row["q1"] for row in asked]  # all, in their order
-    assert [row["label"] for row in written] == [row["prediction"] for row in written] == (names * 30)[:30]
+    assert [row["q1"] for row in written] == [row["q1"] for row in asked]  # all, in their order
+    assert [row["verdict"] for row in written] == [row["prediction"] for row in written] == (names * 30)[:30]
     expected = model.predict([row["q1"] for row in asked], [row["q2"] for row in asked]).probabilities
     found = [[float(row[f"probability_{name}"]) for name in names] for row in written]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -148,7 +148,7 @@ def test_answers_are_written_whole_or_not_at_all(folder: Path, monkeypatch: pyte
     answers = minibert.from_pretrained("out").predict(["a", "b"], ["c", "d"])
     (folder / "answers.csv").write_text("before")
     with pytest.raises(ValueError, match="shorter"):
-        answers.write_csv(folder / "answers.csv", ["a", "b"], ["c"])
+        answers.write_csv(folder / "answers.csv", np.array([1]))
     assert (folder / "answers.csv").read_text() == "before"
     assert not list(folder.glob(".partial*"))
 
@@ -235,6 +235,8 @@ def test_options_of_predictions() -> None:
         ({"columns": "a,b"}, "it takes 3 different names"),
         ({"predictions": "model.safetensors"}, r"it takes the name of a \.csv file to write"),
         ({"predictions": "x.csv", "max_pairs": 7}, "--predictions has every pair"),
+        ({"predictions": "x.csv", "columns": "a,prediction"}, "--predictions has columns prediction and"),
+        ({"predictions": "x.csv", "columns": "probability_yes,b,c"}, "--predictions has columns prediction and"),
     ):
         with pytest.raises(UserError, match=message):
             EvaluateOptions(**options)
@@ -243,9 +245,14 @@ def test_options_of_predictions() -> None:
 def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     write(folder / "pairs.csv", rows("yes,no"))
     train("yes,no", "--max-steps", "1")
-    texts = ['"quoted", twice', "a\nb", " x "]
-    minibert.from_pretrained("out").predict(texts, texts).write_csv(
-        folder / "a.csv", texts, texts, np.array([0, 1, -1])
-    )
+    texts = ['"quoted", twice', "a\nb", "c\rd", "e\r\nf", " x "]
+    answers = minibert.from_pretrained("out").predict(texts, texts)
+    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]), ("q,1", "q2", "verdict"))
+    written = (folder / "a.csv").read_bytes()
+    assert written.startswith(b'"q,1",q2,verdict,prediction,probability_yes,probability_no\n')
+    assert written.count(b"\r") == 4  # those of the texts: a line ends with \n alone
+    with (folder / "a.csv").open(newline="", encoding="utf-8") as handle:
+        assert [row["q,1"] for row in csv.DictReader(handle)] == texts
+    answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]))
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
-    assert sorted(found.premises) == sorted(texts[:2])
+    assert sorted(found.premises) == sorted(texts[:4])

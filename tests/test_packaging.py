@@ -50,6 +50,14 @@ def test_both_continuous_integrations_run_the_same() -> None:
     assert len(versions) > 1
 
 
+def test_the_wheel_has_all_files_of_the_package() -> None:
+    package = ROOT / "minibert"
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["minibert"]
+    there = {file for file in package.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert there == {file for pattern in patterns for file in package.glob(pattern)}
+    assert len(there) > 2
+
+
 def test_the_sdist_has_all_that_stands_beside_the_package() -> None:
     manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
     there = {file.name for file in ROOT.iterdir() if file.is_file() and file.name != ".git"}

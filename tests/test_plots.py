@@ -28,10 +28,9 @@ from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.errors import UserError, install
 from minibert.hub import save_classifier
-from minibert.plots import load_topics, main
+from minibert.plots import main
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.toy import SLOTS, SYNONYMS, TAXONOMY
 
 RECORDS: list[dict[str, Any]] = [
     {"kind": "start", "unigram_loss": 7.0, "unigram_accuracy": 0.04},
@@ -42,13 +41,8 @@ RECORDS: list[dict[str, Any]] = [
 ]
 TOKENS = ["[CLS]", "a", "cat", "[SEP]"]
 MAPS = np.random.default_rng(0).dirichlet(np.ones(4), size=(2, 6, 4)).astype(np.float32)  # (L, H, T, T)
-TOPICS = [
-    ("cats", "the cat sat on the mat"),
-    ("dogs", "the dog sat on the log"),
-    ("cats", "cats sleep"),
-    ("dogs", "dog"),
-]
-PAIRS = [(premise, hypothesis, i % 3) for i, (_, premise) in enumerate(TOPICS) for _, hypothesis in TOPICS]
+SENTENCES = ["the cat sat on the mat", "the dog sat on the log", "cats sleep", "dog"]
+PAIRS = [(premise, hypothesis, i % 3) for i, premise in enumerate(SENTENCES) for hypothesis in SENTENCES]
 
 # Each would be mathematics to matplotlib, or is a mistake in it, or looks like one of its own marks.
 AS_THEY_ARE = [
@@ -87,12 +81,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model, topics and pairs, which is the working directory."""
+    """A folder with a model, a text and pairs, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     save_classifier(
         tmp_path / "model", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
     )
-    (tmp_path / "topics.txt").write_text("".join(f"{topic}\t{sentence}\n" for topic, sentence in TOPICS))
+    (tmp_path / "notes.txt").write_text("the cat")
     rows = [{"premise": premise, "hypothesis": hypothesis, "label": label} for premise, hypothesis, label in PAIRS]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
@@ -165,7 +159,7 @@ def answers(matrix: list[list[int]], probability: float = 0.8) -> tuple[Any, Any
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_answers(*answers([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]]), ["model"], tmp_path / "sub" / "matrix.png")
+    plots.plot_answers(tmp_path / "sub" / "matrix.png", *answers([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]]), ["model"])
     axes = drawn[0].axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}  # by (column, row)
     assert [cells[column, 0][0] for column in range(3)] == ["8\n80%", "1\n10%", "1\n10%"]
@@ -237,54 +231,21 @@ def test_a_long_text_does_not_grow_beyond_what_can_be_drawn() -> None:
     assert max(figure.get_size_inches()) <= 40
 
 
-def test_embeddings_are_the_principal_components_by_topic() -> None:
-    """Points on an ellipse in 5 dimensions, turned: the picture has the ellipse back, but for its axes' signs."""
-    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    flat = np.stack([5 * np.cos(angles), 2 * np.sin(angles)], axis=1)  # (40, 2)
-    turned = flat @ np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0].T + 3
-    figures = [plots.draw_embeddings(turned.astype(np.float32), ["even", "odd"] * 20) for _ in range(2)]
-    first: Any
-    first, second = ([np.array(dots.get_offsets()) for dots in figure.axes[0].collections] for figure in figures)
-    for topic, dots, again in zip((0, 1), first, second, strict=True):
-        np.testing.assert_array_equal(dots, again)
-        np.testing.assert_allclose(abs(dots), abs(flat[topic::2]), atol=1e-5)
-    axes = figures[0].axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("86% of the variance", "14% of the variance")  # 25 and 4 of 29
-    assert names(figures[0].legends[0].get_texts()) == ["even", "odd"]
-    even, odd = axes.collections
-    assert even.get_facecolor().tolist() != odd.get_facecolor().tolist()
-    assert even.get_paths()[0].vertices.shape != odd.get_paths()[0].vertices.shape
-
-
-def test_the_most_frequent_topics_are_named_and_differ_in_looks() -> None:
-    topics = [f"topic {index}" for index in range(30) for _ in range(index + 1)]  # 465 sentences
-    vectors = np.random.default_rng(0).normal(size=(len(topics), 3)).astype(np.float32)
-    figure = plots.draw_embeddings(vectors, topics)
-    named = [f"topic {index}" for index in range(29, 9, -1)]
-    assert names(figure.legends[0].get_texts()) == [*named, "10 other topics"]
-    dots = figure.axes[0].collections
-    assert [len(group.get_offsets()) for group in dots] == [*range(30, 10, -1), 55]  # 1 + 2 + ... + 10
-    looks = {(tuple(group.get_facecolor()[0]), str(group.get_paths()[0].vertices.tolist())) for group in dots}
-    assert len(looks) == 21
-    assert len(set(plots.COLOURS)) == len(plots.COLOURS)
-
-
 # Anybody's text in a picture.
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 @pytest.mark.parametrize("expected", [AS_THEY_ARE[:12], AS_THEY_ARE[12:], ESCAPED])
 def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str], ending: str, tmp_path: Path) -> None:
-    """On both axes and in a legend; a warning (of a glyph that there is not, say) would be an error."""
+    """As tokens on both axes, and as labels; a warning (of a glyph that there is not, say) would be an error."""
     texts = list(expected)
     shown = list(expected.values()) if isinstance(expected, dict) else texts
     attention = plots.draw_attention(texts, np.eye(len(texts), dtype=np.float32)[None, None])
-    embeddings = plots.draw_embeddings(np.eye(len(texts), dtype=np.float32), texts)
-    plots.save(attention, tmp_path / f"attention.{ending}")
-    plots.save(embeddings, tmp_path / f"embeddings.{ending}")
-    assert [seen(label) for label in attention.axes[0].get_xticklabels()] == shown
-    assert [seen(label) for label in attention.axes[0].get_yticklabels()] == shown
-    assert [seen(label) for label in embeddings.legends[0].get_texts()] == shown
+    matrix = plots.draw_answers(np.arange(len(texts)), np.eye(len(texts)), names=texts)
+    for number, figure in enumerate((attention, matrix)):
+        plots.save(figure, tmp_path / f"{number}.{ending}")
+        assert [seen(label) for label in figure.axes[0].get_xticklabels()] == shown
+        assert [seen(label) for label in figure.axes[0].get_yticklabels()] == shown
 
 
 def test_a_metrics_file_may_have_any_names(tmp_path: Path) -> None:
@@ -295,11 +256,11 @@ def test_a_metrics_file_may_have_any_names(tmp_path: Path) -> None:
     assert seen(figure.axes[1].get_legend().get_texts()[1]) == r"\x1b[1m\u4e2d accuracy"
 
 
-@pytest.mark.parametrize("text", ["an exceedingly long topic " * 40, "中" * 300, "$" * 200, "\x1b" * 500])
+@pytest.mark.parametrize("text", ["an exceedingly long label " * 40, "中" * 300, "$" * 200, "\x1b" * 500])
 def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path: Path) -> None:
-    figure = plots.draw_embeddings(np.eye(4, dtype=np.float32), [text, text + "b", text + "c", "d"])
+    figure = plots.draw_answers(np.arange(4), np.eye(4), names=[text, text + "b", text + "c", "d"])
     plots.save(figure, tmp_path / "picture.png")
-    shown = [seen(label) for label in figure.legends[0].get_texts()]
+    shown = [seen(label) for label in figure.axes[0].get_xticklabels()]
     assert all(len(label) == 32 and "…" in label for label in shown[:3])
     assert len(set(shown)) == 4  # their ends differ
     assert figure.axes[0].get_position().width > 0.3
@@ -385,16 +346,6 @@ def test_what_the_picture_lacks_of_a_text_is_said(here: Path, capsys: pytest.Cap
     ]
 
 
-def test_embeddings(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = catching(monkeypatch, "draw_embeddings")
-    main(["embeddings", "--model", "model", "--data", "topics.txt", "--device", "cpu"])
-    ((vectors, topics, title),) = given
-    np.testing.assert_array_equal(vectors, minibert.from_pretrained("model").encode([text for _, text in TOPICS]))
-    assert topics == [topic for topic, _ in TOPICS]
-    assert title == ["model", "4 sentences of topics.txt"]
-    assert (here / "embeddings.png").is_file()
-
-
 def test_evaluation_draws_what_the_classifier_answers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = catching(monkeypatch, "draw_answers")
     arguments = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
@@ -437,16 +388,12 @@ def test_training(here: Path) -> None:
         ("attention --model model --text '\u200b'", "--text is empty"),
         ("attention --model model --layer 3", "--layer 3: model has 2"),
         ("attention --model model --layer -1", "--layer -1: it can't be negative"),
-        ("attention --model topics.txt", "topics.txt"),
+        ("attention --model notes.txt", "notes.txt"),
         ("attention --model model --output a.jpg", "a.jpg: a picture ends with .png, .svg or .pdf"),
         ("attention --model model --output model", "model is a folder"),
         ("attention --model model --output ''", ". is a folder"),
         ("attention --model model --output '\x1b[31m.gif'", r"\x1b[31m.gif"),
         ("training --run . --output run.gif", "run.gif: a picture ends with"),
-        ("embeddings --model model --data nothing.txt", "nothing.txt can't be read"),
-        ("embeddings --model model --data test.jsonl", "test.jsonl, line 1"),
-        ("embeddings --model model --data same.txt", "vectors that differ"),
-        ("embeddings --model model --max-sentences 1", "at least 2"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -460,7 +407,6 @@ def test_mistakes_are_one_line(
     ):
         (here / name).mkdir()
         (here / name / "metrics.jsonl").write_bytes(content)
-    (here / "same.txt").write_text("a\tthe cat\nb\tthe cat\n")
     with pytest.raises(SystemExit) as leave:
         run(lambda: main(shlex.split(command)))
     err = capsys.readouterr().err
@@ -494,14 +440,14 @@ def test_without_matplotlib(
     monkeypatch.setattr(builtins, "__import__", without)
     advice = f"a picture needs matplotlib: {install('plots')}"
     plots.plot_training(here)
-    plots.plot_answers(*answers([[1, 0, 0]] * 3), [], here / "picture.png")
+    plots.plot_answers(here / "picture.png", *answers([[1, 0, 0]] * 3))
     assert capsys.readouterr().out.splitlines() == [f"(no picture: {advice})"] * 2
     given = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
     evaluate.main(given)
     assert capsys.readouterr().out.splitlines()[-1] == f"(no picture: {advice})"
     for call, arguments in (
         (main, ["training", "--run", "nowhere"]),
-        *((main, [picture, "--model", "nowhere"]) for picture in ("attention", "embeddings")),
+        (main, ["attention", "--model", "nowhere"]),
         (evaluate.main, [*given, "--figure", "picture.png"]),
     ):
         with pytest.raises(SystemExit) as leave:
@@ -527,82 +473,10 @@ import os
 from pathlib import Path
 import numpy as np
 from minibert import plots
-plots.plot_answers(np.array([0, 1]), np.eye(3)[:2], [], Path("a.png"))
+plots.plot_answers(Path("a.png"), np.array([0, 1]), np.eye(3)[:2])
 plots.plot_training(Path())
 print(os.environ["MPLBACKEND"])
 """
-
-
-# Sentences with topics.
-
-
-def wordings(term: str) -> set[str]:
-    """A term's own, its synonyms', and those of all terms below it."""
-    below = set().union(*(wordings(lower) for lower in TAXONOMY.get(term, ())))
-    return {term, *SYNONYMS.get(term, ())} | below
-
-
-def test_each_toy_sentence_speaks_of_its_topic_and_of_no_other() -> None:
-    topics, sentences = load_topics("toy", 400)
-    assert len(topics) == len(sentences) == 400
-    assert set(topics) == set(SLOTS[1:])
-    for topic, sentence in zip(topics, sentences, strict=True):
-        spoken = {
-            slot for slot in SLOTS[1:] if any(f" {words}" in f" {sentence[:-1].lower()}" for words in wordings(slot))
-        }
-        assert spoken == {topic}, sentence
-    assert (topics[:7], sentences[:7]) == load_topics("toy", 7)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (
-            "sea\tThe tide is low.\r\n\n sea \t A ship\tsinks.\nsky\tÉtoiles.",
-            ["sea|The tide is low.", "sea|A ship\tsinks.", "sky|Étoiles."],
-        ),
-        ("\ufeffsea\tlow\r\nsea\thigh\r\n", ["sea|low", "sea|high"]),  # from a Windows editor
-        ("\ufeffsea\tlow\n\ufeffsea\thigh", ["sea|low", "sea|high"]),  # two such, joined
-        ("\ufeff\r\n\ufeff\nsea\tlow\n\ufeff", ["sea|low"]),
-        ("sea\tlow\rsky\tblue\r", ["sea|low", "sky|blue"]),
-        # These end a line in Unicode, but no line of a file.
-        (
-            "sea\tlow\u2028or high\nsky\tblue\x85\nsky\tgrey\x0b, \x0cor so",
-            ["sea|low\u2028or high", "sky|blue", "sky|grey\x0b, \x0cor so"],
-        ),
-        ("$x$\t\\frac{\n{}\t^_^\n中\t🙂", ["$x$|\\frac{", "{}|^_^", "中|🙂"]),
-        ("  \t \n\u3000\nsea\tlow", ["sea|low"]),
-    ],
-)  # fmt: skip
-def test_a_file(content: str, expected: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "topics.txt"
-    file.write_bytes(content.encode())
-    topics, sentences = load_topics(str(file), 10)
-    assert [f"{topic}|{sentence}" for topic, sentence in zip(topics, sentences, strict=True)] == expected
-    assert load_topics(str(file), 1) == (topics[:1], sentences[:1])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"no tab", "line 1: a line has to be a topic, a tab and a sentence"),
-        (b"a\tb\n\tb", "line 2: a line has to be"),
-        (b"a\t \n", "line 1: a line has to be"),
-        ("\ufeff\tb".encode(), "line 1: a line has to be"),
-        (b"\xff\tb", "can't be read .*or text in UTF-8"),
-        ("sea\tlow".encode("utf-16"), "can't be read .*or text in UTF-8"),
-    ],
-)
-def test_files_that_are_none(content: bytes, words: str, tmp_path: Path) -> None:
-    file = tmp_path / "topics.txt"
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=rf"topics\.txt.*{words}"):
-        load_topics(str(file), 10)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file or directory"):
-        load_topics(str(tmp_path / "none.txt"), 10)
 
 
 def test_every_character_is_drawn_or_escaped(tmp_path: Path) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from minibert.cli import run
+from minibert.cli import Parser, run
 from minibert.errors import UserError, printable
 from minibert.exercises.checking import SECONDS, check, files
 from minibert.exercises.sources import EXERCISES, skeleton
@@ -20,38 +17,44 @@ from minibert.exercises.sources import EXERCISES, skeleton
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Begin with exercises, or check some."""
-    parser = argparse.ArgumentParser("python -m minibert.exercises", description="Write a layer of BERT yourself.")
-    commands = parser.add_subparsers(required=True, dest="command")
-    new = commands.add_parser("new", help="write the files to begin with")
-    new.add_argument("folder", type=Path)
-    new.add_argument("exercises", nargs="*", metavar="exercise", help=f"of {', '.join(EXERCISES)} (default: all)")
-    checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like")
-    checks.add_argument("path", type=Path, help="a file, or a folder of them")
-    checks.add_argument("--exercise", choices=EXERCISES, help="which one it is, if the file's name does not say so")
+    program, names = "python -m minibert.exercises", ", ".join(EXERCISES)
+    parser = Parser(program, "Write a layer of BERT yourself.", usage="%(prog)s new|check ...")
+    commands = parser.add_subparsers(required=True, dest="command", prog=program, metavar="new|check")
+    new = commands.add_parser("new", help="write the files to begin with", usage="%(prog)s FOLDER [EXERCISE ...]")
+    new.add_argument("folder", type=Path, metavar="FOLDER", help="where to")
+    new.add_argument(
+        "exercises", nargs="*", default=[*EXERCISES], metavar="EXERCISE", help=f"of {names} (default: all)"
+    )
+    checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like",
+                                 usage="%(prog)s PATH [options]")  # fmt: skip
+    checks.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of them")
+    checks.add_argument(
+        "--exercise", choices=EXERCISES, metavar="NAME", help=f"if the file's name does not say which one: {names}"
+    )
     checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
     checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
-    checks.add_argument("--seconds", type=float, default=SECONDS, help="for each step (default: %(default)g)")
+    checks.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="X", help="for each step (default: %(default)g)"
+    )
     options = parser.parse_args(arguments)
     if options.command == "new":
-        begin(options.folder, options.exercises or [*EXERCISES])
+        begin(options.folder, options.exercises)
         return
+    if not 0 < options.seconds < 1e6:
+        raise UserError(f"--seconds {options.seconds}: it has to be a number above 0")
     while True:
         found = files(options.path, options.exercise)
         states = [file.stat().st_mtime_ns for file in found]
         verdicts = [shown(check(file, name, options.seconds), options.hint) for file, name in found.items()]
         right = [verdict["exercise"] for verdict in verdicts if verdict["right"]]
         if options.json:
-            options.json.write_text(
-                json.dumps({"right": len(right), "of": len(verdicts), "exercises": verdicts}, indent=1)
-            )
-        if {"embeddings", "attention", "block", "pooling"} <= {*right}:
-            with suppress(ImportError):  # of a released model, or of what reads it
-                import_module("minibert.exercises.mine").minilm(str(options.path))
-        while options.watch and states == [file.stat().st_mtime_ns if file.exists() else 0 for file in found]:
-            time.sleep(0.2)
+            grade = {"right": len(right), "of": len(verdicts), "exercises": verdicts}
+            options.json.write_text(json.dumps(grade, indent=1))
         if not options.watch:
             sys.exit(int(len(right) < len(verdicts)))
+        while states == [file.stat().st_mtime_ns if file.exists() else 0 for file in found]:
+            time.sleep(0.2)
 
 
 def begin(folder: Path, names: Sequence[str]) -> None:
@@ -75,7 +78,8 @@ def shown(verdict: dict[str, Any], hint: bool) -> dict[str, Any]:
     """Print a verdict for a person, and give it back."""
     exercise = EXERCISES[verdict["exercise"]]
     state = "right" if verdict["right"] else "not yet"
-    print(f"{verdict['file']}: {state} ({verdict['held']} of {verdict['of']} hold)")
+    held = f" ({verdict['held']} of {verdict['of']} hold)" if verdict["parts"] else ""  # or else, not all were tried
+    print(f"{verdict['file']}: {state}{held}")
     lines = [*verdict["lines"]]
     for part in verdict["parts"]:
         lines += [f"{part['part']}: {line}" for line in part["lines"]]

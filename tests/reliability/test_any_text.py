@@ -150,14 +150,16 @@ def test_evaluate_answers_or_says_what_is_missing(folder: Path, premise: str, hy
         # "=" since a text that begins with a dash is a flag to every command line
         evaluate.main(["--model", str(folder), f"--premise={premise}", f"--hypothesis={hypothesis}"])
     except UserError as error:
-        assert not (premise.strip() and hypothesis.strip()), error
+        assert "is empty: write a sentence there" in str(error)
+        assert any(len(ids) == 2 for ids in TOKENIZER.encode([premise, hypothesis], None)), error  # [CLS] and [SEP]
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe caf\xe9 \x01", b"a" * 100_000])
 def test_evaluate_with_bytes_that_are_no_text(folder: Path, text: bytes) -> None:
     command = [sys.executable, "evaluate.py", "--model", str(folder), "--premise", "a"]
     done = subprocess.run([*command, "--hypothesis", text], capture_output=True, cwd=ROOT, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert all(line.startswith(b"warning: ") for line in done.stderr.splitlines())  # it is long, or not English
     assert len(done.stdout.splitlines()) == len(LABELS)
 
 
