@@ -157,15 +157,15 @@ def test_ablation_of_half_a_modernbert(
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "4", "--steps", "2", "--threads", "1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[2].startswith("| gated feed-forward layers, no segments | ")
+    monkeypatch.chdir(tmp_path)
+    said = in_this_process(ablation.main, command, monkeypatch, capsys)
+    assert said.splitlines()[2].startswith("| gated feed-forward layers, no segments | ")
     folder = tmp_path / "mlm-4-2-42"
     start, *_, end = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert (start["network"], end["kind"], end["step"]) == ("gated", "end", 2)
     assert not [*folder.glob("*.safetensors"), *folder.glob("config.json")]
     monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
-    assert in_this_process(ablation.main, command, monkeypatch, capsys) == done.stdout
+    assert in_this_process(ablation.main, command, monkeypatch, capsys) == said
 
 
 def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -217,13 +215,3 @@ def test_the_control_is_trained_and_evaluated_without_premises(
     out = capsys.readouterr().out
     assert "the premises are emptied" in out
     assert "hypothesis only" in out
-
-
-def test_scripts_run_from_another_folder(models: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(models / "nli"), "--premise", "a"]
-    done = subprocess.run(
-        [*command, "--hypothesis", "b"], capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 3

@@ -153,10 +153,11 @@ def test_evaluate_answers_or_says_what_is_missing(folder: Path, premise: str, hy
         assert not (premise.strip() and hypothesis.strip()), error
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe caf\xe9 \x01", b"a" * 100_000])
-def test_evaluate_with_bytes_that_are_no_text(folder: Path, text: bytes) -> None:
-    command = [sys.executable, "evaluate.py", "--model", str(folder), "--premise", "a"]
-    done = subprocess.run([*command, "--hypothesis", text], capture_output=True, cwd=ROOT, check=False)
+def test_evaluate_with_bytes_that_are_no_text(folder: Path, tmp_path: Path) -> None:
+    """As a program, and from another folder than its own."""
+    command = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(folder), "--premise", b"a" * 100_000]
+    no_text = b"\xff\xfe caf\xe9 \x01"
+    done = subprocess.run([*command, "--hypothesis", no_text], capture_output=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == len(LABELS)
 
