@@ -154,7 +154,6 @@ def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
         labels: (pairs,) the true ones.
     Source: Guo et al. 2017, section 4.2.
     """
-
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 

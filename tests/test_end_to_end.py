@@ -22,6 +22,8 @@ from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.progress import Progress
 from tests.metrics import records
 
+pytestmark = pytest.mark.usefixtures("no_picture")  # but for `models`, which come before it
+
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 2, "intermediate-size": 64}
 SMALL = [word for name, size in SHAPE.items() for word in (f"--{name}", str(size))]

@@ -21,6 +21,8 @@ from tests.data.rows import write
 from tests.metrics import records
 from tests.processes import start
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 TINY = [
     "--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--intermediate-size", "32",
     "--max-length", "12", "--held-out", "8", "--max-articles", "0", "--min-characters", "0", "--max-steps", "1",
