@@ -155,7 +155,8 @@ def test_evaluate_answers_or_says_what_is_missing(folder: Path, premise: str, hy
 
 def test_evaluate_with_bytes_that_are_no_text(folder: Path, tmp_path: Path) -> None:
     """As a program, and from another folder than its own."""
-    command = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(folder), "--premise", b"a" * 100_000]
+    command: list[str | bytes] = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(folder)]
+    command += ["--premise", b"a" * 100_000]
     no_text = b"\xff\xfe caf\xe9 \x01"
     done = subprocess.run([*command, "--hypothesis", no_text], capture_output=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
