@@ -43,7 +43,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_compare(tmp_path: Path) -> None:
     tiny = [
-        "--rounds", "2", "--articles", "40", "--sentences", "40", "--starts", "1", "--profile",
+        "--rounds", "2", "--articles", "40", "--sentences", "8", "--starts", "1", "--profile",
         "--only", "encode", "tokenise", "start", "--json", str(tmp_path / "x.json"),
     ]  # fmt: skip
     done = subprocess.run(
