@@ -117,6 +117,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--json", default="", help="also write every figure to this file")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=6, help="MLM steps in a round; NLI does eight times as many")
+    parser.add_argument("--batch-size", type=int, default=16, help="articles or pairs in a step")
     parser.add_argument("--articles", type=int, default=30_000, help="articles to tokenise, and to start with")
     parser.add_argument("--sentences", type=int, default=5_000, help="sentences to encode")
     parser.add_argument("--starts", type=int, default=3, help="starts of a script, whose median is taken")
@@ -260,7 +261,7 @@ def their_mlm(options: argparse.Namespace, folder: Path) -> Side:
     """Pretraining, as the notebook does it."""
     from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 
-    notebook, sizes = quiet_notebook(), MLMOptions()
+    notebook, sizes = quiet_notebook(), MLMOptions(batch_size=options.batch_size)
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = notebook.mlm_model(load_tokenizer(options.vocab).vocab_size, sizes.max_length, sizes.dropout).train()
     loader = endless(notebook.mlm_loader(mlm_texts(options), tokenizer, sizes.max_length, sizes.batch_size))
@@ -278,7 +279,13 @@ def their_mlm(options: argparse.Namespace, folder: Path) -> Side:
 def our_mlm(options: argparse.Namespace, folder: Path, **changes: Any) -> Side:
     """Pretraining with the notebook's options, as train_mlm.py does it, freed memory being kept."""
     keep_freed_memory()
-    ours = MLMOptions(output=str(folder / "mlm"), data=options.wikipedia, vocab=options.vocab, **changes)
+    ours = MLMOptions(
+        output=str(folder / "mlm"),
+        data=options.wikipedia,
+        vocab=options.vocab,
+        batch_size=options.batch_size,
+        **changes,
+    )
     texts, tokenizer = mlm_texts(options), load_tokenizer(options.vocab)
     model = make_masked_lm(ours.model_config(tokenizer.vocab_size, tokenizer.pad_id))
     train, held_out = (tokenise(some, tokenizer, ours.max_length) for some in (texts, texts[:2]))
@@ -288,7 +295,7 @@ def our_mlm(options: argparse.Namespace, folder: Path, **changes: Any) -> Side:
 
 def mlm_texts(options: argparse.Namespace) -> list[str]:
     """Enough of them for all rounds."""
-    return articles(options, 16 * options.steps * (options.rounds + 4))
+    return articles(options, options.batch_size * options.steps * (options.rounds + 4))
 
 
 def their_nli(options: argparse.Namespace, folder: Path) -> Side:
@@ -329,7 +336,8 @@ def nli_options(options: argparse.Namespace, folder: Path, **changes: Any) -> NL
     tokenizer = load_tokenizer(options.vocab)
     shape = MLMOptions().model_config(tokenizer.vocab_size, tokenizer.pad_id)
     save_mlm(folder / "encoder", make_masked_lm(shape), tokenizer)
-    return NLIOptions(output=str(folder / "nli"), data=options.snli, encoder=str(folder / "encoder"), **changes)
+    places = {"output": str(folder / "nli"), "data": options.snli, "encoder": str(folder / "encoder")}
+    return NLIOptions(**places, batch_size=options.batch_size, **changes)
 
 
 def our_steps(model: torch.nn.Module, task: Any, options: Any, steps: int) -> Callable[[], int]:

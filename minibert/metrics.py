@@ -9,10 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import classification_report, confusion_matrix
 from torch import Tensor
 
 from minibert.data.pairs import ScoredPairs
@@ -30,6 +26,8 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         labels: (pairs,) the true ones.
         predictions: of the same pairs.
     """
+    from sklearn.metrics import classification_report, confusion_matrix
+
     predicted = predictions.labels
     # Without the premises, which are all alike if they are the control's.
     hypotheses = torch.from_numpy(predictions.embeddings[len(labels) :]).double()
@@ -99,6 +97,8 @@ def correlations(predicted: NDArray[np.floating], scores: NDArray[np.float64]) -
 
     Both are between -1 and 1, and 0 where all predictions are alike, which leaves nothing to correlate.
     """
+    from scipy.stats import pearsonr, spearmanr
+
     if np.ptp(predicted) == 0:
         return {"spearman": 0.0, "pearson": 0.0}
     return {
@@ -148,6 +148,8 @@ def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
         labels: (pairs,) the true ones.
     Source: Guo et al. 2017, section 4.2.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)

@@ -82,6 +82,12 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings of which no test looks at the picture, half a second each."""
+    monkeypatch.setattr("minibert.run.plot_training", lambda folder: None)
+
+
+@pytest.fixture
 def config() -> ModelConfig:
     """A tiny model, every size different from every other, so that a mixed-up pair of sizes shows."""
     return ModelConfig(

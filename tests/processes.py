@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+PATIENCE = 300  # seconds until a process is held to hang, on a machine that has much else to do
 SERVER = multiprocessing.get_context("forkserver")
 HEAVY = ["pytest", "minibert.pretraining", "minibert.finetuning", "torch._dynamo", "matplotlib.figure"]
 SERVER.set_forkserver_preload([__name__, *HEAVY, "matplotlib.backends.backend_agg"])

@@ -36,7 +36,7 @@ from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.metrics import records
-from tests.processes import start
+from tests.processes import PATIENCE, start
 from tests.toy_task import Line, LineTask, Points, options, train
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ class Forks:
 
     def end(self, processes: list[ForkServerProcess]) -> Job:
         for process in processes:
-            process.join(60)
+            process.join(PATIENCE)
             if process.exitcode is None:
                 process.kill()
         texts = [[Path(f"{self.out(number)}.{name}").read_text() for number in (0, 1)] for name in ("out", "err")]
@@ -131,7 +131,7 @@ def exact(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, (script, arguments) in kinds.items():
         for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
             script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
-    out, err = real.communicate(timeout=120)
+    out, err = real.communicate(timeout=PATIENCE)
     (folder / "mlm.out").write_text(out)
     assert real.returncode == 0, err
     ranks = forks.run("train_nli", *kinds["nli"][1], *HALF, "--output", str(folder / "nli-ranks"))
@@ -196,13 +196,13 @@ def test_a_killed_rank_ends_the_job_and_torchrun_names_it(tmp_path: Path) -> Non
     job = torchrun("train_mlm.py", *MLM, *HALF, "--epochs", "5000", "--output", str(tmp_path / "run"))
     wait_for(tmp_path / "run" / "metrics.jsonl", '"step": 20,')
     os.kill(children(job)[-1], signal.SIGKILL)
-    _, err = job.communicate(timeout=60)  # raises if it hangs
+    _, err = job.communicate(timeout=PATIENCE)  # raises if it hangs
     assert job.returncode == 1
     assert "Signal 9 (SIGKILL)" in err
 
 
 def wait_for(file: Path, text: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (file.exists() and text in file.read_text()):
         assert time.monotonic() < deadline, file
         time.sleep(0.01)

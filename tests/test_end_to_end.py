@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from minibert.errors import UserError
 from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.progress import Progress
 from tests.metrics import records
+
+pytestmark = pytest.mark.usefixtures("no_picture")  # but for `models`, which come before it
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 2, "intermediate-size": 64}
@@ -217,13 +217,3 @@ def test_the_control_is_trained_and_evaluated_without_premises(
     out = capsys.readouterr().out
     assert "the premises are emptied" in out
     assert "hypothesis only" in out
-
-
-def test_scripts_run_from_another_folder(models: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(models / "nli"), "--premise", "a"]
-    done = subprocess.run(
-        [*command, "--hypothesis", "b"], capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 3

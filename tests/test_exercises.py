@@ -27,6 +27,8 @@ from minibert.exercises.mistakes import Mistake, catalogue, changed
 from minibert.exercises.sources import EXERCISES, answer, place, run, section, skeleton
 from tests.layers.judging import Part, judge
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 PARTS = [(name, part) for name, exercise in EXERCISES.items() for part in exercise.parts]
 ROWS = [row for row in catalogue() if row.behaviour]
 TINY = [

@@ -29,6 +29,8 @@ from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 from tests.data.rows import write
 
+pytestmark = pytest.mark.usefixtures("no_picture")
+
 WORDS = ["cat", "dog", "mat", "log", "sat"]
 LABELS = {2: "Duplicate,different", 3: "yes,no,it depends", 5: "1,2,3,4,5"}
 

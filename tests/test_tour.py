@@ -28,6 +28,7 @@ def compare(printed: str, shown: str, certain: bool = True) -> None:
         assert near or not certain, f"printed:\n{printed}\nshown:\n{shown}"
 
 
+@pytest.mark.slow
 def test_the_code_prints_and_draws_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an empty folder, which is empty afterwards, too."""
     monkeypatch.chdir(tmp_path)

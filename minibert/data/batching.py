@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,6 +41,8 @@ class TokenisedTexts:
     @classmethod
     def mapped(cls, file: Path) -> TokenisedTexts:
         """The column `input_ids` of an Arrow file that `datasets` has written; read as it is asked for."""
+        import datasets  # which takes a second, and which nobody needs to encode a sentence
+
         column = datasets.Dataset.from_file(str(file)).data.column("input_ids")
         return cls([(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks])
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import datasets
 import xxhash
 from huggingface_hub import hf_hub_download
 
+from minibert import toy
 from minibert.config import LABELS
 from minibert.data.files import ENDINGS, digest, ending, files_of_split, names_of_split, some
 from minibert.data.formats import BATCH, Columns, Row, choose, read_rows, table_rows
 from minibert.errors import UserError, hub_reason, reason
-from minibert.toy import toy_articles, toy_pairs
 
 HUB_WIKIPEDIA, WIKIPEDIA_DATE = "wikimedia/wikipedia", "20231101.en"
 HUB_SNLI = "stanfordnlp/snli"
@@ -34,6 +34,8 @@ TEXT_COLUMNS: tuple[Columns, ...] = (("text",), ("premise", "hypothesis"), ("sen
 
 # A name on the Hub, with a configuration after a colon: nyu-mll/multi_nli, wikimedia/wikipedia:20231101.en.
 _HUB_NAME = re.compile(r"(?P<owner>\w[\w.-]*)/\w[\w.-]*(:(?P<configuration>[^:/]+))?", re.ASCII)
+
+toy_articles, toy_pairs = cache(toy.toy_articles), cache(toy.toy_pairs)  # whatever the number of splits and runs
 
 datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, by `UserError`
 if not sys.stderr.isatty():

@@ -35,7 +35,7 @@ from minibert.errors import UserError
 from minibert.hub import load_tokenizer
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.data.rows import write
-from tests.processes import SERVER, start
+from tests.processes import PATIENCE, SERVER, start
 
 WORDS = ["cat", "dog", "mat", "log", "animal", "sleeping", "on", "the"]
 LETTERS = "abcdefgh"
@@ -444,7 +444,7 @@ def makers(source: Path, vocabulary: Path, count: int) -> list[ForkServerProcess
         start(make_slowly, source, vocabulary, ready, go, out=source.parent / f"run{number}")
         for number, ready in enumerate(signs)
     ]
-    assert all(ready.wait(60) for ready in signs)
+    assert all(ready.wait(PATIENCE) for ready in signs)
     go.set()
     return runs
 

@@ -19,7 +19,9 @@ from minibert.modern import make_masked_lm
 from minibert.tokenizer import WordPieceTokenizer
 from tests.data.rows import write
 from tests.metrics import records
-from tests.processes import start
+from tests.processes import PATIENCE, start
+
+pytestmark = pytest.mark.usefixtures("no_picture")
 
 TINY = [
     "--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--intermediate-size", "32",
@@ -125,7 +127,7 @@ def test_ranks_that_read_other_files_end_before_the_first_step(
         for number, path in enumerate(paths)
     ]
     for process in ranks:
-        process.join(60)
+        process.join(PATIENCE)
     assert [process.exitcode for process in ranks] == [2, 2]
     err = [(folder / f"rank{number}.err").read_text() for number in (0, 1)]
     assert err == ["error: rank 1 has other articles than rank 0: all ranks have to read the same\n", ""]

@@ -40,13 +40,14 @@ def test_texts_are_cut_alike(theirs: AutoTokenizer, vocabulary: WordPieceTokeniz
     assert vocabulary.encode(lines, length) == theirs(lines, truncation=True, max_length=length).input_ids
 
 
-@pytest.mark.parametrize("length", [3, 5, 16, 128, 512])
-def test_what_is_cut_off_need_not_be_looked_at(vocabulary: WordPieceTokenizer, length: int) -> None:
+def test_what_is_cut_off_need_not_be_looked_at(vocabulary: WordPieceTokenizer) -> None:
     """Cut texts are those of the whole text, whatever it has where the looking stops."""
-    texts = [*LINES[:900], *PARAGRAPHS, *WORLD, *UNICODE[:900], *ARTICLES, "x" * 5_000, "a b" * 3_000, " " * 9_000,
+    texts = [*LINES[:900], *PARAGRAPHS, *WORLD, *UNICODE[:225], *ARTICLES, "x" * 5_000, "a b" * 3_000, " " * 9_000,
              " " + "y" * 9_000 + " z", "abc " + "q" * 4_000 + " abc" * 900]  # fmt: skip
-    for ids, whole in zip(vocabulary.encode(texts, length), vocabulary.encode(texts, None), strict=True):
-        assert ids == (whole if len(whole) <= length else [*whole[: length - 1], whole[-1]])
+    wholes = vocabulary.encode(texts, None)
+    for length in (3, 5, 16, 128, 512):
+        for ids, whole in zip(vocabulary.encode(texts, length), wholes, strict=True):
+            assert ids == (whole if len(whole) <= length else [*whole[: length - 1], whole[-1]])
 
 
 def test_ids_become_the_same_text(theirs: AutoTokenizer, vocabulary: WordPieceTokenizer) -> None:

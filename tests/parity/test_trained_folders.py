@@ -33,11 +33,11 @@ def models(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two folders of the notebook, under its own names."""
     folder = tmp_path_factory.mktemp("trained") / "models"
     mlm, nli = folder / "bert_mlm_small", folder / "sbert_nli_small"
-    small = ["--data", "toy", "--max-steps", "30", "--learning-rate", "1e-3"]
-    articles = ["--max-articles", "600", "--held-out", "20", "--batch-size", "4"]
+    small = ["--data", "toy", "--max-steps", "10", "--learning-rate", "3e-3"]
+    articles = ["--max-articles", "100", "--held-out", "10", "--batch-size", "4"]
     train_mlm.main([*small, "--vocab", str(minilm / "vocab.txt"), "--output", str(mlm), *articles])
     train_nli.main(
-        [*small, "--encoder", str(mlm), "--output", str(nli), "--max-train", "600", "--max-validation", "60"]
+        [*small, "--encoder", str(mlm), "--output", str(nli), "--max-train", "160", "--max-validation", "30"]
     )
     return folder
 
@@ -56,8 +56,8 @@ def test_logits(models: Path, reference: BertForMaskedLM) -> None:
     assert model.ignored == ()
     assert model.masked_lm is not None
     worst = 0.0
-    for start in range(0, 200, 20):
-        ids, mask = pad(model.tokenizer.encode(SENTENCES[start : start + 20], 128), model.tokenizer.pad_id)
+    for start in range(0, 40, 10):
+        ids, mask = pad(model.tokenizer.encode(SENTENCES[start : start + 10], 128), model.tokenizer.pad_id)
         with torch.no_grad():
             theirs = reference(input_ids=ids, attention_mask=mask.long()).logits
             ours = model.masked_lm(ids, mask)

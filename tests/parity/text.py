@@ -49,9 +49,9 @@ WORLD = [
     "", " ", "\n", "\u3000", "\x00", "\u200b", "…", "--", "''", "🙂",
 ]  # fmt: skip
 
-# Every code point there is but the surrogates, sixteen a line, each between two letters.
+# Every code point there is but the surrogates, 64 a line, each between two letters.
 UNICODE = [
-    "".join(f"a{chr(point)}b " for point in range(start, start + 16))
-    for start in range(0, 0x110000, 16)
+    "".join(f"a{chr(point)}b " for point in range(start, start + 64))
+    for start in range(0, 0x110000, 64)
     if not 0xD800 <= start < 0xE000
 ]

@@ -154,10 +154,12 @@ def test_evaluate_answers_or_says_what_is_missing(folder: Path, premise: str, hy
         assert any(len(ids) == 2 for ids in TOKENIZER.encode([premise, hypothesis], None)), error  # [CLS] and [SEP]
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe caf\xe9 \x01", b"a" * 100_000])
-def test_evaluate_with_bytes_that_are_no_text(folder: Path, text: bytes) -> None:
-    command = [sys.executable, "evaluate.py", "--model", str(folder), "--premise", "a"]
-    done = subprocess.run([*command, "--hypothesis", text], capture_output=True, cwd=ROOT, check=False)
+def test_evaluate_with_bytes_that_are_no_text(folder: Path, tmp_path: Path) -> None:
+    """As a program, and from another folder than its own."""
+    command: list[str | bytes] = [sys.executable, str(ROOT / "evaluate.py"), "--model", str(folder)]
+    command += ["--premise", b"a" * 100_000]
+    no_text = b"\xff\xfe caf\xe9 \x01"
+    done = subprocess.run([*command, "--hypothesis", no_text], capture_output=True, cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert all(line.startswith(b"warning: ") for line in done.stderr.splitlines())  # it is long, or not English
     assert len(done.stdout.splitlines()) == len(LABELS)

@@ -22,7 +22,7 @@ from minibert.cli import run
 from minibert.errors import UserError
 from minibert.files import claimed, write_file
 from minibert.run import open_run
-from tests.processes import SERVER, start
+from tests.processes import PATIENCE, SERVER, start
 from tests.toy_task import options
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def hold(folder: Path, ready: Any) -> None:
 def test_a_second_run_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     folder, ready = tmp_path / "out", SERVER.Event()
     first = start(hold, folder, ready, out=tmp_path / "first")
-    assert ready.wait(60)
+    assert ready.wait(PATIENCE)
     with pytest.raises(UserError, match=f"{folder} is in use by another run: wait for its end"):
         train_mlm.main([*TRAIN, "--output", str(folder)])
     first.kill()
