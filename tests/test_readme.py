@@ -8,6 +8,7 @@ import inspect
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import evaluate
 import train_mlm
 import train_nli
+from benchmarks import mistakes
 from minibert.bert import EncoderBlock
 from minibert.cli import parse_options
 from minibert.config import LABELS
@@ -100,27 +102,53 @@ def test_the_tree_names_what_is_there() -> None:
     ("target", "scripts"),
     [
         ("demo", ["train_mlm.py", "train_nli.py", "evaluate.py", "evaluate.py"]),
-        ("strong", ["train_mlm.py", "train_mlm.py", "train_nli.py", "evaluate.py"]),
+        (
+            "strong",
+            [
+                "train_mlm.py",
+                "train_mlm.py",
+                "train_nli.py",
+                "evaluate.py",
+                "evaluate.py",
+                "train_nli.py",
+                "evaluate.py",
+                "benchmarks/mistakes.py",
+            ],
+        ),
     ],
 )
 def test_what_make_runs(
     target: str, scripts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commands as make would start them, on a small share of the toy world."""
+    """The commands as make would start them, on a small share of the toy world; the card has all figures in the end."""
+    (tmp_path / "sts-test.tsv").write_text("sentence1\tsentence2\tscore\nA dog.\tA cat.\t1\nA dog.\tDogs.\t4\n")
     said = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", "--directory", str(ROOT), target, "WIKIPEDIA=toy", "SNLI=toy"],
+        ["make", "--dry-run", "--no-print-directory", "--directory", str(ROOT), target, "WIKIPEDIA=toy", "SNLI=toy",
+         "STS=sts-test.tsv"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     commands = [shlex.split(line) for line in said.replace("\\\n", " ").splitlines() if ".py " in line]
     assert [words[1] for words in commands] == scripts
     monkeypatch.chdir(tmp_path)
+
+    def main_of_mistakes(flags: list[str]) -> None:
+        monkeypatch.setattr(sys, "argv", ["mistakes.py", *flags])
+        mistakes.main()
+
     for _, script, *flags in commands:
         script_main, few = {
             "train_mlm.py": (train_mlm.main, ["--max-articles", "100", "--held-out", "10", "--max-steps", "2"]),
             "train_nli.py": (train_nli.main, ["--max-train", "60", "--max-validation", "30", "--max-steps", "2"]),
             "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
+            "benchmarks/mistakes.py": (main_of_mistakes, []),
         }[script]
         script_main([*flags, *few])
     said = capsys.readouterr().out
     assert "precision" in said
-    assert target != "demo" or [line.split()[0] for line in said.splitlines()[-3:]] == [*LABELS]
+    if target == "demo":
+        assert [line.split()[0] for line in said.splitlines()[-3:]] == [*LABELS]
+    else:
+        assert "| the control is wrong |" in said
+        card = Path("models/sbert_nli_strong/README.md").read_text()
+        assert "macro F1" in card
+        assert "Spearman" in card
