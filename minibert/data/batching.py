@@ -150,9 +150,7 @@ class Batch:
     input_ids: Tensor  # (B, T) int64
     attention_mask: Tensor  # (B, T) bool, True = a real token
     labels: Tensor  # (N,) int64, the N answers to be predicted, none of them to be ignored
-    positions: Tensor | None = (
-        None  # (N,) where in the B * T flattened positions they belong (masked language modelling)
-    )
+    positions: Tensor | None = None  # (N,) int64, their places among the B * T flattened ones (MLM only)
     tokens: int = 0  # how many of them are real
     sequences: int = 1  # rows of an example: the first rows of all examples come first, then their second ones
 
