@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -225,7 +225,8 @@ class TrainedModel:
         lengths = texts.lengths
         vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        products = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        half = precision == "bfloat16"
+        products = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
         with evaluating(self.sentence_encoder), products, _counting(len(texts)) as count:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each

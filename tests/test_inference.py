@@ -122,6 +122,8 @@ def test_vectors_in_bfloat16_are_near_those_in_float32(model: TrainedModel, monk
         near = model.encode(PREMISES, normalize=normalize, precision="bfloat16")
         assert near.dtype == np.float32
         np.testing.assert_array_equal(model.encode(PREMISES[0], normalize=normalize, precision="bfloat16"), near[0])
+        with torch.autocast("cpu", torch.bfloat16):  # a caller's own is kept
+            np.testing.assert_array_equal(model.encode(PREMISES, normalize=normalize), near)
         distance = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert (distance < 0.02).all()
         assert (distance > 1e-5).all()
