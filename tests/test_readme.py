@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,13 +136,14 @@ def test_what_make_runs(
         monkeypatch.setattr(sys, "argv", ["mistakes.py", *flags])
         mistakes.main()
 
+    mains: dict[str, tuple[Callable[[list[str]], None], list[str]]] = {
+        "train_mlm.py": (train_mlm.main, ["--max-articles", "100", "--held-out", "10", "--max-steps", "2"]),
+        "train_nli.py": (train_nli.main, ["--max-train", "60", "--max-validation", "30", "--max-steps", "2"]),
+        "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
+        "benchmarks/mistakes.py": (main_of_mistakes, []),
+    }
     for _, script, *flags in commands:
-        script_main, few = {
-            "train_mlm.py": (train_mlm.main, ["--max-articles", "100", "--held-out", "10", "--max-steps", "2"]),
-            "train_nli.py": (train_nli.main, ["--max-train", "60", "--max-validation", "30", "--max-steps", "2"]),
-            "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
-            "benchmarks/mistakes.py": (main_of_mistakes, []),
-        }[script]
+        script_main, few = mains[script]
         script_main([*flags, *few])
     said = capsys.readouterr().out
     assert "precision" in said
