@@ -70,8 +70,13 @@ def _no_network(self: socket.socket, address: Any) -> None:
 
 @pytest.hookimpl(trylast=True)  # when the order has been drawn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that in the end no core waits for another one's last test."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with what takes long, so that in the end no core waits for another one's last test.
+
+    The first part of the list is one worker's, the second another's, and so on (`--dist worksteal`).
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    kinds = [[item for item in items if (item.get_closest_marker("slow") is None) == quick] for quick in (False, True)]
+    items[:] = [item for worker in range(workers) for kind in kinds for item in kind[worker::workers]]
 
 
 @pytest.fixture(autouse=True)
