@@ -72,11 +72,17 @@ def _no_network(self: socket.socket, address: Any) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that in the end no core waits for another one's last test.
 
-    The first part of the list is one worker's, the second another's, and so on (`--dist worksteal`).
+    The first part of the list is one worker's, the second another's, and so on (`--dist worksteal`); each begins with
+    some of the slow files, whole, for their tests share what is made once a file.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    kinds = [[item for item in items if (item.get_closest_marker("slow") is None) == quick] for quick in (False, True)]
-    items[:] = [item for worker in range(workers) for kind in kinds for item in kind[worker::workers]]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    files = list(dict.fromkeys(item.path for item in slow))
+    items.clear()
+    for worker in range(workers):
+        items += [item for item in slow if files.index(item.path) % workers == worker]
+        items += quick[worker * len(quick) // workers : (worker + 1) * len(quick) // workers]
 
 
 @pytest.fixture(autouse=True)
