@@ -70,19 +70,8 @@ def _no_network(self: socket.socket, address: Any) -> None:
 
 @pytest.hookimpl(trylast=True)  # when the order has been drawn
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that in the end no core waits for another one's last test.
-
-    The first part of the list is one worker's, the second another's, and so on (`--dist worksteal`); each begins with
-    some of the slow files, whole, for their tests share what is made once a file.
-    """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    quick = [item for item in items if not item.get_closest_marker("slow")]
-    files = list(dict.fromkeys(item.path for item in slow))
-    items.clear()
-    for worker in range(workers):
-        items += [item for item in slow if files.index(item.path) % workers == worker]
-        items += quick[worker * len(quick) // workers : (worker + 1) * len(quick) // workers]
+    """Begin with what takes long, so that in the end no core waits for another one's last test."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
