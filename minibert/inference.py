@@ -203,8 +203,8 @@ class TrainedModel:
             batch_size: sentences in a pass through the network; does not change the vectors.
             normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
                 folder says (its modules.json).
-            precision: "float32", or "bfloat16", whose products have 8 bits of precision and take half the time, where
-                the hardware has units for them (docs/speed.md).
+            precision: "float32", or "bfloat16", whose products have 8 bits of precision and take about half the time;
+                only where the hardware has units for them (docs/speed.md).
         Returns:
             (sentences, `embedding_size`) float32, or (`embedding_size`,) for one string.
         Raises:
