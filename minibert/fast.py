@@ -289,9 +289,8 @@ class _VocabularyLoss(torch.autograd.Function):
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
         exponentials, references = [], []
         for columns in _slices(len(weight)):
-            logits = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t()).to(
-                bias.dtype
-            )  # (M, C)
+            products = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t())
+            logits = products.to(bias.dtype)  # (M, C), C up to COLUMNS
             rows, places = _labels_in(columns, labels)
             at_label[rows] = logits[rows, places]
             higher = torch.maximum(highest, logits.amax(dim=1))
@@ -311,12 +310,14 @@ class _VocabularyLoss(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
-        of_hidden, of_weight, of_bias = -weight[labels], torch.empty_like(weight), weight.new_empty(len(weight))
+        of_hidden, of_weight = -weight[labels], torch.empty_like(weight, dtype=hidden.dtype)
+        of_bias = hidden.new_empty(len(weight))
         for columns, factor, exponential in zip(_slices(len(weight)), factors, exponentials, strict=True):
             scaled = (scale * factor).to(hidden.dtype)
-            of_weight[columns] = exponential.t() @ (hidden * scaled.unsqueeze(1))
-            of_bias[columns] = exponential.t() @ scaled
+            torch.mm(exponential.t(), hidden * scaled.unsqueeze(1), out=of_weight[columns])
+            torch.mv(exponential.t(), scaled, out=of_bias[columns])
             of_hidden.addcmul_(exponential @ weight[columns].to(hidden.dtype), factor.unsqueeze(1))
+        of_weight, of_bias = of_weight.to(weight.dtype), of_bias.to(weight.dtype)
         of_weight.index_add_(0, labels, hidden.to(weight.dtype) * -scale)
         of_bias.index_add_(0, labels, -scale.expand(len(labels)))
         return of_hidden * scale, of_weight, of_bias, None, None
