@@ -26,7 +26,7 @@ from minibert.distributed import rank
 from minibert.errors import UserError
 from minibert.files import write_file
 
-FORMAT = 3  # to be raised when older checkpoints can't be continued any more
+FORMAT = 4  # to be raised when older checkpoints can't be continued any more
 
 
 @dataclass

@@ -103,18 +103,26 @@ def test_memory(tmp_path: Path) -> None:
         assert run["seconds"] > 0
 
 
-@pytest.mark.parametrize(("ladder", "options"), [(ablation.MLM, MLMOptions), (ablation.NLI, NLIOptions)])
-def test_the_ladder_ends_at_the_strong_recipe(
-    ladder: tuple[ablation.Row, ...], options: type[MLMOptions] | type[NLIOptions]
-) -> None:
+def test_the_ladder_of_pretraining_ends_at_the_strong_recipe() -> None:
     """Row by row from the notebook's, each with a change of its own."""
-    kept = [number for number, row in enumerate(ladder) if row.kept]
-    rungs = [parse_options(options, ablation.flags(ladder, number), "") for number in range(len(ladder))]
-    assert rungs[0] == options()
-    assert rungs[kept[-1]] == replace(options.of("strong"), recipe="notebook")
-    assert len({(str(rung), row.network) for rung, row in zip(rungs, ladder, strict=True)}) == len(ladder)
-    assert {row.network for row in ladder} <= {"", *half_modern.NETWORKS}
-    assert not ladder[kept[-1]].network
+    kept = [number for number, row in enumerate(ablation.MLM) if row.kept]
+    rungs = [parse_options(MLMOptions, ablation.flags(ablation.MLM, number), "") for number in range(len(ablation.MLM))]
+    assert rungs[0] == MLMOptions()
+    assert rungs[kept[-1]] == replace(MLMOptions.of("strong"), recipe="notebook")
+    assert len({(str(rung), row.network) for rung, row in zip(rungs, ablation.MLM, strict=True)}) == len(ablation.MLM)
+    assert {row.network for row in ablation.MLM} <= {"", *half_modern.NETWORKS}
+    assert not ablation.MLM[kept[-1]].network
+
+
+def test_each_row_of_fine_tuning_is_the_strong_recipe_without_one_part() -> None:
+    first, *others = (
+        parse_options(NLIOptions, ablation.flags(ablation.NLI, number), "") for number in range(len(ablation.NLI))
+    )
+    assert first == NLIOptions.of("strong")
+    changed = [{name for name, value in vars(other).items() if value != getattr(first, name)} for other in others]
+    assert changed == [
+        {"contrast"}, {"product"}, {"pooling"}, {"mixup"}, {"weight_decay"}, {"dropout"}, {"hypothesis_only"}
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("network", half_modern.NETWORKS)
