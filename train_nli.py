@@ -70,8 +70,12 @@ def finetune(asked: NLIOptions) -> None:
             )
             identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
 
+            # A control, if it is given: what it knows is not to be learned again.
+            control = finetuning.load_control(options)
+            identity |= {} if control is None else {"control": finetuning.identify(control)}
+
             # The task: batches of pairs, their loss, and the accuracy on the validation pairs.
-            task = finetuning.NLITask(model, tokenizer, pairs, validation, options)
+            task = finetuning.NLITask(model, tokenizer, pairs, validation, options, control)
             start = finetuning.introduce(task, pairs, validation, run)
 
         # Training: forward, backward, clip, step; log, validate, checkpoint. The best epoch is kept.

@@ -6,15 +6,18 @@ Source: Reimers & Gurevych 2019, section 3; the notebook, Task 2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from minibert import fast
+from minibert.checkpoint import tensors_hash
 from minibert.data.batching import (
     Batch,
     TokenisedTexts,
@@ -26,9 +29,10 @@ from minibert.data.batching import (
 )
 from minibert.data.pairs import Pairs, repeated_pairs
 from minibert.distributed import gather, rank, world_size
-from minibert.hub import load_encoder
+from minibert.errors import UserError
+from minibert.hub import load_classifier, load_encoder
 from minibert.hub.names import left_out
-from minibert.inference import evaluating
+from minibert.inference import TrainedModel, evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
@@ -39,6 +43,8 @@ from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import FEW_STEPS, Task, remedy
 
 COLLAPSED = 0.99  # mean cosine between sentences
+PORTION = 256  # pairs that a control is asked about at once
+LEAST = 1e-6  # no probability of a control counts as less, so that no logarithm is infinite
 DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
 
 
@@ -50,7 +56,13 @@ class NLITask(Task):
     options: NLIOptions
 
     def __init__(
-        self, model: NLIClassifier, tokenizer: WordPieceTokenizer, train: Pairs, validation: Pairs, options: NLIOptions
+        self,
+        model: NLIClassifier,
+        tokenizer: WordPieceTokenizer,
+        train: Pairs,
+        validation: Pairs,
+        options: NLIOptions,
+        control: TrainedModel | None = None,
     ) -> None:
         if type(model).forward is not NLIClassifier.forward:
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
@@ -58,31 +70,42 @@ class NLITask(Task):
         self.tokenizer, self.device = tokenizer, next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
+        self.priors = None  # (pairs, C), what is added to the logits of those to train on
+        if control is not None:
+            self.priors = options.debias_weight * log_probabilities(control.to(self.device), train)
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Batches of an epoch from `start` on, each decided by (seed, epoch, its number) alone."""
         options = self.options
         lengths = _lengths(self.train) if options.group_by_length else None
         for _, rows in epoch_batches(len(self.train_labels), self.step_size, options.seed, epoch, start, lengths):
-            yield self._batch(self.train, self.train_labels, rows)
+            batch = self._batch(self.train, self.train_labels, rows)
+            yield batch if self.priors is None else replace(batch, prior=self.priors[rows])
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
 
+        What a control knows of them, log-probabilities, is added to the logits that are compared with the labels: the
+        model has only to say what is missing to the answer (Clark et al. 2019, "Don't take the easy way out", bias
+        product; He et al. 2019, "Unlearn dataset bias"). In validation and in use, it answers by itself.
+
         The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
         the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
         """
-        options = self.options
+        options, labels = self.options, batch.labels
         u, v, features, logits = self.forward(batch)
-        loss, correct = summed_loss(logits, batch.labels)
+        prior = torch.zeros_like(logits) if batch.prior is None else batch.prior  # (N, C)
+        own_loss, correct = summed_loss(logits, labels)
         extras = {"accuracy": correct}
-        if options.mixup or options.contrast:
-            extras["cross_entropy"] = loss  # by itself it can be compared with validation's
+        if options.mixup or options.contrast or options.debias:
+            extras["cross_entropy"] = own_loss  # by itself it can be compared with validation's
+        loss, _ = summed_loss(logits + prior, labels)
         if options.mixup:
-            mixtures, targets = mix(features, batch.labels, len(self.model.labels), options.mixup)
-            loss = (loss + F.cross_entropy(self.logits(mixtures), targets, reduction="sum")) / 2
+            mixtures, targets = mix(torch.cat([features, prior], dim=-1), labels, len(self.model.labels), options.mixup)
+            features, prior = mixtures.tensor_split([features.shape[1]], dim=-1)
+            loss = (loss + F.cross_entropy(self.logits(features) + prior, targets, reduction="sum")) / 2
         if options.contrast:
-            loss = loss + options.contrast * contrastive_loss(u, v, batch.labels == options.entailed)
+            loss = loss + options.contrast * contrastive_loss(u, v, labels == options.entailed)
         return loss, extras
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -185,6 +208,34 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
     heading("encoder", options.encoder + (f"; not used: {left_out(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
     return NLIClassifier(sentence_encoder, options.dropout, options.product, options.label_names), tokenizer
+
+
+def load_control(options: NLIOptions) -> TrainedModel | None:
+    """The control whose knowledge is to be taken off, if one is given."""
+    if not options.debias:
+        return None
+    control = load_classifier(options.debias)
+    if not control.hypothesis_only:
+        raise UserError(f"--debias {options.debias} is no control: train one with --hypothesis-only")
+    if control.labels != options.label_names:
+        raise UserError(f"--debias {options.debias} has other labels: {', '.join(control.labels)}")
+    heading("control", f"{options.debias}: what it knows, times {options.debias_weight:g}, is added to the logits")
+    return control
+
+
+def identify(control: TrainedModel) -> str:
+    """A hash of all that a control's answers follow from."""
+    weights = nn.ModuleList(control.networks).state_dict()
+    return tensors_hash(weights, f"{control.encoder.config} {control.tokenizer.fingerprint()} {control.max_length}")
+
+
+def log_probabilities(control: TrainedModel, pairs: Pairs) -> Tensor:
+    """(pairs, C) float32: what a control says of pairs, of which it reads the hypotheses only."""
+    portions = []  # since it makes two vectors of each, which would fill the memory
+    for first in tqdm(range(0, len(pairs), PORTION), desc="asking the control", disable=None):  # on a terminal only
+        rows = slice(first, first + PORTION)
+        portions.append(control.predict(pairs.premises[rows], pairs.hypotheses[rows]).probabilities)
+    return torch.from_numpy(np.concatenate(portions)).clamp_min(LEAST).log()
 
 
 def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:

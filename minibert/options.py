@@ -288,6 +288,12 @@ class NLIOptions(TrainingOptions):
     warmup_ratio: float = rate(0.0, "training", "share of the steps in which the learning rate rises to its peak")
     contrast: float = limit(0.0, "training", "weight of a second loss: entailed pairs find each other in their batch")
     mixup: float = limit(0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(it, it); 0: none")
+    debias: str = option(
+        "", "training",
+        "folder of a control: its log-probabilities are added to the logits in training, so that"
+        " what is left to learn needs the premise",
+    )  # fmt: skip
+    debias_weight: float = limit(0.3, "training", "what the log-probabilities of --debias are multiplied by")
     group_by_length: bool = option(False, "training", "batches of pairs of like length: less padding, so less time")
     calibrate: bool = option(False, "training", "fit the probabilities' temperature on the validation pairs at the end")
     zip: bool = option(False, "run", "also write OUTPUT.zip")
@@ -302,6 +308,10 @@ class NLIOptions(TrainingOptions):
                 f"--contrast {self.contrast} brings the sentences of pairs labelled {ENTAILED} together, and --labels"
                 f" has no {ENTAILED}: give --contrast 0, or this name to the label of pairs that belong together"
             )
+        if self.debias and self.hypothesis_only:
+            raise UserError(f"--debias {self.debias}: a control learns what hypotheses tell, and nothing else")
+        if self.debias_weight != NLIOptions.debias_weight and not self.debias:
+            raise UserError(f"--debias-weight {self.debias_weight:g} needs --debias")
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 # things are, which the run's identity knows by what they hold.
 _FREE = {
     "device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip", "recipe",
-    "output", "data", "encoder", "start_from", "vocab", "mine",
+    "output", "data", "encoder", "start_from", "vocab", "mine", "debias",
 }  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
                 f"{left[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
             )
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left)}
-    for name in ("encoder", "start_from", "vocab"):
+    for name in ("encoder", "start_from", "vocab", "debias"):
         path = getattr(options, name, "")
         if path and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")

@@ -58,7 +58,7 @@ def test_every_flag_reaches_its_field(options: type) -> None:
     for field in dataclasses.fields(options):
         flag, default = "--" + field.name.replace("_", "-"), field.default
         value: Any
-        if field.name in ("premise", "hypothesis", "recipe", "neighbour_heads"):
+        if field.name in ("premise", "hypothesis", "recipe", "neighbour_heads", "debias_weight"):
             continue  # see below: they don't come alone
         if isinstance(default, bool):
             value = not default
@@ -86,6 +86,11 @@ def test_a_recipe_sets_the_defaults_and_flags_go_before_it(options: type[MLMOpti
         strong, learning_rate=0.5
     )
     assert parse_options(options, ["--recipe", "notebook"], "") == options()
+
+
+def test_what_goes_with_something_else_reaches_its_field() -> None:
+    parsed = parse_options(NLIOptions, ["--debias", "blind", "--debias-weight", "0.7"], "")
+    assert parsed == NLIOptions(debias="blind", debias_weight=0.7)
 
 
 def test_a_pair_of_sentences() -> None:

@@ -21,14 +21,15 @@ import train_mlm
 import train_nli
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.hub import load_tokenizer, save_mlm
-from minibert.modern import make_masked_lm
+from minibert.hub import load_tokenizer, save_classifier, save_mlm
+from minibert.modern import make_bert, make_masked_lm
 from minibert.progress import Progress
+from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.metrics import untimed
 
 SMALL = ["--batch-size", "4", "--epochs", "2", "--save-every", "3", "--log-every", "2", "--max-length", "10"]
-NLI = ["--data", "in/pairs", "--encoder", "in/mlm", "--output", "out/nli", *SMALL]
+NLI = ["--data", "in/pairs", "--encoder", "in/mlm", "--output", "out/nli", "--debias", "in/control", *SMALL]
 SHAPE = ["--hidden-size", "8", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--intermediate-size", "8"]
 MLM = ["--data", "in/articles.txt", "--vocab", "in/mlm", "--held-out", "5", "--min-characters", "0", "--cache", "cache",
        "--output", "out/mlm", *SMALL, *SHAPE]  # fmt: skip
@@ -46,11 +47,18 @@ def fill(folder: Path) -> None:
     torch.manual_seed(5)
     tokenizer = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *WORDS])
     save_mlm(folder / "mlm", make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
+    save_control(folder / "control", tokenizer)
     (folder / "pairs").mkdir()
     for split, count in (("train", 24), ("validation", 9), ("test", 9)):
         rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(count)]
         write_rows(folder / "pairs" / f"{split}.jsonl", rows)
     (folder / "articles.txt").write_text("\n\n".join(f"the cat {i} sat on a mat. the dog {i}." for i in range(33)))
+
+
+def save_control(folder: Path, tokenizer: WordPieceTokenizer) -> None:
+    control = NLIClassifier(SentenceEncoder(make_bert(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12))))
+    torch.nn.init.normal_(control.classifier.weight)
+    save_classifier(folder, control, tokenizer, 10, hypothesis_only=True)
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -135,6 +143,12 @@ def another_model() -> None:
     save_mlm(Path("in/mlm"), make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
 
 
+def another_control() -> None:
+    """Which was trained otherwise, and knows something else."""
+    torch.manual_seed(6)
+    save_control(Path("in/control"), load_tokenizer("in/control"))
+
+
 def another_epsilon() -> None:
     """The same weights, and another network all the same."""
     file = Path("in/mlm/config.json")
@@ -170,6 +184,7 @@ def fewer_articles() -> None:
         (NLI, another_validation, "validation pairs are not those"),
         (NLI, another_model, "encoder is not that"),
         (NLI, another_vocabulary, "vocabulary is not that"),
+        (NLI, another_control, "control is not that"),
         (MLM, another_article, "articles are not those"),
         (MLM, fewer_articles, "articles are not those"),
         (MLM, another_vocabulary, "vocabulary is not that"),
@@ -222,6 +237,7 @@ def newer() -> None:
         (NLI, moved("in/mlm", "models/encoder"), ["--encoder", "models/encoder"]),
         (NLI, moved("out/nli", "runs/1"), ["--output", "runs/1"]),
         (NLI, zipped, ["--encoder", "mlm.zip"]),
+        (NLI, moved("in/control", "models/blind"), ["--debias", "models/blind"]),
         (NLI, newer, []),
         (MLM, None, ["--data", "./in/articles.txt", "--vocab", "in/mlm/"]),
         (MLM, moved("in/articles.txt", "texts.txt"), ["--data", "texts.txt"]),

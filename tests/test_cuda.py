@@ -176,7 +176,8 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> N
     network = NLIClassifier(
         SentenceEncoder(Bert(config), options.pooling, options.projection), options.dropout, options.product
     )
-    return NLITask(network.to(CUDA).train(), tokenizer, pairs, pairs, options)
+    control = TrainedModel(network.encoder, tokenizer, 8, classifier=network, hypothesis_only=True)
+    return NLITask(network.to(CUDA).train(), tokenizer, pairs, pairs, options, control if options.debias else None)
 
 
 def trainer(task: MLMTask | NLITask) -> Trainer:
@@ -191,6 +192,7 @@ STEPS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "nli": (nli, {}),
     "nli mixed": (nli, {"mixup": 0.4}),
     "nli strong": (nli, STRONG_NLI),
+    "nli debiased": (nli, {**STRONG_NLI, "debias": "control"}),
 }
 
 

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from minibert.bert import Bert, EncoderBlock
-from minibert.config import ModelConfig
+from minibert.config import LABELS, ModelConfig
 from minibert.data.pairs import Pairs
-from minibert.finetuning import NLITask, make_classifier
-from minibert.hub import save_mlm
+from minibert.errors import UserError
+from minibert.finetuning import NLITask, load_control, make_classifier
+from minibert.hub import save_classifier, save_mlm
 from minibert.inference import TrainedModel
 from minibert.losses import mix
 from minibert.modern import make_masked_lm
@@ -208,3 +209,101 @@ def test_half_of_the_loss_is_on_mixtures(config: ModelConfig, tokenizer: WordPie
     (total, extras), (without, _) = task.loss(batch), plain.loss(batch)
     torch.testing.assert_close(total, (without + mixed) / 2)
     torch.testing.assert_close(extras["cross_entropy"], without)
+
+
+@pytest.fixture
+def control(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
+    """A control that is sure of something else with each hypothesis."""
+    network = NLIClassifier(SentenceEncoder(Bert(config))).eval()
+    with torch.no_grad():
+        network.classifier.weight.normal_(0, 0.1)
+    return TrainedModel(network.encoder, tokenizer, 8, classifier=network, hypothesis_only=True)
+
+
+@pytest.mark.parametrize("textbook", [False, True])
+def test_what_a_control_knows_is_added_to_the_logits(
+    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer, textbook: bool
+) -> None:
+    """Both opinions' product is compared with the labels: probabilities times probabilities, made to add up to 1."""
+    options = NLIOptions(
+        batch_size=5, max_length=8, debias="control", debias_weight=0.7, textbook=textbook, pooling="max"
+    )
+    model = NLIClassifier(SentenceEncoder(Bert(config), "max")).eval()
+    task = NLITask(model, tokenizer, PAIRS, PAIRS, options, control)
+    batch = next(task.batches(0, 0))
+    total, extras = task.loss(batch)
+
+    knows = control.predict([""] * 5, PAIRS.hypotheses).probabilities
+    assert np.ptp(knows, axis=0).max() > 0.05  # so that a wrong row would show
+    own = TrainedModel(model.encoder, tokenizer, 8, classifier=model).predict(PAIRS.premises, PAIRS.hypotheses)
+    both = own.probabilities * knows**0.7
+    both /= both.sum(axis=1, keepdims=True)
+    assert total.item() == pytest.approx(-np.log(both[np.arange(5), PAIRS.labels]).sum(), rel=1e-5)
+    assert extras["cross_entropy"].item() == pytest.approx(
+        -np.log(own.probabilities[np.arange(5), PAIRS.labels]).sum(), rel=1e-5
+    )
+    assert extras["accuracy"] == (own.labels == PAIRS.labels).sum()
+    parts = [task.loss(batch.part(index, 3))[0] for index in range(3)]
+    torch.testing.assert_close(torch.stack(parts).sum(), total)  # each part has its own pairs' opinions
+    with torch.no_grad():
+        assert task.validate()["validation_accuracy"] == pytest.approx((own.labels == PAIRS.labels).mean())
+
+
+def test_of_a_mixture_a_control_knows_its_share_of_both(
+    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    options = NLIOptions(batch_size=5, max_length=8, debias="control", debias_weight=1.5, mixup=0.4)
+    task = NLITask(
+        NLIClassifier(SentenceEncoder(Bert(config))).eval(), tokenizer, PAIRS, PAIRS, options, control=control
+    )
+    batch = next(task.batches(0, 0))
+    assert batch.prior is not None
+    u, v = task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2)
+    features = torch.cat([u, v, (u - v).abs()], dim=1)
+    torch.manual_seed(5)
+    shares = torch.distributions.Beta(torch.full((5, 1), 0.4), torch.full((5, 1), 0.4)).sample()
+    others = torch.randperm(5)
+
+    def mixed(values: torch.Tensor) -> torch.Tensor:
+        return shares * values + (1 - shares) * values[others]
+
+    logits = task.model.classifier(mixed(features)) + mixed(batch.prior)
+    own = (task.model.classifier(features) + batch.prior).log_softmax(dim=1)
+    labels = F.one_hot(batch.labels, 3).float()
+    expected = -(labels * own).sum() / 2 - (mixed(labels) * logits.log_softmax(dim=1)).sum() / 2
+    torch.manual_seed(5)
+    torch.testing.assert_close(task.loss(batch)[0], expected)
+
+
+def test_a_control_that_knows_nothing_changes_nothing(
+    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer
+) -> None:
+    """Equal chances for all labels are one number added to all logits, which no softmax sees."""
+    assert control.classifier is not None
+    with torch.no_grad():
+        control.classifier.classifier.weight.zero_()
+        control.classifier.classifier.bias.zero_()
+    model, options = NLIClassifier(SentenceEncoder(Bert(config))).eval(), NLIOptions(batch_size=5, max_length=8)
+    plain, task = (NLITask(model, tokenizer, PAIRS, PAIRS, options, its) for its in (None, control))
+    torch.testing.assert_close(task.loss(next(task.batches(0, 0)))[0], plain.loss(next(plain.batches(0, 0)))[0])
+
+
+def test_a_control_of_another_kind_is_refused(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
+) -> None:
+    for name, labels, is_control in (("model", LABELS, False), ("others", ("yes", "no"), True)):
+        network = NLIClassifier(SentenceEncoder(Bert(config)), labels=labels)
+        save_classifier(tmp_path / name, network, tokenizer, 8, hypothesis_only=is_control)
+    save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
+    for name, message in (
+        ("model", "is no control: train one with --hypothesis-only"),
+        ("others", "has other labels: yes, no"),
+        ("mlm", "has no classifier"),
+        ("missing", "no folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_control(NLIOptions(debias=str(tmp_path / name)))
+    with pytest.raises(UserError, match="--debias control: a control learns what hypotheses tell"):
+        NLIOptions(debias="control", hypothesis_only=True)
+    with pytest.raises(UserError, match=r"--debias-weight 0\.5 needs --debias"):
+        NLIOptions(debias_weight=0.5)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from minibert.checkpoint import tensors_hash
 from minibert.errors import UserError
 from minibert.hub import zip_classifier
-from minibert.options import MLMOptions
+from minibert.options import MLMOptions, NLIOptions
 from minibert.run import check_output, open_run
 from tests.metrics import records, untimed
 from tests.toy_task import Line, LineTask, options, train
@@ -475,6 +475,8 @@ def test_what_is_read_is_not_what_is_replaced(
     zip_classifier(tmp_path / "run")
     with pytest.raises(UserError, match=rf"{flag} .* is in --output, which the run replaces"):
         check_output(options(tmp_path / "run", overwrite=True, **change))
+    with pytest.raises(UserError, match=r"--debias run is in --output"):
+        check_output(NLIOptions(output="run", debias="run", overwrite=True))
     (tmp_path / "vocab.txt").write_text("[PAD]")
     with pytest.raises(UserError, match=r"--vocab vocab\.txt is in --output"):
         check_output(MLMOptions(output=".", vocab="vocab.txt", overwrite=True))

@@ -153,6 +153,7 @@ class Batch:
     positions: Tensor | None = None  # (N,) int64, their places among the B * T flattened ones (MLM only)
     tokens: int = 0  # how many of them are real
     sequences: int = 1  # rows of an example: the first rows of all examples come first, then their second ones
+    prior: Tensor | None = None  # (N, C) float32, what is added to the logits in training
 
     @property
     def count(self) -> int:
@@ -186,6 +187,7 @@ class Batch:
             labels=labels,
             positions=positions,
             tokens=int(attention_mask.sum()),
+            prior=None if self.prior is None else self.prior[first:end],
         )
 
     @property
