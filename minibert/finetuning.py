@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from minibert import fast
@@ -225,7 +225,7 @@ def load_control(options: NLIOptions) -> TrainedModel | None:
 
 def identify(control: TrainedModel) -> str:
     """A hash of all that a control's answers follow from."""
-    weights = nn.ModuleList(control.networks).state_dict()
+    weights = control.networks[-1].state_dict()  # its classifier, with the encoder in it
     return tensors_hash(weights, f"{control.encoder.config} {control.tokenizer.fingerprint()} {control.max_length}")
 
 
