@@ -70,7 +70,6 @@ MLM = (
 NLI = (
     Row("the strong recipe", ("--recipe", "strong")),
     Row("without the contrastive loss", ("--contrast", "0"), kept=False),
-    Row("without u * v", ("--no-product",), kept=False),
     Row("the mean of 2,048 numbers, not the largest", ("--pooling", "mean"), kept=False),
     Row("without mixtures", ("--mixup", "0"), kept=False),
     Row("weight decay 0.01", ("--weight-decay", "0.01"), kept=False),

@@ -195,7 +195,7 @@ class World:
         """A classifier on an encoder, on the device, in training mode."""
         torch.manual_seed(options.seed)
         network = NLIClassifier(
-            SentenceEncoder(encoder, options.pooling, options.projection), options.dropout, options.product  # type: ignore[arg-type]
+            SentenceEncoder(encoder, options.pooling, options.projection), options.dropout  # type: ignore[arg-type]
         )  # fmt: skip
         return network.to(self.device).train()
 

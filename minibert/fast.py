@@ -91,7 +91,7 @@ def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask
 
 
 def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
-    """What `classifier.score(features)` gives: (B, 3W) or (B, 4W) to (B, 3)."""
+    """What `classifier.score(features)` gives: (B, 3W) to (B, C)."""
     if type(classifier).score is not NLIClassifier.score:
         return classifier.score(features)
     return classifier.classifier(dropout(features, classifier.dropout))

@@ -113,7 +113,7 @@ class NLITask(Task):
         encoder = self.model.encoder
         encode = encoder if self.options.textbook else partial(fast.sentence_vectors, encoder)
         u, v = encode(batch.input_ids, batch.attention_mask).chunk(2)
-        features = pair_features(u, v, self.model.product)
+        features = pair_features(u, v)
         return u, v, features, self.logits(features)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
     options.check_length(encoder.config.max_position_embeddings, f"the encoder in {options.encoder}")
     heading("encoder", options.encoder + (f"; not used: {left_out(unused)}" if unused else ""))
     sentence_encoder = SentenceEncoder(encoder, options.pooling, options.projection)
-    return NLIClassifier(sentence_encoder, options.dropout, options.product, options.label_names), tokenizer
+    return NLIClassifier(sentence_encoder, options.dropout, options.label_names), tokenizer
 
 
 def load_control(options: NLIOptions) -> TrainedModel | None:

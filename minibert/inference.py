@@ -265,7 +265,7 @@ class TrainedModel:
         embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, D)
         with evaluating(self.classifier):
             u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
-            logits = self.classifier.score(pair_features(u, v, self.classifier.product))
+            logits = self.classifier.score(pair_features(u, v))
             probabilities = logits.softmax(dim=-1)  # (pairs, C)
         shares = _finite(probabilities.cpu().numpy())
         return Predictions(shares, embeddings, self.classifier.labels, list(premises), list(hypotheses))

@@ -256,7 +256,7 @@ class NLIOptions(TrainingOptions):
 
     SCRIPT = "train_nli.py"
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "product": True, "dropout": 0.3,
+        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "dropout": 0.3,
         "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4,
         "schedule": "linear", "warmup_ratio": 0.06, "weight_decay": 0.5,
         "decayed": "matrices",
@@ -282,7 +282,6 @@ class NLIOptions(TrainingOptions):
         0, "model", "dimensions that token vectors are projected to before they become one; 0: no projection",
         below=MOST_WIDTH + 1, else_say=f"more than {MOST_WIDTH:,} make no sense",
     )  # fmt: skip
-    product: bool = option(False, "model", "u * v as a fourth feature beside u, v and |u - v|")
     dropout: float = rate(0.1, "model", "dropout of the features that the classifier sees")
     schedule: str = option("constant", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = rate(0.0, "training", "share of the steps in which the learning rate rises to its peak")

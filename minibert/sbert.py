@@ -93,15 +93,15 @@ class SentenceEncoder(nn.Module):
         return POOLINGS[self.pooling](hidden, attention_mask)
 
 
-FEATURES, PRODUCT = ("u", "v", "|u - v|"), "u * v"
+FEATURES = ("u", "v", "|u - v|")  # by name and in order
 
 
-def pair_features(u: Tensor, v: Tensor, product: bool = False) -> Tensor:
-    """[u, v, |u - v|]: (B, W) and (B, W) to (B, 3W); with the product u * v, (B, 4W).
+def pair_features(u: Tensor, v: Tensor) -> Tensor:
+    """[u, v, |u - v|]: (B, W) and (B, W) to (B, 3W).
 
-    Source: Reimers & Gurevych 2019, section 3 and table 6; Conneau et al. 2017, section 3.1 (the product).
+    Source: Reimers & Gurevych 2019, section 3 and table 6.
     """
-    return torch.cat([u, v, (u - v).abs(), *([u * v] if product else [])], dim=-1)
+    return torch.cat([u, v, (u - v).abs()], dim=-1)
 
 
 class NLIClassifier(nn.Module):
@@ -110,23 +110,15 @@ class NLIClassifier(nn.Module):
     Args:
         encoder: encodes both sentences.
         dropout: the share of features that are dropped in training.
-        product: whether u * v is a feature as well.
         labels: their names.
     """
 
-    def __init__(
-        self, encoder: SentenceEncoder, dropout: float = 0.1, product: bool = False, labels: Sequence[str] = LABELS
-    ) -> None:
+    def __init__(self, encoder: SentenceEncoder, dropout: float = 0.1, labels: Sequence[str] = LABELS) -> None:
         super().__init__()
-        self.encoder, self.product, self.labels = encoder, product, tuple(labels)
+        self.encoder, self.labels = encoder, tuple(labels)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(len(self.features) * encoder.size, len(self.labels))
+        self.classifier = nn.Linear(len(FEATURES) * encoder.size, len(self.labels))
         initialise(self.classifier, encoder.bert.config.initializer_range)
-
-    @property
-    def features(self) -> list[str]:
-        """What the classifier sees, by name and in order."""
-        return [*FEATURES, PRODUCT] if self.product else [*FEATURES]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Classify B pairs, both sides in one pass through the encoder.
@@ -138,8 +130,8 @@ class NLIClassifier(nn.Module):
             (B, C) logits in the order of `labels`.
         """
         u, v = self.encoder(input_ids, attention_mask).chunk(2)  # (B, W) each
-        return self.score(pair_features(u, v, self.product))
+        return self.score(pair_features(u, v))
 
     def score(self, features: Tensor) -> Tensor:
-        """Pair features to logits: (B, 3W) or (B, 4W) to (B, C)."""
+        """Pair features to logits: (B, 3W) to (B, C)."""
         return self.classifier(self.dropout(features))

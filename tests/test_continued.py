@@ -282,7 +282,7 @@ def test_what_has_moved_since_is_said_beside_it(place: Path) -> None:
     ("arguments", "flags", "message"),
     [
         (NLI, ["--batch-size", "8"], "--batch-size 8 contradicts the run to be resumed, which has 4"),
-        (NLI, ["--product"], "--product True contradicts the run to be resumed, which has False"),
+        (NLI, ["--calibrate"], "--calibrate True contradicts the run to be resumed, which has False"),
         (NLI, ["--recipe", "strong"], "--recipe strong contradicts the run to be resumed, which has notebook"),
         (NLI, ["--overwrite"], "--resume and --overwrite contradict each other"),
         (MLM, ["--mask-rate", "0.2"], r"--mask-rate 0\.2 contradicts the run to be resumed, which has 0\.15"),

@@ -101,7 +101,7 @@ def nli_loss(network: NLIClassifier, padded: bool, device: torch.device) -> Tens
     assert input_ids is not None
     mask = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask
     u, v = fast.sentence_vectors(network.encoder, input_ids[:4], mask[:4]).chunk(2)
-    logits = fast.score(network, pair_features(u, v, network.product))
+    logits = fast.score(network, pair_features(u, v))
     return F.cross_entropy(logits, torch.tensor([0, 2], device=device))
 
 
@@ -123,7 +123,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(
     network: BertForMaskedLM | NLIClassifier = (
         make_masked_lm(shape)
         if kind == "mlm"
-        else NLIClassifier(SentenceEncoder(make_bert(shape), kind, 35 * (kind == "max")), dropout=0, product=True)
+        else NLIClassifier(SentenceEncoder(make_bert(shape), kind, 35 * (kind == "max")), dropout=0)
     )
     loss_of: Callable[..., Tensor] = mlm_loss if kind == "mlm" else nli_loss
     network = enlarged(network)
@@ -173,9 +173,7 @@ def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> M
 def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> NLITask:
     options = NLIOptions(**{"batch_size": 4, "max_length": 8, **changes})
     pairs = Pairs(TEXTS, TEXTS[::-1], np.arange(len(TEXTS)) % len(LABELS))
-    network = NLIClassifier(
-        SentenceEncoder(Bert(config), options.pooling, options.projection), options.dropout, options.product
-    )
+    network = NLIClassifier(SentenceEncoder(Bert(config), options.pooling, options.projection), options.dropout)
     control = TrainedModel(network.encoder, tokenizer, 8, classifier=network, hypothesis_only=True)
     return NLITask(network.to(CUDA).train(), tokenizer, pairs, pairs, options, control if options.debias else None)
 

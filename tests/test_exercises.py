@@ -175,10 +175,10 @@ POOLS = (
     CHECK + "return hidden.select(1, 0)",
 )
 PAIRS = (
-    "return torch.hstack([u, v, F.relu(u - v) + F.relu(v - u)] + [u * v] * product)",
+    "return torch.hstack([u, v, F.relu(u - v) + F.relu(v - u)])",
     "n = len(input_ids) // 2\n"
     "u, v = (self.encoder(input_ids[s], attention_mask[s]) for s in (slice(n), slice(n, None)))\n"
-    "return self.score(pair_features(u, v, product=self.product))",
+    "return self.score(pair_features(u, v))",
     "return self.dropout(features) @ self.classifier.weight.T + self.classifier.bias",
 )
 CURVE = """

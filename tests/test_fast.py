@@ -659,7 +659,7 @@ def test_training_on_the_textbook_has_the_same_losses(
     def nli(textbook: bool, **more: Any) -> NLITask:
         options = NLIOptions(batch_size=2, max_length=8, textbook=textbook, **more)
         encoder = SentenceEncoder(make_bert(config), "max" if more else "mean", 11 if more else 0)
-        return NLITask(NLIClassifier(encoder, 0.0, bool(more)), tokenizer, PAIRS, PAIRS, options)
+        return NLITask(NLIClassifier(encoder, 0.0), tokenizer, PAIRS, PAIRS, options)
 
     makers: list[Callable[[bool], MLMTask | NLITask]] = [mlm, nli, partial(nli, contrast=1.0, mixup=0.4)]
     for make in makers:

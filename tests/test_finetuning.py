@@ -178,10 +178,10 @@ def test_every_option_of_the_classifier_reaches_it(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
     save_mlm(tmp_path, make_masked_lm(config), tokenizer)
-    options = NLIOptions(encoder=str(tmp_path), dropout=0.3, pooling="max", product=True)
+    options = NLIOptions(encoder=str(tmp_path), dropout=0.3, pooling="max", projection=40)
     model, _ = make_classifier(options)
-    assert (model.dropout.p, model.encoder.pooling, model.product) == (0.3, "max", True)
-    assert model.classifier.weight.shape == (3, 4 * 24)
+    assert (model.dropout.p, model.encoder.pooling) == (0.3, "max")
+    assert model.classifier.weight.shape == (3, 3 * 40)
     assert model.encoder.bert.config == config  # its dropout among it
 
 

@@ -193,7 +193,7 @@ def resume(folder: Path, **changes: Any) -> Line:
         ({"dropout": 0.2}, r"--dropout 0\.2 contradicts the run to be resumed, which has 0\.1"),
         ({"precision": "bfloat16"}, "--precision bfloat16 contradicts the run to be resumed, which has float32"),
         ({"beta2": 0.98}, "--beta2 0.98 contradicts the run to be resumed, which has 0.999"),
-        ({"product": True}, "--product True contradicts the run to be resumed, which has False"),
+        ({"calibrate": True}, "--calibrate True contradicts the run to be resumed, which has False"),
         ({"decayed": "matrices"}, "--decayed matrices contradicts"),
         ({"seed": 7}, "--seed 7 contradicts"),
         ({"max_steps": 9}, "--max-steps 9 contradicts"),

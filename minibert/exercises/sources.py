@@ -43,7 +43,7 @@ EXERCISES = {
     "pairs": Exercise(
         {"pair_features": (), "NLIClassifier": ("forward", "score")}, "9-two-vectors-to-a-label",
         "from minibert.bert import initialise\nfrom minibert.config import LABELS\n"
-        "from minibert.sbert import FEATURES, PRODUCT, SentenceEncoder", ("features",),
+        "from minibert.sbert import FEATURES, SentenceEncoder",
     ),
     "schedule": Exercise(
         {"schedule": ()}, "6-masking",

@@ -28,7 +28,7 @@ from minibert.hub.tokenization import FILES as TOKENIZER_FILES
 from minibert.hub.tokenization import read_tokenizer
 from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
-from minibert.sbert import FEATURES, PRODUCT, NLIClassifier, SentenceEncoder
+from minibert.sbert import FEATURES, NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 
 WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
@@ -261,15 +261,14 @@ def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: Sentence
     if not isinstance(labels := settings.get("labels"), list):
         raise UserError(f"{file} has the labels {labels!r:.100}, not a list of names")
     labels = checked_labels(labels, str(file))
-    if settings.get("features") not in (fine := ([*FEATURES], [*FEATURES, PRODUCT])):
-        known = " or ".join(map(str, fine))
-        raise UserError(f"{file} has the features {settings.get('features')!r:.100}, not {known}")
+    if settings.get("features") != [*FEATURES]:
+        raise UserError(f"{file} has the features {settings.get('features')!r:.100}, not {[*FEATURES]}")
     length, dropout, control = (settings.get(name) for name in ("max_length", "dropout", "hypothesis_only"))
     if type(length) is not int or length != sentences.max_length:
         raise UserError(f"{file} has the max_length {length!r:.40}, but other files {sentences.max_length}")
     if type(dropout) not in (int, float) or not 0 <= dropout < 1 or type(control) is not bool:
         raise UserError(f"{file} has a dropout outside [0, 1), or a hypothesis_only that is not true or false")
     with NOWHERE:
-        network = NLIClassifier(encoder, dropout, PRODUCT in settings["features"], labels)
+        network = NLIClassifier(encoder, dropout, labels)
     _fill_linear(network.classifier, folder / "classifier.safetensors")
     return {"classifier": network, "hypothesis_only": control}

@@ -19,7 +19,7 @@ from minibert.hub.names import PREFIXES, encoder_names, export_weights, mlm_name
 from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, WHOLE
 from minibert.hub.settings import config_values, kind_of
 from minibert.modern import make_bert, make_masked_lm
-from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.sbert import FEATURES, NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 
 MODEL_FILES = (
@@ -62,13 +62,13 @@ def save_classifier(
     def made_anew(config: ModelConfig) -> NLIClassifier:
         width = 0 if encoder.projection is None else encoder.projection.out_features
         made = SentenceEncoder(make_bert(config), encoder.pooling, width)
-        return NLIClassifier(made, product=model.product, labels=model.labels)
+        return NLIClassifier(made, labels=model.labels)
 
     _check_sayable(model, made_anew, config)
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
-        "labels": list(model.labels), "features": model.features, "max_length": max_length, "dropout": model.dropout.p,
+        "labels": list(model.labels), "features": list(FEATURES), "max_length": max_length, "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
     }  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_a_classifier_comes_back_from_folder_copy_and_zip(
 def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    network = NLIClassifier(SentenceEncoder(Bert(config), "max", 40), product=True).eval()
+    network = NLIClassifier(SentenceEncoder(Bert(config), "max", 40)).eval()
     save_classifier(tmp_path / "wide", network, tokenizer, 10, hypothesis_only=False)
     ids, mask = pad(tokenizer.encode(TEXTS + TEXTS[::-1], 10), tokenizer.pad_id)
     with torch.no_grad():
@@ -268,6 +268,7 @@ def test_a_file_that_is_no_folder_and_no_zip(tmp_path: Path) -> None:
         ({"dropout": 1}, "dropout outside"),
         ({"hypothesis_only": 0}, "hypothesis_only that is not true or false"),
         ({"features": ["u", "v"]}, "has the features"),
+        ({"features": ["u", "v", "|u - v|", "u * v"]}, r"not \['u', 'v', '\|u - v\|'\]"),  # an earlier version's
     ],
 )
 def test_a_classifier_with_senseless_settings_is_refused(

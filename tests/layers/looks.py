@@ -252,19 +252,16 @@ def features(its: Any) -> Looks:
     """Of `pair_features`."""
     return {"u": noise(3, 5), "v": noise(3, 5, seed=1)}, {
         "features": lambda x: its.pair_features(x.u, x.v),
-        "features with the product": lambda x: its.pair_features(x.u, x.v, product=True),
         "gradient": lambda x: slopes(its.pair_features(x.u.requires_grad_(), x.v.requires_grad_()), x.u, x.v),
     }
 
 
 def classifier(its: Any) -> Looks:
     """Of `NLIClassifier`, over a stand-in for the encoder."""
-    layer, with_product = (made(its.NLIClassifier(Sentences(), 0.3, product)) for product in (False, True))
-    ids, given = some_ids(), noise(300, 30)
+    layer, ids, given = made(its.NLIClassifier(Sentences(), 0.3)), some_ids(), noise(300, 30)
     tables = [parameter for _, parameter in sorted(layer.named_parameters())]
     return {"ids": ids, "mask": MASK}, {
         "logits": lambda x: layer(x.ids, x.mask),
-        "logits with the product": lambda x: with_product(x.ids, x.mask),
         "scores of features": lambda _: layer.score(given),
         "gradients": lambda x: slopes(layer(x.ids, x.mask), *tables),
         "the same twice": lambda x: (layer(x.ids, x.mask) == layer(x.ids, x.mask)).all(),

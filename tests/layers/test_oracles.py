@@ -101,7 +101,7 @@ WRONG: dict[str, tuple[Callable[..., None], tuple[Any, ...], str]] = {
     "padding in the mean": (oracles.pooling_is_as_by_hand, (lambda h, _: h.mean(dim=1), "mean"), "the real tokens"),
     "no distance": (
         oracles.features_are_u_v_and_their_distance,
-        (lambda u, v, product=False: torch.cat([u, v, u - v, *([u * v] * product)], dim=-1),),
+        (lambda u, v: torch.cat([u, v, u - v], dim=-1),),
         r"\[u, v, \|u - v\|\]",
     ),
     "sides": (oracles.classifier_is_the_formula, (OtherOrder,), r"the linear layer over \[u, v"),

@@ -73,11 +73,11 @@ def test_transformers_own_folder_is_read(tmp_path: Path, tokenizer: WordPieceTok
     near(f"a ModernBERT of transformers', biases {bias}", float(difference), 1e-5)
 
 
-@pytest.mark.parametrize(("encoder", "parts"), [((), {}), (("max", 40), {"product": True})])
+@pytest.mark.parametrize("encoder", [(), ("max", 40)])
 def test_a_folder_of_train_nli_is_a_sentence_transformer(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, encoder: tuple[Any, ...], parts: dict[str, Any]
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, encoder: tuple[Any, ...]
 ) -> None:
-    classifier = NLIClassifier(SentenceEncoder(ModernBert(shape(config)), *encoder), **parts)
+    classifier = NLIClassifier(SentenceEncoder(ModernBert(shape(config)), *encoder))
     scattered(classifier)
     save_classifier(tmp_path, classifier, tokenizer, 16, hypothesis_only=False)
     difference = from_pretrained(tmp_path).encode(TEXTS) - SentenceTransformer(str(tmp_path), device="cpu").encode(
