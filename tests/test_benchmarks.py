@@ -1,16 +1,21 @@
 """Proves that the benchmarks run: every case, at a tiny size, on toy text, as a user starts them."""
 
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -42,16 +47,28 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 
-def test_compare(tmp_path: Path) -> None:
+class InThreads:
+    """Stands in for `multiprocessing`'s contexts: the sides' libraries are loaded once, not by each anew."""
+
+    Process = threading.Thread
+
+    @staticmethod
+    def Pipe() -> tuple[Any, Any]:  # noqa: N802 - as it is called there
+        mine, its = multiprocessing.Pipe()
+        return mine, SimpleNamespace(send=its.send, recv=its.recv, close=lambda: None)  # the other end is not a copy
+
+
+def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = [
         "--rounds", "2", "--articles", "40", "--sentences", "8", "--starts", "1", "--profile",
         "--only", "encode", "tokenise", "start", "--json", str(tmp_path / "x.json"),
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "compare.py"), *tiny],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: InThreads)
+    monkeypatch.setattr(
+        datasets.config, "HF_DATASETS_CACHE", datasets.config.HF_DATASETS_CACHE
+    )  # the notebook's side moves it
+    monkeypatch.setattr(compare, "quiet_notebook", lambda: notebook)
+    said = in_this_process(compare.main, ["python", "compare.py", *tiny], monkeypatch, capsys)
     report = json.loads((tmp_path / "x.json").read_text())
     for name in ("encode", "tokenise"):
         figures = report[name]
@@ -62,12 +79,22 @@ def test_compare(tmp_path: Path) -> None:
             assert len(ratio["rounds"]) == 2
             assert 0 < ratio["min"] <= ratio["median"] <= ratio["max"]
         assert min(figures["rates"].values()) > 0
-        assert f"{name:<10} " in done.stdout
-    assert "aten::addmm" in done.stdout
+        assert f"{name:<10} " in said
+    assert "aten::addmm" in said
     assert report["encode"]["gigaflop_per_unit"] > 0
     assert report["gemm_gflops"] > 0
     assert 0 < report["start"]["help"] < min(report["start"]["step"], report["start"]["again"])
     assert {"torch", "transformers", "processor"} <= report["machine"].keys()
+
+
+def test_each_side_of_a_comparison_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--articles", "40"])
+    worker = compare.Worker("tokenise", "ours", compare.read_arguments(), tmp_path / "ours")
+    assert worker.process.pid not in (None, os.getpid())
+    assert worker.ask("run") > 0
+    assert worker.ask("memory") >= 0
+    worker.end()
+    assert worker.process.exitcode == 0
 
 
 @pytest.mark.parametrize(("name", "units"), [("mlm", 2), ("nli", 16)])
@@ -194,8 +221,8 @@ def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
         "--rows", "9", "--steps", "2", "--snapshots", "1", "--threads", "1", "--seeds", "1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    in_this_process(ablation.main, command, monkeypatch, capsys)
     folders = [tmp_path / f"mlm-9-2-{seed}" for seed in (1, 2)]
     options = json.loads((folders[0] / "options.json").read_text())
     assert (options["seed"], options["max_steps"], options["neighbour_heads"]) == (1, 2, True)
@@ -238,18 +265,16 @@ def test_the_head_that_looks_most_at_neighbours() -> None:
     assert plateau.look_of(Model(), "[CLS] a b c [SEP]").neighbours == pytest.approx(2.5 / 3)  # type: ignore[arg-type]
 
 
-def test_gpu(tmp_path: Path) -> None:
+def test_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """All of it but what starts further programs, on a CPU, tiny."""
     sections = ["machine", "steps", "profile", "graphs", "batches", "encode"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--tiny", "--rounds", "1",
-         "--json", str(tmp_path / "x.json"), "--only", *sections],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    command = ["python", "gpu.py", "--device", "cpu", "--tiny", "--rounds", "1", "--json", str(tmp_path / "x.json"),
+               "--only", *sections]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    said = in_this_process(gpu.main, command, monkeypatch, capsys)
     report = json.loads((tmp_path / "x.json").read_text())
     assert set(report) == {*sections, "seconds"}
-    assert "error" not in json.dumps(report), done.stderr
+    assert "error" not in json.dumps(report), said
     for row in [*report["steps"].values(), *report["batches"].values()]:
         assert 0 < row["least"] <= row["ms"] <= row["greatest"]
         assert row["tokens_per_second"] > 0
