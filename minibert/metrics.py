@@ -26,7 +26,7 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         labels: (pairs,) the true ones.
         predictions: of the same pairs.
     """
-    from sklearn.metrics import classification_report, confusion_matrix
+    from sklearn.metrics import classification_report, confusion_matrix, log_loss
 
     predicted = predictions.labels
     # Without the premises, which are all alike if they are the control's.
@@ -38,6 +38,7 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
+        "loss": float(log_loss(labels, predictions.probabilities, labels=naming["labels"])),
         "calibration_error": calibration_error(labels, predictions.probabilities),
         "mean_cosine": mean_cosine(F.normalize(hypotheses, dim=-1).sum(dim=0), len(labels)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),

@@ -33,6 +33,13 @@ def test_figures_by_hand() -> None:
     assert contradiction["f1-score"] == pytest.approx(2 / 3)
 
 
+def test_the_loss_is_that_of_the_probabilities() -> None:
+    """Mean cross-entropy in nats; where only some of the labels are true, too."""
+    probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], dtype=np.float32)
+    result = figures(np.array([0, 0, 1]), Predictions(probabilities, np.ones((6, 3), dtype=np.float32)))
+    assert result["loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1) + np.log(0.3)) / 3, rel=1e-5)
+
+
 def test_the_report_is_in_the_labels_order_with_two_digits() -> None:
     text = report_text(figures(LABELS, PREDICTIONS))
     rows = [line.split() for line in text.splitlines() if line.strip()]
