@@ -74,12 +74,12 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     # Report: of the pairs that have a label.
     labelled = np.flatnonzero(pairs.labels >= 0)
     if not len(labelled):
-        none = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
-        print(f"{pairs.source}: {none}, so there is no report{' for --json' if options.json else ''}")
+        why = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
+        print(f"{pairs.source}: {why}, so there is no report{' for --json' if options.json else ''}")
         write_answers(answers, pairs, options)
         return
-    labels, its = pairs.labels[labelled], answers[labelled]
-    result = figures(labels, its)
+    labels, predictions = pairs.labels[labelled], answers[labelled]
+    result = figures(labels, predictions)
     if was_trained_on(path, Path(options.data)):
         print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
     control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
@@ -93,7 +93,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     keep(
         options, options.data, result,
         lambda: write_answers(answers, pairs, options),
-        lambda: plot_answers(Path(options.figure or beside), labels, its.probabilities, title, its.names),
+        lambda: plot_answers(Path(options.figure or beside), labels, predictions.probabilities, title, model.labels),
     )  # fmt: skip
 
 
@@ -141,8 +141,8 @@ def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: C
 
     path, date = Path(options.model), time.strftime("%Y-%m-%d")
     record = {"model": str(path), "data": data, "split": options.split, "date": date, **result}
-    json = [lambda: write_json(Path(options.json), record)] if options.json else []
-    all_of(*others, *json, lambda: add_evaluation(path, record))
+    records = [lambda: write_json(Path(options.json), record)] if options.json else []
+    all_of(*others, *records, lambda: add_evaluation(path, record))
 
 
 if __name__ == "__main__":

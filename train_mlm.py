@@ -70,7 +70,7 @@ def pretrain(asked: MLMOptions) -> None:
             start = pretraining.introduce(task, tokenised, run)
 
         # Training: forward, backward, clip, step; log, validate, checkpoint.
-        train(model, task, run, identity=identity, start=start)
+        train(task, run, identity=identity, start=start)
 
         # Saving: a folder that transformers reads, too.
         if rank() == 0:

@@ -72,14 +72,15 @@ def finetune(asked: NLIOptions) -> None:
 
             # A control, if it is given: what it knows is not to be learned again.
             control = finetuning.load_control(options)
-            identity |= {} if control is None else {"control": finetuning.identify(control)}
+            if control is not None:
+                identity["control"] = finetuning.identify(control)
 
             # The task: batches of pairs, their loss, and the accuracy on the validation pairs.
             task = finetuning.NLITask(model, tokenizer, pairs, validation, options, control)
             start = finetuning.introduce(task, pairs, validation, run)
 
         # Training: forward, backward, clip, step; log, validate, checkpoint. The best epoch is kept.
-        train(model, task, run, identity=identity, start=start)
+        train(task, run, identity=identity, start=start)
 
         # Saving: a folder that sentence-transformers reads, with the classifier beside it.
         if rank() == 0:
@@ -92,7 +93,7 @@ def finetune(asked: NLIOptions) -> None:
             run.finish()
             more = [] if options.data == "hub" else ["--data", options.data]
             more += ["--columns", options.columns] if options.columns else []
-            if Path(options.data).is_file():  # no part of it is left for a test
+            if options.validation_share:  # there may be no part left for a test
                 more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
             heading("next", command(Path(__file__).with_name("evaluate.py"), "--model", options.output, *more))
 

@@ -79,6 +79,7 @@ NLI = (
 
 LADDERS = {"mlm": MLM, "nli": NLI}
 ROW = "row.json"
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def main() -> None:
@@ -172,8 +173,8 @@ def draw(ladder: tuple[Row, ...], options: argparse.Namespace) -> None:
         start, *records = read_records(place(number, options.seeds[0], options) / "metrics.jsonl")
         training = [record for record in records if record["kind"] == "train"]
         colour, style = (
-            plots.COLOURS[index % len(plots.COLOURS)],
-            ("-", "--", "-.")[index // len(plots.COLOURS) % 3],
+            COLOURS[index % len(COLOURS)],
+            ("-", "--", "-.")[index // len(COLOURS) % 3],
         )
         steps, losses = ([record[name] for record in training] for name in ("step", "loss"))
         name = ladder[number].name + (", which is the strong recipe" if ladder[number] == strong else "")

@@ -342,7 +342,7 @@ def nli_options(options: argparse.Namespace, folder: Path, **changes: Any) -> NL
 
 def our_steps(model: torch.nn.Module, task: Any, options: Any, steps: int) -> Callable[[], int]:
     """Some more steps of minibert's own loop, at each call."""
-    trainer = Trainer(model, task, Run(options))
+    trainer = Trainer(task, Run(options))
     batches = endless_epochs(task)
 
     def run() -> int:

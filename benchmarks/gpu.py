@@ -205,7 +205,7 @@ class World:
 
     def loop(self, task: Any, batches: Iterator[Any]) -> Callable[[int], None]:
         """So many steps of the package's own loop."""
-        trainer = Trainer(task.model, task, Run(task.options))
+        trainer = Trainer(task, Run(task.options))
 
         def run(steps: int) -> None:
             for batch in islice(batches, steps):

@@ -53,7 +53,7 @@ def pretrain(network: str, asked: MLMOptions) -> None:
         task = MLMTask(model, articles.train, articles.held_out, tokenizer, options)
         prepare(task, options)
         identity = {"network": network, "articles": articles.identity["content"], "vocabulary": tokenizer.fingerprint()}
-        train(model, task, run, identity=identity, start={"network": network, "unigram_loss": task.baseline()[0]})
+        train(task, run, identity=identity, start={"network": network, "unigram_loss": task.baseline()[0]})
         run.finish()
 
 

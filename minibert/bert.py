@@ -194,7 +194,7 @@ class MLMHead(nn.Module):
 
     The last matrix is the table of word embeddings itself ("tied"): a word's input and output vectors are one.
 
-    Source: Devlin et al. 2019, appendix A.2's code; Press & Wolf 2017, "Using the output embedding" (tying).
+    Source: Devlin et al. 2019, and their code; Press & Wolf 2017, "Using the output embedding" (tying).
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -130,7 +130,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """Of a text, and of each tensor's name, kind, shape and numbers."""
+    """SHA-256 of a text, and of each tensor's name, dtype, shape and numbers."""
     checksum = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         checksum.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -140,15 +140,12 @@ def tensors_hash(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 def random_state() -> dict[str, Tensor]:
     """The generators that dropout draws from."""
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+    cuda = {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}  # none without CUDA
+    return {"cpu": torch.get_rng_state(), **cuda}
 
 
 def _set_random_state(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
-    if torch.cuda.is_available():
-        cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
-        if len(cuda) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(cuda)
+    names = [f"cuda{index}" for index in range(torch.cuda.device_count())]
+    if states.keys() == {"cpu", *names}:
+        torch.cuda.set_rng_state_all([states[name] for name in names])

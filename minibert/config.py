@@ -38,7 +38,10 @@ def checked_labels(labels: Sequence[str], place: str) -> tuple[str, ...]:
     """Labels that can be told apart: two at least, as short and printable as names are; `place` is for the message."""
     fine = all(isinstance(label, str) and label.isprintable() and 0 < len(label.strip()) <= 100 for label in labels)
     if not fine or not 2 <= len(labels) <= MOST_LABELS or len(set(map(label_key, labels))) < len(labels):
-        raise UserError(f"{place} has the labels {list(labels)!r:.100}, and has to have two or more different names")
+        raise UserError(
+            f"{place} has the labels {list(labels)!r:.100}, and has to have two or more different names, at most"
+            f" {MOST_LABELS:,}, each of 1 to 100 printable characters"
+        )
     return tuple(label.strip() for label in labels)
 
 
@@ -67,13 +70,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if not isinstance(item.default, int) or isinstance(item.default, bool) or item.name == "pad_token_id":
+            if type(item.default) is not int or item.name == "pad_token_id":
                 continue
-            if value < (0 if item.default == 0 else 1):
-                raise UserError(f"{item.name} is {value}: it has to be at least 1")
-            if value > _MOST.get(item.name, MOST_WIDTH):
-                raise UserError(f"{item.name} is {value}: more than {_MOST.get(item.name, MOST_WIDTH):,} make no sense")
+            value, least, most = getattr(self, item.name), min(item.default, 1), _MOST.get(item.name, MOST_WIDTH)
+            if value < least:
+                raise UserError(f"{item.name} is {value}: it has to be at least {least}")
+            if value > most:
+                raise UserError(f"{item.name} is {value}: more than {most:,} make no sense")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")

@@ -12,6 +12,7 @@ import torch
 
 from minibert import fast
 from minibert.errors import UserError
+from minibert.options import DEVICE
 
 
 def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> torch.device:
@@ -28,7 +29,7 @@ def pick_device(name: str, threads: int = 0, local_rank: int | None = None) -> t
     if local_rank is not None and name == "cuda":
         name = f"cuda:{local_rank}"
     if name.partition(":")[0] not in ("cpu", "cuda", "mps"):  # "meta", say, which makes tensors without numbers
-        raise UserError(f"--device {name} can't be used here: choose auto, cpu, cuda, cuda:N or mps")
+        raise UserError(f"--device {name} can't be used here: choose {DEVICE}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

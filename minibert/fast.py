@@ -67,25 +67,27 @@ def encode(
 
 
 _TORCHS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList)
+_TEXTBOOK = {"minibert.bert", "minibert.modern"}
 
 
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
     return all(
-        (type(layer) in _TORCHS or type(layer).__module__ in ("minibert.bert", "minibert.modern"))
-        and not _has_hooks(layer)
+        (type(layer) in _TORCHS or {type(layer).__module__, type(layer).forward.__module__} <= _TEXTBOOK)
+        and not _is_changed(layer)
         for layer in model.modules()
     )
 
 
-def _has_hooks(layer: nn.Module) -> bool:
-    """Whether a layer has hooks, which run only when the layer itself is called."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+def _is_changed(layer: nn.Module) -> bool:
+    """Whether somebody has given this one layer hooks or functions, which run only when the layer itself is called."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(hooks) or any(map(callable, vars(layer).values()))
 
 
 def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What `encoder(input_ids, attention_mask)` gives: (B, T) to (B, W)."""
-    if type(encoder).forward is not SentenceEncoder.forward or _has_hooks(encoder):
+    if type(encoder).forward is not SentenceEncoder.forward or _is_changed(encoder):
         return encoder(input_ids, attention_mask)
     return encoder.pool(encode(encoder.bert, input_ids, attention_mask), attention_mask)
 
@@ -114,50 +116,42 @@ def mlm_loss(
     return vocabulary_loss(hidden, model.bert.embeddings.word_embeddings.weight, model.head.bias, labels)
 
 
-def mlm_logits(model: BertForMaskedLM, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """The logits of `BertForMaskedLM` at some positions of sequences without padding: (M, V)."""
-    if not _known(model):
-        return select(model(input_ids), positions)
-    hidden = encode(model.bert, input_ids, positions=positions)  # (M, D)
-    return model.head(hidden, model.bert.embeddings.word_embeddings.weight)
-
-
 def block(
-    block: EncoderBlock,
+    layer: EncoderBlock,
     hidden: Tensor,
     attention_mask: Tensor | None = None,
     packing: Packing | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
     """An encoder block, post-norm or pre-norm: (N, D) or (B, T, D) to the same shape, or to (M, D) with `rows`."""
-    if isinstance(block, PreNormBlock):
-        attended = attention(block.attention, block.attention_norm(hidden), attention_mask, packing, rows)
-        hidden = select(hidden, rows) + dropout(attended, block.dropout)
-        return hidden + dropout(block.feed_forward(block.feed_forward_norm(hidden)), block.dropout)
-    attended = attention(block.attention, hidden, attention_mask, packing, rows)
-    hidden = block.attention_norm(select(hidden, rows) + dropout(attended, block.dropout))
-    return block.feed_forward_norm(hidden + dropout(block.feed_forward(hidden), block.dropout))
+    if isinstance(layer, PreNormBlock):
+        attended = attention(layer.attention, layer.attention_norm(hidden), attention_mask, packing, rows)
+        hidden = select(hidden, rows) + dropout(attended, layer.dropout)
+        return hidden + dropout(layer.feed_forward(layer.feed_forward_norm(hidden)), layer.dropout)
+    attended = attention(layer.attention, hidden, attention_mask, packing, rows)
+    hidden = layer.attention_norm(select(hidden, rows) + dropout(attended, layer.dropout))
+    return layer.feed_forward_norm(hidden + dropout(layer.feed_forward(hidden), layer.dropout))
 
 
 def attention(
-    attention: SelfAttention,
+    layer: SelfAttention,
     hidden: Tensor,
     attention_mask: Tensor | None,
     packing: Packing | None,
     rows: Tensor | None,
 ) -> Tensor:
     """Self-attention with its three projections as one product; shapes as in `block`."""
-    projections = (attention.query, attention.key, attention.value)
-    biases = None if attention.query.bias is None else torch.cat([layer.bias for layer in projections])
-    qkv = F.linear(hidden, torch.cat([layer.weight for layer in projections]), biases)  # (N, 3D) or (B, T, 3D)
+    projections = (layer.query, layer.key, layer.value)
+    biases = None if layer.query.bias is None else torch.cat([each.bias for each in projections])
+    qkv = F.linear(hidden, torch.cat([each.weight for each in projections]), biases)  # (N, 3D) or (B, T, 3D)
     if packing is not None:
         qkv = packing.unpack(qkv)
-    query, key, value = (attention.split(part) for part in qkv.chunk(3, dim=-1))  # (B, H, T, K) each
-    if isinstance(attention, RotaryAttention):
-        query, key = rotate(query, attention.theta), rotate(key, attention.theta)
-    dropout_p = attention.dropout_p if attention.training else 0.0
-    context = attention.merge(attend(query, key, value, attention.allowed(attention_mask), dropout_p))  # (B, T, D)
-    return attention.output(select(context if packing is None else packing.pack(context), rows))
+    query, key, value = (layer.split(part) for part in qkv.chunk(3, dim=-1))  # (B, H, T, K) each
+    if isinstance(layer, RotaryAttention):
+        query, key = rotate(query, layer.theta), rotate(key, layer.theta)
+    dropout_p = layer.dropout_p if layer.training else 0.0
+    context = layer.merge(attend(query, key, value, layer.allowed(attention_mask), dropout_p))  # (B, T, D)
+    return layer.output(select(context if packing is None else packing.pack(context), rows))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout_p: float) -> Tensor:

@@ -99,7 +99,7 @@ class NLITask(Task):
         extras = {"accuracy": correct}
         if options.mixup or options.contrast or options.debias:
             extras["cross_entropy"] = own_loss  # by itself it can be compared with validation's
-        loss, _ = summed_loss(logits + prior, labels)
+        loss = F.cross_entropy(logits + prior, labels, reduction="sum")
         if options.mixup:
             mixtures, targets = mix(torch.cat([features, prior], dim=-1), labels, len(self.model.labels), options.mixup)
             features, prior = mixtures.tensor_split([features.shape[1]], dim=-1)
@@ -133,7 +133,7 @@ class NLITask(Task):
             its_loss, its_correct = summed_loss(logits, batch.labels)
             loss, correct = loss + its_loss, correct + its_correct
             answers = answers + F.one_hot(logits.argmax(dim=-1), labels).sum(dim=0)
-            directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (D,)
+            directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (W,)
         totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
         loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
         return {
@@ -149,14 +149,14 @@ class NLITask(Task):
         more = f"after {step:,} steps it may have hardly begun: more of them (--epochs)"
         if metrics["mean_cosine"] > COLLAPSED:
             what = f"the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all look alike"
-            help = f"{more} or another --encoder" if few else "a lower --learning-rate or another --encoder"
-            found.append(f"the encoder has collapsed: {what}; {help} usually helps")
+            advice = f"{more} or another --encoder" if few else "a lower --learning-rate or another --encoder"
+            found.append(f"the encoder has collapsed: {what}; {advice} usually helps")
         if metrics["validation_loss"] > DIVERGED:
             what = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
             found.append(f"{what}; {remedy(step)}")
         if metrics["most_answered"] == 1:
-            help = f"{more} usually help" if few else "a lower --learning-rate usually helps"
-            found.append(f"every validation pair is given the same label; {help}")
+            advice = f"{more} usually help" if few else "a lower --learning-rate usually helps"
+            found.append(f"every validation pair is given the same label; {advice}")
         return found
 
     def calibrate(self) -> float:
@@ -170,7 +170,7 @@ class NLITask(Task):
         logits, labels = [], []
         with evaluating(self.model):
             for batch in self._validation_batches():
-                logits.append(self.model(batch.input_ids, batch.attention_mask).cpu())
+                logits.append(self.forward(batch)[-1].cpu())
                 labels.append(batch.labels.cpu())
         divisor = temperature(torch.cat(logits).double().numpy(), torch.cat(labels).numpy())
         with torch.no_grad():
@@ -179,7 +179,7 @@ class NLITask(Task):
         return divisor
 
     def _validation_batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """The validation pairs, those of like length together; of their batches number `first`, then one in so many."""
+        """Batches of validation pairs of like length: number `first`, and every `every`-th after it."""
         batches = batches_of_like_length(_lengths(self.validation), self.options.batch_size)
         for rows in islice(batches, first, None, every):
             yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
@@ -251,7 +251,7 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:
         heading("control", "the premises are emptied: what is reached now is reached without inference")
-    unknown_share(task.train[1], task.tokenizer, run.options.data)
+    unknown_share(task.train[1], task.tokenizer, run.options.data)  # an error if no hypothesis can be spelled
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
     heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")

@@ -63,7 +63,7 @@ class Predictions:
 
     Attributes:
         probabilities: (pairs, C) in the order of `names`.
-        embeddings: (2 * pairs, D), the premises' vectors and then the hypotheses'.
+        embeddings: (2 * pairs, W), the premises' vectors and then the hypotheses'.
         names: of the C labels.
         premises, hypotheses: the pairs' sentences, if they are known.
     """
@@ -262,9 +262,9 @@ class TrainedModel:
             )
         seen = [""] * len(premises) if self.hypothesis_only else premises
         # What `NLIClassifier.forward` does, but for the batches: sentences of like length are encoded together.
-        embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, D)
+        embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, W)
         with evaluating(self.classifier):
-            u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, D) each
+            u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, W) each
             logits = self.classifier.score(pair_features(u, v))
             probabilities = logits.softmax(dim=-1)  # (pairs, C)
         shares = _finite(probabilities.cpu().numpy())
@@ -297,7 +297,7 @@ class TrainedModel:
             raise UserError(f"top_k {top_k}: it has to be from 1 to {self.tokenizer.vocab_size:,}")
         with evaluating(self.masked_lm):
             input_ids, positions = (torch.from_numpy(array).to(self.device) for array in (ids, places))
-            logits = fast.mlm_logits(self.masked_lm, input_ids.unsqueeze(0), positions)  # (M, V)
+            logits = self.masked_lm(input_ids.unsqueeze(0))[0, positions]  # (M, V)
             scores, tokens = (tensor.cpu().numpy() for tensor in logits.softmax(dim=-1).topk(top_k))  # (M, k) each
         answers = [
             [self._guess(ids, place, token, score, alone=len(places) == 1) for score, token in zip(*row, strict=True)]
@@ -341,7 +341,7 @@ class TrainedModel:
         return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
 
     def known_share(self, *texts: str) -> float:
-        """Of the words that are read of some texts, the share that the vocabulary has as a whole; of none, 1."""
+        """The share of the words read that are whole in the vocabulary; 1 if there are no words."""
         known = []
         for ids in self.tokenizer.encode(texts, self.max_length):
             tokens = self.tokenizer.tokens(ids)

@@ -19,7 +19,7 @@ def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
     """Cross-entropy of finding a positive pair's other half by its cosine, in both directions, summed over these pairs.
 
     Args:
-        u, v: (B, D) the two sides' vectors.
+        u, v: (B, W) the two sides' vectors.
         positive: (B,) bool, the pairs whose halves belong together. All u and all v of the batch are candidates, those
             of other pairs too.
     Returns:

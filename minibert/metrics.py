@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minibert.data.pairs import ScoredPairs
 from minibert.inference import Predictions, TrainedModel
 from minibert.modern import make_bert
 from minibert.sbert import SentenceEncoder
+
+if TYPE_CHECKING:
+    from minibert.data.pairs import ScoredPairs
 
 BINS = 15  # of confidence
 
@@ -94,7 +96,7 @@ def untrained(model: TrainedModel) -> TrainedModel:
 
 
 def correlations(predicted: NDArray[np.floating], scores: NDArray[np.float64]) -> dict[str, float]:
-    """Of two rows of numbers, (pairs,) each: Spearman's, which asks for the right order only, and Pearson's.
+    """Spearman's and Pearson's correlation of two rows of numbers, (pairs,) each; Spearman's looks at their order only.
 
     Both are between -1 and 1, and 0 where all predictions are alike, which leaves nothing to correlate.
     """
@@ -109,7 +111,7 @@ def correlations(predicted: NDArray[np.floating], scores: NDArray[np.float64]) -
 
 
 def word_overlap(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
-    """(pairs,) of the words of both sentences the share that stand in each of them, whatever their case."""
+    """(pairs,) the words that two sentences share, as a share of all their words; case is ignored."""
     sets = [(set(one.lower().split()), set(other.lower().split())) for one, other in zip(first, second, strict=True)]
     return np.array([len(one & other) / len(one | other) for one, other in sets])
 
@@ -165,7 +167,7 @@ def mean_cosine(directions: Tensor, count: int) -> float:
     The square of the sum of n vectors of length 1 is the sum of n^2 cosines, n of them of a vector with itself.
 
     Args:
-        directions: (D,) that sum.
+        directions: (W,) that sum.
         count: n. With fewer than two there is no pair, and the mean is 0.
     """
     total = directions.double().square().sum().item()
@@ -173,14 +175,14 @@ def mean_cosine(directions: Tensor, count: int) -> float:
 
 
 def log_frequencies(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The logarithms of tokens' frequencies, (V,), by their occurrences, (V,), each taken as one more than it is."""
+    """The log frequencies of tokens, (V,), from their counts, (V,), with one added to each."""
     return np.log(counts + 1) - np.log((counts + 1).sum())
 
 
 def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float]:
     """The loss and accuracy of a guesser that knows how often each token occurs, and nothing else.
 
-    A masked language model that has learned nothing but frequencies sits on this loss: it is the plateau's name.
+    A masked language model first learns the frequencies and stays near this loss for a while: the plateau.
 
     Args:
         counts: (V,) occurrences in the training text.

@@ -181,8 +181,8 @@ def drop_biases(module: nn.Module) -> None:
 
 NEIGHBOURS = (-1, 1, -2, 2)  # where the heads of a layer are pointed, in turn
 
-# A pointed head's bias is in its 8 fastest pairs, with length 2 in each plane. The token that it points at then gets
-# about 0.3 of the weight, and the tokens next to that one get most of the rest.
+# A pointed head's bias is in its 8 fastest pairs, with length 2 in each plane. Of 128 tokens, the one that it points at
+# then gets 0.18 of the weight, and the two beside it 0.21 together (of 32 tokens 0.35 and 0.40).
 PAIRS, LENGTH = 8, 2.0
 
 

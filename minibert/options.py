@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from minibert.config import ARCHITECTURES, LABELS, MOST_WIDTH, ModelConfig, checked_labels, label_key
-from minibert.errors import UserError
+from minibert.errors import UserError, command
 
 RECIPES = ("notebook", "strong")
 SCHEDULES = ("constant", "linear")  # minibert.optimizer
@@ -162,8 +162,9 @@ class TrainingOptions(Options):
 
     def continued_by(self, ranks: int = 1) -> str:
         """The command that goes on with the run, on as many processes as before."""
-        start = "python" if ranks == 1 else "torchrun ..."
-        return f"{start} {self.SCRIPT} --output {shlex.quote(self.output)} --resume"
+        script = Path(__file__).parents[1] / self.SCRIPT  # where the clone is, if this is one
+        line = command(script if script.is_file() else self.SCRIPT, "--output", self.output, "--resume")
+        return line if ranks == 1 else f"torchrun ... {shlex.join(shlex.split(line)[1:])}"
 
 
 def _options_of_run(kind: type[TrainingOptions], output: str | None) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 from minibert.cli import Parser, parse_options, run
 from minibert.config import LABELS
-from minibert.errors import UserError, install, printable
+from minibert.errors import UserError, install
 from minibert.files import read_json, read_records, write_file
-from minibert.options import Options, limit, option
+from minibert.options import OPTIONS, Options, limit, option
+from minibert.progress import heading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without yellow, which is too pale for dots; shades
 # keep their order in grey print. Source: Okabe and Ito 2008, "Color universal design", https://jfly.uni-koeln.de/color/.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHADES = "Blues"
 # Lines at the top and on the right measure nothing.
 LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
@@ -152,7 +152,7 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure, whole or not at all, and say where it is; errors as in `check_picture`."""
     kind = check_picture(path)
     write_file(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))
-    print(f"{'drawn':<11} {printable(str(path))}")
+    heading("drawn", str(path))
 
 
 @style()
@@ -204,7 +204,7 @@ def draw_answers(
     title: Sequence[str] = (),
     names: Sequence[str] = LABELS,
 ) -> Any:
-    """A classifier's answers: which labels it takes for which, and how often it is right when it is so sure.
+    """A classifier's answers: which labels it takes for which, and how often it is right at each confidence.
 
     On the left, a row is a true label, a column a predicted one, and shades are shares of the row. On the right, a
     point below the diagonal is overconfident, one above it too modest; the bars are how many answers there are.
@@ -295,7 +295,7 @@ def draw_run(folder: Path) -> Any:
     Raises:
         UserError: it has no metrics.jsonl, or a damaged one.
     """
-    metrics, options = folder / "metrics.jsonl", folder / "options.json"
+    metrics, options = folder / "metrics.jsonl", folder / OPTIONS
     if not metrics.is_file():
         raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
     try:

@@ -25,7 +25,7 @@ from itertools import islice
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minibert.checkpoint import State, tensors_hash
 from minibert.device import describe
@@ -80,7 +80,7 @@ class Task:
         raise NotImplementedError
 
 
-def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
+def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
     """Train to the end of the last epoch or to the last step, from the beginning or from the last checkpoint.
 
     All ranks call it, with equal models. It ends (on rank 0) with the weights of the best epoch, or of the last if the
@@ -94,7 +94,7 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
         UserError: the run can't be resumed, ranks have read different things, or the loss has diverged.
         Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint has been written.
     """
-    trainer = Trainer(model, task, run)
+    trainer = Trainer(task, run)
     trainer.begin(identity, start)
     state, steps, options = trainer.state, trainer.steps, run.options
     with closing(trainer.progress) as progress, stop_signals() as signals:
@@ -124,13 +124,13 @@ def train(model: nn.Module, task: Task, run: Run[Any], *, identity: dict[str, An
 class Trainer:
     """What the loop is made of. In a distributed run, each rank has one, and what they do is done by all of them."""
 
-    def __init__(self, model: nn.Module, task: Task, run: Run[Any]) -> None:
-        self.model, self.task, self.run, self.options = model, task, run, run.options
-        self.device = next(model.parameters()).device
+    def __init__(self, task: Task, run: Run[Any]) -> None:
+        self.model, self.task, self.run, self.options = task.model, task, run, run.options
+        self.device = next(self.model.parameters()).device
         self.steps = total_steps(task, run.options)
         self.log_every = run.options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
         self.schedule = schedule(run.options.schedule, self.steps, run.options.warmup_ratio)
-        self.optimizer = adamw(model, run.options)
+        self.optimizer = adamw(self.model, run.options)
         self.state, self.metrics = State(), Metrics()
         self.best: dict[str, Tensor] = {}  # the weights of the best epoch
 
@@ -216,12 +216,12 @@ class Trainer:
         if score is not None and (state.best_score is None or metrics[score] > state.best_score):
             state.best_epoch, state.best_score = state.epoch + 1, metrics[score]
             self.best = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
-        self.metrics = Metrics()  # which has not begun before: this time is not that of the next steps
 
     def save(self) -> None:
         """Write a checkpoint."""
         self.state.seconds = time.monotonic() - self.began
         self.run.save(self.state, self.model, self.optimizer, self.best)
+        self.metrics = Metrics()  # its clock starts now: validation and checkpoint are not the next steps' time
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""
@@ -324,7 +324,7 @@ def stop_signals() -> Iterator[list[int]]:
     """Catch SIGINT, SIGTERM and SIGHUP: the list holds the signal once one has come.
 
     A second SIGINT interrupts at once. Not in a distributed run: there Ctrl-C may come twice, from the terminal and
-    from torchrun, which passes it on. SIGHUP, of a terminal that is closed, stays ignored under nohup.
+    from torchrun, which passes it on. What is ignored stays so: SIGHUP under nohup, SIGINT in a shell's background.
     """
     received: list[int] = []
     again = " (Ctrl-C again: at once)" if world_size() == 1 else ""
@@ -336,9 +336,8 @@ def stop_signals() -> Iterator[list[int]]:
             say_at_once(f"stopping after this step, with a checkpoint{again}")
         received.append(number)
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if getattr(signal, "SIGHUP", None) and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    known = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
+    numbers = [number for number in known if number and signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received

@@ -52,7 +52,7 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device
 
 
 def trainer(task: MLMTask | NLITask) -> Trainer:
-    return Trainer(task.model, task, Run(task.options))
+    return Trainer(task, Run(task.options))
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2}], ids=str)

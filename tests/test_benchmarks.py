@@ -329,7 +329,7 @@ def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: 
     network = make_masked_lm(replace(config, **changes))
     own = deepcopy(network)
     task = MLMTask(network, store, store, tokenizer, options)
-    trainer = Trainer(network, task, Run(options))
+    trainer = Trainer(task, Run(options))
     trainer.schedule = lambda step: 0.5**step
     graphed = GraphedStep(own, gpu.mlm_loss(own), adamw(own, options).param_groups, options.beta2, options.clip)
     for number, batch in enumerate(task.batches(0, 0)):

@@ -62,6 +62,9 @@ def test_every_shape_option_reaches_the_model() -> None:
         (ModernBertConfig, {"hidden_size": 12, "num_attention_heads": 4}, "heads of 3 numbers"),
         (ModernBertConfig, {"rope_theta": 0.0}, "rope_theta is 0.0"),
         (ModernBertConfig, {"type_vocab_size": 2}, "no segments"),
+        (ModernBertConfig, {"type_vocab_size": -1}, "type_vocab_size is -1: it has to be at least 0"),
+        (NLIOptions, {"labels": "a," + "b" * 101}, "each of 1 to 100 printable characters"),
+        (NLIOptions, {"labels": ",".join(map(str, range(1_001)))}, "at most 1,000, each"),
     ],
 )
 def test_nonsense_is_refused_by_name(kind: Any, settings: dict[str, Any], message: str) -> None:

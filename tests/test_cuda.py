@@ -179,7 +179,7 @@ def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: Any) -> N
 
 
 def trainer(task: MLMTask | NLITask) -> Trainer:
-    return Trainer(task.model, task, Run(task.options))
+    return Trainer(task, Run(task.options))
 
 
 STRONG_NLI = {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8, "projection": 30, "calibrate": False}

@@ -200,12 +200,14 @@ def test_a_training_says_what_to_do_next(
     assert parse_options(EvaluateOptions, words, "") == EvaluateOptions(model=output, data="toy")
     evaluate.main([*words, "--max-pairs", "30"])
     rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = ["--data", str(tmp_path / "pairs.jsonl"), "--validation-share", "0.3"]
-    train_nli.main(["--encoder", encoder, *data, *few, "--output", output, "--overwrite"])
-    script, *words = following(capsys.readouterr().out)
-    evaluate.main(words)  # a pair, as no part of the file is left for a test
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*LABELS]
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "pairs" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for data in (tmp_path / "pairs", tmp_path / "pairs" / "train.jsonl"):
+        flags = ["--data", str(data), "--validation-share", "0.3", *few, "--output", output, "--overwrite"]
+        train_nli.main(["--encoder", encoder, *flags])
+        script, *words = following(capsys.readouterr().out)
+        evaluate.main(words)  # a pair, as no part of the data is left for a test
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*LABELS]
 
 
 def test_the_control_is_trained_and_evaluated_without_premises(

@@ -150,6 +150,11 @@ def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPie
     assert bias.any()
 
 
+def test_nothing_to_learn_from_is_refused(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+    with pytest.raises(UserError, match="--mask-rate 0 leaves nothing to predict"):
+        prepare(make(config, tokenizer, mask_rate=0.0), MLMOptions(mask_rate=0.0))
+
+
 def test_a_model_is_trained_further_with_this_runs_dropout(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:

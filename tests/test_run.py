@@ -557,6 +557,25 @@ def test_a_run_whose_folder_is_taken_away_stops_and_touches_nothing(tmp_path: Pa
         assert torch.equal(resume(moved, save_every=save_every).weight, whole.model.weight)
 
 
+def test_each_of_a_dozen_gpus_goes_on_with_its_own_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins, whose state is their number. Where there is another number of GPUs, none is set."""
+    restored: list[list[int]] = []
+
+    def restore(states: list[torch.Tensor]) -> None:
+        restored.append([int(state) for state in states])
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor(number) for number in range(12)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restore)
+    for count in (12, 11, 0):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 12)
+        fail(tmp_path / str(count), 9)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        train(LineTask(Line(), SCORES), options(tmp_path / str(count), resume=True))
+    assert restored == [list(range(12))]
+
+
 @pytest.mark.parametrize("inner", ["inner", "checkpoints", "checkpoints/inner", "1_Pooling", "deep/er"])
 def test_runs_in_each_others_folders_leave_each_other_alone(tmp_path: Path, inner: str) -> None:
     """In the middle of one, another is begun and ended in a folder above or below, and a third one overwrites it."""

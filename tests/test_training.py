@@ -5,8 +5,10 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -28,6 +30,8 @@ from minibert.run import Run
 from minibert.training import Trainer
 from tests.metrics import records
 from tests.toy_task import Line, LineTask, options, train
+
+ROOT = Path(__file__).parent.parent
 
 
 def by_hand(epochs: int, steps: int, dropout: float = 0.2) -> tuple[list[float], list[int], Line]:
@@ -78,7 +82,7 @@ def test_a_step_without_a_prediction_is_no_error(tmp_path: Path) -> None:
     assert task.batch(0, 3).count == 0
     assert [record["loss"] for record in records(tmp_path, "train")].count(0) == 3
 
-    trainer = Trainer(task.model, task, Run(options(tmp_path, schedule="constant", warmup_ratio=0)))
+    trainer = Trainer(task, Run(options(tmp_path, schedule="constant", warmup_ratio=0)))
     trainer.step(task.batch(0, 0))
     expected, weights = deepcopy(trainer.optimizer.state_dict()), task.model.weight.detach().clone()
     trainer.step(task.batch(0, 3))
@@ -122,8 +126,8 @@ def test_a_run_has_twenty_points_to_draw_or_all_its_steps(tmp_path: Path, steps:
     task = LineTask(Line())
     task.steps_per_epoch = steps
     chosen = options(tmp_path, epochs=1, log_every=0)
-    assert Trainer(task.model, task, Run(chosen)).log_every == every
-    assert Trainer(task.model, task, Run(replace(chosen, log_every=7))).log_every == 7
+    assert Trainer(task, Run(chosen)).log_every == every
+    assert Trainer(task, Run(replace(chosen, log_every=7))).log_every == 7
     if steps < 50:
         train(task, chosen)
         assert [line["step"] for line in records(tmp_path, "train")] == [*range(every, steps + 1, every)]
@@ -210,7 +214,21 @@ def test_the_gradients_norm_is_recorded(tmp_path: Path) -> None:
     assert norm > options(tmp_path).clip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """None is ignored, though the suite itself may run under nohup or in a shell's background."""
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_stops(tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]) -> None:
     class Interrupting(LineTask):
         def loss(self, batch: Any) -> Any:
@@ -364,28 +382,29 @@ def test_a_sum_of_finite_losses_that_overflows_is_a_number(tmp_path: Path) -> No
     assert record["loss"] == pytest.approx(7 * 3e38 / sum(range(3, 10)), rel=1e-6)
 
 
-def test_a_closed_terminal_saves_and_stops_unless_it_is_ignored(tmp_path: Path) -> None:
-    class HungUp(LineTask):
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_is_ignored_stays_so(tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGHUP, of a closed terminal, under nohup; SIGINT, of Ctrl-C, in a shell's background."""
+
+    class Signalled(LineTask):
         def loss(self, batch: Any) -> Any:
-            if len(self.modes) == 9:
-                os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             return super().loss(batch)
 
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite itself may run under nohup
-    try:
-        with pytest.raises(Interrupted, match="stopped at step 10") as stop:
-            train(HungUp(Line()), options(tmp_path / "closed"))
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        train(HungUp(Line()), options(tmp_path / "nohup"))
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert stop.value.status == 129
-    assert (tmp_path / "closed" / "checkpoints" / "step-00000010.safetensors").exists()
-    assert records(tmp_path / "nohup", "end")
+    signal.signal(number, signal.SIG_IGN)
+    train(Signalled(Line()), options(tmp_path))
+    assert records(tmp_path, "end")
+    assert "stopping" not in capfd.readouterr().err
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize("change", [{}, {"overwrite": True}], ids=str)
-def test_a_stopped_run_says_how_it_goes_on_and_does(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_stopped_run_says_how_it_goes_on_and_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """From whatever folder: the script is where it is."""
+    monkeypatch.chdir(tmp_path)
+
     class Interrupting(LineTask):
         def loss(self, batch: Any) -> Any:
             if len(self.modes) == 9:
@@ -395,16 +414,19 @@ def test_a_stopped_run_says_how_it_goes_on_and_does(tmp_path: Path, change: dict
     with pytest.raises(Interrupted, match=r"stopped at step 10, which is saved; to continue: ") as stop:
         train(Interrupting(Line()), options(tmp_path / "a b", **change))
     command = shlex.split(str(stop.value).split("continue: ")[1])
-    assert command == ["python", "train_nli.py", "--output", str(tmp_path / "a b"), "--resume"]
+    assert [Path(command[1]).resolve(), *command[2:]] == [
+        ROOT / "train_nli.py", "--output", str(tmp_path / "a b"), "--resume"
+    ]  # fmt: skip
+    assert Path(shutil.which(command[0]) or "").samefile(sys.executable)
     resumed = LineTask(Line())
     train(resumed, parse_options(NLIOptions, command[2:], ""))
     torch.testing.assert_close(resumed.model.weight, by_hand(3, 21)[2].weight)
 
 
-def test_the_time_of_a_validation_is_not_that_of_the_next_steps(
+def test_the_time_of_validations_and_checkpoints_is_not_that_of_the_next_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that goes on by a second a step and by an hour a validation; a step has one token."""
+    """A clock that goes on by a second a step, an hour a validation and a day a checkpoint; a step has one token."""
     now = [0.0]
     monkeypatch.setattr("minibert.training.time.perf_counter", lambda: now[0])
 
@@ -417,5 +439,12 @@ def test_the_time_of_a_validation_is_not_that_of_the_next_steps(
             now[0] += 3_600
             return super().validate()
 
-    train(Slow(Line()), options(tmp_path))
+    def save(self: Run[Any], *arguments: Any) -> None:
+        now[0] += 86_400
+        written(self, *arguments)
+
+    written = Run.save
+    monkeypatch.setattr(Run, "save", save)
+    train(Slow(Line()), options(tmp_path, save_every=4))
+    assert now[0] > 7 * 86_400  # three epochs of seven steps
     assert {record["tokens_per_second"] for record in records(tmp_path, "train")} == {1.0}

@@ -101,7 +101,7 @@ def train(
 ) -> None:
     """One run, as the scripts do it."""
     with open_run(chosen) as run, patch("minibert.run.plot_training"):  # half a second that no test here looks at
-        train_in(task.model, task, run, identity=identity or {}, start={})
+        train_in(task, run, identity=identity or {}, start={})
         if rank() == 0:
             save(run.folder)
             run.finish()

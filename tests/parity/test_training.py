@@ -86,7 +86,7 @@ def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, t
         expected.append(mlm_step(reference, padded(batch, options.max_length), optimizer, scheduler, options.clip))
 
     with open_run(options) as run:
-        train(model, task, run, identity={}, start={})
+        train(task, run, identity={}, start={})
     differences = np.abs(np.subtract(losses(tmp_path / "run"), expected))
     assert len(differences) == STEPS
     assert expected[-1] < expected[0] - 1  # something has been learned
@@ -130,7 +130,7 @@ def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokeni
     assert moved > 5e-4  # something has been learned, and fifty times what the weights may differ by
 
     with open_run(options) as run:
-        train(model, task, run, identity={}, start={})
+        train(task, run, identity={}, start={})
     differences = np.abs(np.subtract(losses(folder / "run"), expected))
     assert len(differences) == STEPS
     near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)
