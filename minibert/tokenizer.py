@@ -74,9 +74,7 @@ class WordPieceTokenizer:
         Raises:
             UserError: a token stands twice in the list, or a special token is missing.
         """
-        backend = bert_backend(tokens, lowercase)
-        backend.add_special_tokens(list(SPECIAL_TOKENS))
-        return cls(backend)
+        return cls(bert_backend(tokens, lowercase))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> WordPieceTokenizer:
@@ -206,7 +204,7 @@ def _special_id(backend: Tokenizer, token: str) -> int:
 def bert_backend(
     tokens: Sequence[str], lowercase: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
 ) -> Tokenizer:
-    """BERT's tokenizer over a list of tokens, which finds no special ones in texts yet.
+    """BERT's tokenizer over a list of tokens.
 
     Args:
         tokens, lowercase: as `WordPieceTokenizer.from_vocabulary` has them.
@@ -227,6 +225,7 @@ def bert_backend(
         pair=f"{CLS} $A {SEP} $B:1 {SEP}:1",
         special_tokens=[(token, _special_id(backend, token)) for token in (CLS, SEP)],
     )
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
     return backend
 
 

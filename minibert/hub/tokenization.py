@@ -101,9 +101,7 @@ def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
     if is_file(file.with_name(SETTINGS)) and settings.get("do_lower_case") is None and has_capitals(tokens):
         raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {SETTINGS}")
     lowercase, strip_accents = _flag(settings, "do_lower_case", None), _flag(settings, "strip_accents", None)
-    backend = bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
-    return backend
+    return bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
 
 
 def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
