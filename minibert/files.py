@@ -137,6 +137,15 @@ def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def valid_unicode(text: str) -> str:
+    """A text with U+FFFD for lone surrogates, which JSON can write and UTF-8 can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _no_number(constant: str) -> None:
     """NaN and infinities, which JSON has not, but Python's reader takes."""
     raise ValueError(f"{constant} is no JSON")

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from minibert.errors import UserError
-from minibert.files import write_json
+from minibert.files import valid_unicode, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -138,7 +138,9 @@ class WordPieceTokenizer:
         """
         if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
-        texts = [_valid_unicode(text) for text in texts]
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise TypeError(f"a text has to be a string, not {odd[0]!r:.40}")
+        texts = list(map(valid_unicode, texts))  # U+FFFD, which BERT's cleaning drops
         if max_length is None:
             pieces = self._pieces(texts)
         elif self.splits_at_spaces:
@@ -282,18 +284,3 @@ def _before_a_space(text: str, start: int, characters: int) -> int:
     if end < 0:  # a very long word
         end = text.find(" ", start + characters)
     return end if end > 0 else len(text)
-
-
-def _valid_unicode(text: str) -> str:
-    """Replace lone surrogates, which no UTF-8 text can hold, by U+FFFD, which BERT's cleaning drops.
-
-    Raises:
-        TypeError: it is not a string.
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"a text has to be a string, not {text!r:.40}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

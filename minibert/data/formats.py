@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from minibert.data.files import ending
 from minibert.errors import UserError, reason
-from minibert.files import named_once
+from minibert.files import named_once, valid_unicode
 
 Row = tuple[Any, ...]
 Columns = tuple[str, ...]  # of texts: one or two; of pairs: two sentences and their label
@@ -130,7 +130,8 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
     for place, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
-        yield tuple(_valid(row[name]) for name in choose(place, list(row), choices))
+        cells = [row[name] for name in choose(place, list(row), choices)]
+        yield tuple(valid_unicode(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _parsed(place: str, text: str) -> Any:
@@ -138,11 +139,6 @@ def _parsed(place: str, text: str) -> Any:
         return json.loads(text, object_pairs_hook=named_once)
     except ValueError as error:
         raise UserError(f"{place}: it is not JSON ({error}); a file has an object a line, or is one list") from error
-
-
-def _valid(value: Any) -> Any:
-    """Text with U+FFFD for the lone surrogates that JSON can write and UTF-8 can't."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else value
 
 
 def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
