@@ -23,7 +23,7 @@ from types import FrameType, NoneType
 from typing import Any, NoReturn, TextIO, TypeVar
 
 import minibert
-from minibert.errors import ERROR, Interrupted, UserError, os_error_text, painted, printable, reason, say_at_once
+from minibert.errors import ERROR, Interrupted, UserError, painted, printable, reason, say_at_once, what_failed
 from minibert.options import GROUPS, SCRIPTS, TrainingOptions, flag
 
 Options = TypeVar("Options")
@@ -157,14 +157,12 @@ def run(main: Callable[[], None]) -> None:
     with _lasting_streams() as stdout:
         try:
             main()
-        except UserError as error:
-            _fail(str(error))
+        except (UserError, OSError) as error:
+            _fail(what_failed(error))
         except Interrupted as stop:
             _leave(str(stop), stop.status)
         except KeyboardInterrupt as stop:
             _leave(str(stop) or "interrupted", 130)
-        except OSError as error:
-            _fail(os_error_text(error))
         stdout.flush()
         if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
             _fail(f"can't write to the standard output: {reason(stdout.error)}")

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from minibert.errors import Interrupted, UserError, os_error_text
+from minibert.errors import Interrupted, UserError, what_failed
 
 TIMEOUT = timedelta(minutes=30)  # longer than ranks may differ in reading their data
 
@@ -113,7 +113,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        message = os_error_text(error) if isinstance(error, OSError) else str(error)
+        message = what_failed(error)
     messages = [each for each in gather(message) if each is not None]
     if messages:
         raise once(UserError(messages[0]))

@@ -76,9 +76,9 @@ def hub_reason(error: BaseException | None) -> str:
     return said
 
 
-def os_error_text(error: OSError) -> str:
-    """A full disk, or a folder that may not be written to, as one line with the file's name."""
-    return f"{error.filename or 'a file'}: {reason(error)}"
+def what_failed(error: Exception) -> str:
+    """An error's text; of a full disk, or a folder that may not be written to, one with the file's name."""
+    return f"{error.filename or 'a file'}: {reason(error)}" if isinstance(error, OSError) else str(error)
 
 
 def all_of(*actions: Callable[[], object]) -> None:
@@ -92,8 +92,8 @@ def all_of(*actions: Callable[[], object]) -> None:
         try:
             action()
         except Exception as error:  # of a picture, it may be anything
-            text = os_error_text(error) if isinstance(error, OSError) else str(error)
-            failures.append(text if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {text}")
+            kind = "" if isinstance(error, UserError | OSError) else f"{type(error).__name__}: "
+            failures.append(kind + what_failed(error))
     if failures:
         raise UserError("; ".join(failures))
 

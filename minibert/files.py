@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from minibert.errors import UserError, os_error_text, reason
+from minibert.errors import UserError, reason, what_failed
 
 CHECKSUMS = "SHA256SUMS"
 LOCK = ".lock"
@@ -187,17 +187,16 @@ def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
         return
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
-        lines = sums.read_text(encoding="ascii").splitlines()
-        if not all(re.fullmatch("[0-9a-f]{64}  [^\0]+", line) for line in lines):
+        lines = sums.read_text(encoding="ascii", errors="replace").splitlines()
+        if not all(re.fullmatch("[0-9a-f]{64}  [^\0\ufffd]+", line) for line in lines):  # U+FFFD: no ASCII
             raise UserError(f"{sums} can't be checked (it is not a list of checksums): {advice}")
         for digest, name in (line.split("  ", 1) for line in lines):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
             if (names is None or name in names) and _sha256(folder / name) != digest:
                 raise UserError(f"{folder / name} is damaged: it has not the checksum in {CHECKSUMS}; {advice}")
-    except (OSError, UnicodeDecodeError) as error:
-        why = os_error_text(error) if isinstance(error, OSError) else "it is not a list of checksums"
-        raise UserError(f"{sums} can't be checked ({why}): {advice}") from error
+    except OSError as error:
+        raise UserError(f"{sums} can't be checked ({what_failed(error)}): {advice}") from error
 
 
 def _sha256(file: Path) -> str:
