@@ -28,34 +28,29 @@ class Progress:
         self.step = self.first_step = step
         self.loss = loss
         self.started, self.shown = time.monotonic(), 0.0
-        self.bar: tqdm | None = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(
-                desc="training", total=total_steps, initial=step, bar_format=BAR, dynamic_ncols=True, smoothing=0.05,
-                leave=False,
-            )  # fmt: skip
+        self.bar = tqdm(
+            desc="training", total=total_steps, initial=step, bar_format=BAR, dynamic_ncols=True, smoothing=0.05,
+            leave=False, disable=None,  # on a terminal only
+        )  # fmt: skip
 
     def advance(self) -> None:
         """One step has been taken."""
         self.step += 1
-        if self.bar is not None:
-            if self.loss and time.monotonic() > self.shown + 1:
-                self._show(self.loss())
-            self.bar.update()
+        if self.loss and not self.bar.disable and time.monotonic() > self.shown + 1:
+            self._show(self.loss())
+        self.bar.update()
 
     def train(self, metrics: Mapping[str, Any]) -> None:
         """Show the means over the last steps."""
-        if self.bar is not None:
-            self._show(metrics["loss"])
-        else:
+        self._show(metrics["loss"])
+        if self.bar.disable:
             place = f"epoch {metrics['epoch']}  step {self.step:,}/{self.total_steps:,}"
             shown = f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}"
             self.say(f"{place}  {shown}  {metrics['tokens_per_second']:,.0f} tokens/s  {self._left()} left")
 
     def doing(self, what: str) -> None:
         """Have the bar say what is done now."""
-        if self.bar is not None:
-            self.bar.set_description_str(what)
+        self.bar.set_description_str(what)
 
     def validation(self, metrics: Mapping[str, Any]) -> None:
         """Show the metrics of an epoch's end."""
@@ -67,20 +62,16 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
-        if self.bar is not None:
-            self.bar.write(line)
-        else:
-            print(line, flush=True)
+        self.bar.write(line)
+        sys.stdout.flush()
 
     def close(self) -> None:
         """Leave the terminal tidy."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def _show(self, loss: float) -> None:
-        if self.bar is not None:
-            self.shown = time.monotonic()
-            self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+        self.shown = time.monotonic()
+        self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
 
     def _left(self) -> str:
         rate = (time.monotonic() - self.started) / max(1, self.step - self.first_step)

@@ -25,7 +25,7 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = Progress(10, step=4, loss=lambda: 3.75)
     progress.advance()
-    progress.bar.refresh()  # type: ignore[union-attr]
+    progress.bar.refresh()
     assert re.search(r"\rtraining  50%.* 5/10, loss 3.7500 \[", capsys.readouterr().err)  # from the first step on
     progress.train(VALUES)
     progress.doing("validating")
