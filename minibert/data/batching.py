@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -237,11 +237,6 @@ def batch_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def batches_per_epoch(count: int, batch_size: int) -> int:
-    """How many batches an epoch has; the last one may be smaller."""
-    return -(-count // batch_size)
-
-
 def epoch_batches(
     count: int, batch_size: int, seed: int, epoch: int, start: int, lengths: NDArray[np.int64] | None = None
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -252,14 +247,12 @@ def epoch_batches(
     """
     order = epoch_order(count, seed, epoch)
     if lengths is None:
-        for step in range(start, batches_per_epoch(count, batch_size)):
-            yield step, order[step * batch_size : (step + 1) * batch_size]
-        return
-    pools = np.split(order, range(POOL * batch_size, count, POOL * batch_size))
-    batches = [pool[rows] for pool in pools for rows in batches_of_like_length(lengths[pool], batch_size)]
-    shuffled = epoch_order(len(batches), seed, epoch)
-    for step in range(start, len(batches)):
-        yield step, batches[shuffled[step]]
+        batches = [order[first : first + batch_size] for first in range(0, count, batch_size)]
+    else:
+        pools = np.split(order, range(POOL * batch_size, count, POOL * batch_size))
+        alike = [pool[rows] for pool in pools for rows in batches_of_like_length(lengths[pool], batch_size)]
+        batches = [alike[number] for number in epoch_order(len(alike), seed, epoch)]
+    return islice(enumerate(batches), start, None)
 
 
 def batches_of_like_length(
