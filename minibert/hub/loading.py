@@ -23,7 +23,7 @@ from minibert.errors import UserError, hub_reason, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
 from minibert.hub.names import check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
 from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
-from minibert.hub.settings import Table, blaming, check_inside, read_config
+from minibert.hub.settings import ADVICE, Table, blaming, check_inside, read_config
 from minibert.hub.tokenization import FILES as TOKENIZER_FILES
 from minibert.hub.tokenization import read_tokenizer
 from minibert.inference import TrainedModel
@@ -122,9 +122,6 @@ def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
     return read_tokenizer(path)
 
 
-# --- what a name stands for ---
-
-
 @contextmanager
 def _opened(name: str | Path) -> Iterator[Path]:
     """The folder that a name stands for."""
@@ -140,8 +137,7 @@ def _opened(name: str | Path) -> Iterator[Path]:
     elif path.exists():
         raise UserError(f"{path} is neither a folder nor a zip of one")
     else:
-        advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
-        yield _fetched(str(name), FILES, "folder", advice)
+        yield _fetched(str(name), FILES, "folder", ADVICE)
 
 
 def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
@@ -190,9 +186,6 @@ def _entries(all_of_them: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
     return list(entries.values())
-
-
-# --- what is in its folder ---
 
 
 def _read_network(

@@ -17,6 +17,7 @@ from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, read_json
 
 CONFIG = "config.json"
+ADVICE = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"  # where there is no model
 
 # The `tokenizer_class` of a BERT's own tokenizer, which transformers builds of vocabulary and settings, and those that
 # it takes as tokenizer.json has them.
@@ -106,12 +107,8 @@ _HARMLESS = """
 BERT = Kind(
     model_type="bert",
     architectures=("BertModel", "BertForMaskedLM", "BertForPreTraining", "BertForNextSentencePrediction"),
-    settings={
-        name: name
-        for name in (
-            *_SIZES, "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"
-        )
-    },
+    settings={name: name for name in (*_SIZES, "type_vocab_size", "hidden_dropout_prob",
+                                      "attention_probs_dropout_prob", "layer_norm_eps")},
     defaults=ModelConfig(
         hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3_072,
         max_position_embeddings=512,
@@ -194,8 +191,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     """The shape that a folder's config.json describes, and the names in it that mean nothing to minibert."""
     file = folder / CONFIG
     is_unfinished = (folder / CHECKPOINTS).is_dir()
-    advice = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"
-    values = read_json(file, "its run is not finished: go on with it by --resume" if is_unfinished else advice)
+    values = read_json(file, "its run is not finished: go on with it by --resume" if is_unfinished else ADVICE)
     kind = _read_kind(file, values)
     if values.get("pad_token_id", 0) is None:
         values["pad_token_id"] = 0  # no embedding is padding's, and so any may be: padding is never attended to
