@@ -52,9 +52,8 @@ _LIMITS = {
 def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
     """Write the card of a folder in which a training is finished.
 
-    Args:
-        folder: of the run.
-        report: what evaluate.py found; in evaluation.json it replaces the one on the same data and split, if any.
+    A `report`, which evaluate.py has made, replaces the one on the same data and split in evaluation.json, if any.
+
     Raises:
         UserError: the run's records are missing or damaged, or a file can't be written.
     """

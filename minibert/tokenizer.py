@@ -78,7 +78,7 @@ class WordPieceTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> WordPieceTokenizer:
-        """Learn a vocabulary of `vocab_size` tokens from text; equal text gives an equal vocabulary.
+        """Learn a vocabulary of V tokens, `vocab_size`, from text, read twice; equal text gives an equal vocabulary.
 
         It is smaller if the text has no more (Chinese characters stand by themselves in BERT, so they make no words),
         and larger if that does not suffice for what is always in it: special tokens, and the text's characters, all but
@@ -86,11 +86,6 @@ class WordPieceTokenizer:
 
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
         them first, as if they were special tokens, settles the numbers, and with them the ties.
-
-        Args:
-            texts: what is learned from; read twice.
-            vocab_size: V.
-            lowercase: whether to drop case and accents; in many scripts, as Hindi's, accents are vowels.
         """
         backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase)
         alphabet = _alphabet(backend, texts)
@@ -107,9 +102,7 @@ class WordPieceTokenizer:
     def save(self, folder: Path, max_length: int) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them.
 
-        Args:
-            folder: where to.
-            max_length: the longest sequence that the model reads, for tools that cut texts themselves.
+        These cut texts themselves, to `max_length`, the longest sequence that the model reads.
         """
         self.backend.save(str(folder / "tokenizer.json"))
         tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])

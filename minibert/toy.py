@@ -112,11 +112,8 @@ def toy_articles(count: int = 4000, seed: int = 42) -> list[dict[str, str]]:
 
 
 def toy_pairs(seed: int = 42, sizes: Mapping[str, int] = SIZES) -> dict[str, list[dict[str, Any]]]:
-    """Labelled pairs of sentences about the toy world, the same for the same seed and sizes.
+    """Labelled pairs of sentences about the toy world, so many a split, the same for the same seed and sizes.
 
-    Args:
-        seed: any number.
-        sizes: split -> number of pairs.
     Returns:
         Split -> rows {"premise", "hypothesis", "label"}, the label a place in `LABELS`. No premise stands in two
         splits, and no pair twice.

@@ -53,7 +53,6 @@ def save_classifier(
     """Write what `SentenceTransformer` reads, with the classifier beside it; see `save_mlm`.
 
     Args:
-        folder, model, tokenizer: where to, what, and of its encoder.
         max_length: tokens kept of each sentence, in training and so in use.
         hypothesis_only: whether it is the control, which is used on emptied premises.
     """
