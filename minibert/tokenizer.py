@@ -105,8 +105,7 @@ class WordPieceTokenizer:
         These cut texts themselves, to `max_length`, the longest sequence that the model reads.
         """
         self.backend.save(str(folder / "tokenizer.json"))
-        tokens = sorted(self.backend.get_vocab().items(), key=lambda item: item[1])
-        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in tokens), encoding="utf-8")
+        (folder / "vocab.txt").write_text("\n".join([*self.tokens(range(self.vocab_size)), ""]), encoding="utf-8")
         parts = json.loads(self.backend.to_str())
         normalizer = parts["normalizer"] or {}
         # What transformers builds of the settings below; anything else it has to take from tokenizer.json as it is.

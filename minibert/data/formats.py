@@ -52,10 +52,8 @@ def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = Fa
                 yield from _articles(file, handle, line_by_line)
             else:
                 yield from READERS[kind](file, handle, choices)
-    except UserError:
-        raise
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError, RecursionError) as error:
-        text = (reason(error) if isinstance(error, OSError) else str(error)).strip() or type(error).__name__
+        text = reason(error).strip() or type(error).__name__
         raise UserError(f"can't read {file} as {kind[1:]}: {text.splitlines()[0]}") from error
 
 
