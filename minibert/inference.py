@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -227,7 +227,8 @@ class TrainedModel:
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
         half = precision == "bfloat16"
         products = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
-        with evaluating(self.sentence_encoder), products, _counting(len(texts)) as count:
+        bar = tqdm(total=len(texts), desc="encoding", unit="text", disable=len(texts) < LONG or None)
+        with evaluating(self.sentence_encoder), products, bar:
             for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
@@ -235,7 +236,7 @@ class TrainedModel:
                 if normalize:
                     pooled = F.normalize(pooled, dim=-1)
                 vectors[rows] = pooled.cpu().numpy()
-                count(len(rows))
+                bar.update(len(rows))
         return _finite(vectors)
 
     def similarity(self, first: str | Sequence[str], second: str | Sequence[str]) -> NDArray[np.float32]:
@@ -355,16 +356,6 @@ class TrainedModel:
         filled[place] = token
         sequence = self.tokenizer.decode(filled.tolist(), skip_special=alone)
         return Guess(score=score, token=token, token_str=self.tokenizer.decode([token]), sequence=sequence)
-
-
-@contextmanager
-def _counting(total: int) -> Iterator[Callable[[int], object]]:
-    """Show how many of many sentences are done, on a terminal; of few, nothing: a bar costs a thread, shown or not."""
-    if total < LONG:
-        yield lambda _: None
-        return
-    with tqdm(total=total, desc="encoding", unit="text", disable=None) as bar:
-        yield bar.update
 
 
 def _finite(numbers: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -153,7 +153,7 @@ def test_long_lists_have_a_progress_bar_on_a_terminal(model: TrainedModel, monke
     monkeypatch.setattr(inference, "tqdm", note)
     model.encode(PREMISES)
     model.encode(["the cat"] * inference.LONG, batch_size=500)
-    assert bars == [None]  # for the long list alone, and there unless stderr is no terminal
+    assert bars == [True, None]  # for the long list alone, and there unless stderr is no terminal
 
 
 def test_batch_size_does_not_change_the_answers(model: TrainedModel) -> None:

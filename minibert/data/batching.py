@@ -113,7 +113,7 @@ class Blocks:
 def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenisedTexts:
     """Turn texts into ids in memory, [CLS] and [SEP] included, each cut to `max_length` tokens."""
     chunks: list[Chunk] = []
-    # A bar on a terminal only, and for few texts none: it costs a thread, shown or not.
+    # A bar on a terminal only, and for few texts none.
     with tqdm(total=len(texts), desc="tokenising", unit=" texts", disable=len(texts) < CHUNK or None) as bar:
         for first in range(0, len(texts), CHUNK):
             encoded = tokenizer.encode(texts[first : first + CHUNK], max_length)
