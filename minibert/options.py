@@ -130,9 +130,7 @@ class TrainingOptions(Options):
     accumulate: int = count(1, "training", "batches of each rank whose gradients are added up before a step")
     clip: float = option(1.0, "training", "largest gradient norm", above=0)
     weight_decay: float = limit(0.01, "training", "AdamW's decoupled weight decay")
-    decayed: str = option(
-        "all", "training", "decay all weights, as the notebook does, or matrices only", choices=DECAYED
-    )
+    decayed: str = option("all", "training", "decay all weights, as in the notebook, or matrices only", choices=DECAYED)
     beta2: float = rate(0.999, "training", "AdamW's decay of the mean of squared gradients")
     textbook: bool = option(False, "training", "train with the textbook's own forwards: the same losses, more slowly")
     seed: int = seed("seed of every random choice")
@@ -214,9 +212,7 @@ class MLMOptions(TrainingOptions):
         True, "data", "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
     )
     cache: str = option("", "data", "folder for token ids, kept for later runs (default: in the user's cache folder)")
-    start_from: str = option(
-        "", "model", "a model to train further, by folder or Hub name, in its shape and vocabulary"
-    )
+    start_from: str = option("", "model", "folder or Hub name of a model to train further, in its shape and vocabulary")
     architecture: str = option(
         "bert", "model", "bert, or modernbert: rotary positions, pre-norm, gated feed-forward layers",
         choices=(*ARCHITECTURES,),

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import datasets
 import numpy as np
 import xxhash
+from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from minibert.config import LABELS, label_key
@@ -34,8 +34,7 @@ SCORED_COLUMNS: tuple[Columns, ...] = (("sentence1", "sentence2", "score"), ("se
 # What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
 NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
 
-_TEXT, _NUMBER = datasets.Value("string"), datasets.Value("int64")
-_FEATURES = datasets.Features({"premise": _TEXT, "hypothesis": _TEXT, "label": _NUMBER})
+_FEATURES = Features({"premise": Value("string"), "hypothesis": Value("string"), "label": Value("int64")})
 
 
 @dataclass(frozen=True)
@@ -172,12 +171,10 @@ def _read(
     return columns, left_out, content
 
 
-def _labelled(
-    source: Source, split: str, reading: Reading, meant: bool = False
-) -> tuple[datasets.Dataset, dict[str, Any]]:
+def _labelled(source: Source, split: str, reading: Reading, meant: bool = False) -> tuple[Dataset, dict[str, Any]]:
     """The pairs that have a label and two sentences, and what identifies them."""
     columns, _, content = _read(source, reading, PAIR_COLUMNS, meant)
-    rows = datasets.Dataset.from_dict(columns, features=_FEATURES)
+    rows = Dataset.from_dict(columns, features=_FEATURES)
     rows = rows.select(np.flatnonzero([label is not None for label in columns["label"]]))
     if not len(rows):
         raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
@@ -203,9 +200,7 @@ def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str
     raise UserError(f"{place}: label {label!r} is neither one of {names}{others} (-1, - or nothing for none); {source}")
 
 
-def _by_premise(
-    rows: datasets.Dataset, share: float, seed: int, data: str
-) -> tuple[datasets.Dataset, datasets.Dataset]:
+def _by_premise(rows: Dataset, share: float, seed: int, data: str) -> tuple[Dataset, Dataset]:
     """Part pairs so that the second part has a share of them, or a few more, and no premise of the first."""
     keys = np.array([same_text(premise) for premise in rows["premise"][:]], dtype=np.uint64)
     _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
@@ -220,7 +215,7 @@ def _by_premise(
     return rows.select(np.flatnonzero(~taken)), rows.select(np.flatnonzero(taken))
 
 
-def _sample(rows: datasets.Dataset, identity: dict[str, Any], maximum: int, seed: int, source: str) -> Pairs:
+def _sample(rows: Dataset, identity: dict[str, Any], maximum: int, seed: int, source: str) -> Pairs:
     rows = rows.shuffle(seed=seed).select(range(min(maximum or len(rows), len(rows))))
     return Pairs(
         premises=rows["premise"][:],

@@ -100,9 +100,8 @@ def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS, option: st
     if data == "hub":
         return _hub(HUB_SNLI, split, option=option)
     if data == "toy":
-        return _in_memory(
-            split, [(row["premise"], row["hypothesis"], LABELS[row["label"]]) for row in toy_pairs()[split]]
-        )
+        pairs = toy_pairs()[split]
+        return _in_memory(split, [(pair["premise"], pair["hypothesis"], LABELS[pair["label"]]) for pair in pairs])
     return _named(data, split, labels=labels, option=option)
 
 

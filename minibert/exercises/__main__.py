@@ -22,9 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, dest="command", prog=program, metavar="new|check")
     new = commands.add_parser("new", help="write the files to begin with", usage="%(prog)s FOLDER [EXERCISE ...]")
     new.add_argument("folder", type=Path, metavar="FOLDER", help="where to")
-    new.add_argument(
-        "exercises", nargs="*", default=[*EXERCISES], metavar="EXERCISE", help=f"of {names} (default: all)"
-    )
+    new.add_argument("exercises", nargs="*", default=[*EXERCISES], metavar="EXERCISE", help=f"of {names}; default: all")
     checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like",
                                  usage="%(prog)s PATH [options]")  # fmt: skip
     checks.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of them")
@@ -34,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
     checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
-    checks.add_argument(
-        "--seconds", type=float, default=SECONDS, metavar="X", help="for each step (default: %(default)g)"
-    )
+    checks.add_argument("--seconds", type=float, default=SECONDS, metavar="X", help="for a step (default: %(default)g)")
     options = parser.parse_args(arguments)
     if options.command == "new":
         begin(options.folder, options.exercises)

@@ -129,10 +129,8 @@ def skeleton(name: str) -> str:
 def _cut(lines: list[str], node: Definition, methods: tuple[str, ...], given: tuple[str, ...]) -> str:
     """A definition with the bodies of some methods cut, without those that are neither cut nor given."""
     if isinstance(node, ast.FunctionDef):
-        documented = node.body[0].end_lineno  # its docstring's last line
-        return "\n".join(
-            [*lines[node.lineno - 1 : documented], f"{' ' * node.col_offset}    raise NotImplementedError"]
-        )
+        end = node.body[0].end_lineno  # of its docstring
+        return "\n".join([*lines[node.lineno - 1 : end], f"{' ' * node.col_offset}    raise NotImplementedError"])
     inside = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     kept = ["\n".join(lines[node.lineno - 1 : _start(inside[0])]).rstrip()]
     for method in inside:
