@@ -36,10 +36,9 @@ SPLIT_WORDS = {
     "test": "test|testing|eval|evaluation|holdout|heldout",
 }
 _WORD = {split: rf"({words})(s|set|data|split|file)?" for split, words in SPLIT_WORDS.items()}
-_SPLIT_WORD = {split: re.compile(word) for split, word in _WORD.items()}
 # What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
 _SHORT = {"train": "tr|trn", "validation": "va|vld", "test": "te|tst"}
-_SPLIT_LIKE = {split: re.compile(f".+{word}|{_SHORT[split]}") for split, word in _WORD.items()}
+_LIKE = {split: f".+{word}|{_SHORT[split]}" for split, word in _WORD.items()}
 _CAMEL = re.compile(
     r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
     rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=({'|'.join(_WORD.values())})(?![a-z]))"  # SNLItrain, but not SNLIE-val
@@ -106,7 +105,7 @@ def split_of(name: str) -> str | None:
     """The split that a file's name says, or else the nearest of its folders; `UserError` if one of them says two."""
     for part in reversed(PurePosixPath(name).parts):
         words = _words(part)
-        said = _said([*words, *(first + second for first, second in pairwise(words))], _SPLIT_WORD)  # held-out
+        said = _said([*words, *(first + second for first, second in pairwise(words))], _WORD)  # held-out
         if len(said) > 1:
             raise UserError(f"{name} says {' and '.join(sorted(said))}: rename it, so that it says one of them")
         if said:
@@ -161,7 +160,7 @@ def _check_named(path: Path, names: list[str]) -> None:
             f"{path}: {some(names)} are of several formats and name no split, so some may be notes: {advice}, or give"
             " the path of the file that is meant"
         )
-    like = {name: said for name in unnamed if (said := _said(_words(*PurePosixPath(name).parts), _SPLIT_LIKE))}
+    like = {name: said for name in unnamed if (said := _said(_words(*PurePosixPath(name).parts), _LIKE))}
     if len(set().union(*like.values())) > 1:
         raise UserError(
             f"{path}: {some(list(like))} look like files of several splits, but name none: {advice}, as a word of its"
@@ -173,10 +172,9 @@ def _words(*parts: str) -> list[str]:
     return [word.lower() for part in parts for word in re.split(r"[\W\d_]+", _CAMEL.sub(" ", part)) if word]
 
 
-def _said(words: Iterable[str], known: Mapping[str, re.Pattern[str]]) -> set[str]:
+def _said(words: Sequence[str], known: Mapping[str, str]) -> set[str]:
     """The splits that words say."""
-    words = list(words)
-    return {split for split, pattern in known.items() if any(map(pattern.fullmatch, words))}
+    return {split for split, pattern in known.items() if any(re.fullmatch(pattern, word) for word in words)}
 
 
 def _find(folder: Path) -> list[Path]:
