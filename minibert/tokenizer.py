@@ -252,11 +252,8 @@ def _alphabet(backend: Tokenizer, texts: Iterable[str]) -> list[str]:
 
 def _inside(backend: Tokenizer, alphabet: list[str]) -> list[str]:
     """The ##pieces of those characters that can stand inside a word."""
-
-    def words(text: str) -> int:
-        return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)))
-
-    return [f"##{character}" for character in alphabet if words(f"a{character}") == 1]
+    normal, split = backend.normalizer.normalize_str, backend.pre_tokenizer.pre_tokenize_str
+    return [f"##{character}" for character in alphabet if len(split(normal(f"a{character}"))) == 1]
 
 
 def _splits_at_spaces(backend: Tokenizer) -> bool:
