@@ -45,7 +45,6 @@ class Interrupted(Exception):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
-        self.signal = signal
         self.status = 128 + signal
 
 

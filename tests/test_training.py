@@ -240,7 +240,7 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: int, capfd: pytest.Cap
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match="stopped at step 10") as stop:
         train(Interrupting(Line()), options(tmp_path))
-    assert stop.value.signal == number
+    assert stop.value.status == 128 + number
     assert signal.getsignal(number) is before
     resumed = LineTask(Line())
     train(resumed, options(tmp_path, resume=True))
