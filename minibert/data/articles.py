@@ -26,7 +26,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import datasets
 import numpy as np
@@ -80,7 +80,7 @@ class TextColumn:
 
 
 @dataclass
-class Articles:
+class Articles(ExitStack):
     """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
 
     Raises:
@@ -99,13 +99,8 @@ class Articles:
     def __post_init__(self) -> None:
         everything = self.max_articles == 0 or self.max_articles + self.held_out > NOTEBOOK_ROWS
         self.source = open_articles(self.data, everything=everything, line_by_line=self.line_by_line)
-        self.folder, self._stack = cache_folder(self.cache), ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.folder = cache_folder(self.cache)
+        super().__init__()
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -169,7 +164,7 @@ class Articles:
 
     @cached_property
     def _work(self) -> Path:
-        return self._stack.enter_context(_workplace(self.folder))
+        return self.enter_context(_workplace(self.folder))
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
