@@ -46,7 +46,9 @@ class Progress:
         if self.bar.disable:
             place = f"epoch {metrics['epoch']}  step {self.step:,}/{self.total_steps:,}"
             shown = f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}"
-            self.say(f"{place}  {shown}  {metrics['tokens_per_second']:,.0f} tokens/s  {self._left()} left")
+            rate = (time.monotonic() - self.started) / max(1, self.step - self.first_step)
+            left = duration(rate * (self.total_steps - self.step))
+            self.say(f"{place}  {shown}  {metrics['tokens_per_second']:,.0f} tokens/s  {left} left")
 
     def doing(self, what: str) -> None:
         """Have the bar say what is done now."""
@@ -72,10 +74,6 @@ class Progress:
     def _show(self, loss: float) -> None:
         self.shown = time.monotonic()
         self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-
-    def _left(self) -> str:
-        rate = (time.monotonic() - self.started) / max(1, self.step - self.first_step)
-        return duration(rate * (self.total_steps - self.step))
 
 
 def heading(name: str, text: str) -> None:

@@ -147,7 +147,7 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
     csv.field_size_limit(2**31 - 1)  # an article is longer than the default
 
     def lines() -> Iterator[str]:
-        for number, line in _lines_of_cells(file, handle, ",", choices):
+        for number, line in _cell_lines(file, handle, ",", choices):
             if '\\"' in line:
                 raise UserError(f'{file}, line {number}: \\" can be read in two ways: write "" for a quote')
             yield line
@@ -169,13 +169,11 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
     """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
-    lines = _lines_of_cells(file, handle, "\t", choices)
+    lines = _cell_lines(file, handle, "\t", choices)
     return _table(file, ((number, line.rstrip("\r\n").split("\t")) for number, line in lines), choices, quotes=False)
 
 
-def _lines_of_cells(
-    file: Path, handle: BinaryIO, separator: str, choices: Sequence[Columns]
-) -> Iterator[tuple[int, str]]:
+def _cell_lines(file: Path, handle: BinaryIO, separator: str, choices: Sequence[Columns]) -> Iterator[tuple[int, str]]:
     """The lines of a table, unless there is another separator in its header."""
     is_header = True
     for number, line in _lines(file, handle):
