@@ -91,10 +91,8 @@ def parse_options(
     # In a group, what a script declares itself comes before what it shares with another one.
     for name in dict.fromkeys(name for kind in options.__mro__ for name in get_annotations(kind) if name in fields):
         field, kind = fields[name], types_of[name]
-        settings: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": field.metadata["help"] + _defaults(options, field),
-        }
+        text = field.metadata["help"] + _defaults(options, field)
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
             parser.epilog = "--no-NAME turns off what is on by default or by the recipe: --no-lowercase."
@@ -204,12 +202,10 @@ class _Lasting:
             stream.reconfigure(errors="backslashreplace")  # nor because of a letter that the terminal does not have
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
         self._try(lambda: self.stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible."""
         self._try(self.stream.flush)
 
     def _try(self, action: Callable[[], object]) -> None:

@@ -216,7 +216,6 @@ def _sentence(scene: Scene, rng: random.Random) -> str:
 
 
 def _word(term: str, rng: random.Random) -> str:
-    """One of the wordings of a term."""
     return rng.choice((term, *SYNONYMS.get(term, ())))
 
 

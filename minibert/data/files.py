@@ -123,7 +123,6 @@ def _endings(file: Path) -> list[str]:
 
 
 def _stem(file: Path) -> str:
-    """The path without its ending."""
     return str(file).removesuffix("".join(_endings(file)))
 
 
@@ -173,7 +172,6 @@ def _words(*parts: str) -> list[str]:
 
 
 def _said(words: Sequence[str], known: Mapping[str, str]) -> set[str]:
-    """The splits that words say."""
     return {split for split, pattern in known.items() if any(re.fullmatch(pattern, word) for word in words)}
 
 

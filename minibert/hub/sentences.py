@@ -82,8 +82,7 @@ DENSE_TABLE = Table(
     strict=True,
 )
 NORMALIZE_TABLE = Table(
-    used="",
-    only={"module_input_name": ("sentence_embedding",), "module_output_name": ("sentence_embedding", None)},
+    used="", only={"module_input_name": ("sentence_embedding",), "module_output_name": ("sentence_embedding", None)}
 )
 
 
