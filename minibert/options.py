@@ -32,6 +32,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
 ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
 OPTIONS = "options.json"  # where a run's folder has its options
 
 GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
@@ -240,8 +241,7 @@ class MLMOptions(TrainingOptions):
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
         return ARCHITECTURES[self.architecture](
-            vocab_size=vocab_size, hidden_size=self.hidden_size, num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads, intermediate_size=self.intermediate_size,
+            vocab_size=vocab_size, **{name: getattr(self, name) for name in SIZES},
             max_position_embeddings=self.max_length, hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout, pad_token_id=pad_token_id,
         )  # fmt: skip

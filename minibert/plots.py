@@ -30,7 +30,6 @@ from minibert.config import LABELS
 from minibert.errors import UserError, install
 from minibert.files import read_json, read_records, write_file
 from minibert.options import OPTIONS, Options, limit, option
-from minibert.progress import heading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,6 +149,8 @@ def check_picture(path: Path) -> str:
 @style()
 def save(figure: Any, path: Path) -> None:
     """Write a figure, whole or not at all, and say where it is; errors as in `check_picture`."""
+    from minibert.progress import heading  # which loads tqdm
+
     kind = check_picture(path)
     write_file(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))
     heading("drawn", str(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.bert import BertForMaskedLM
-from minibert.config import IGNORED
+from minibert.config import ARCHITECTURES, IGNORED, ModelConfig
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, Blocks, TokenisedTexts, batch_generator, epoch_batches, pad, unknown_share
 from minibert.distributed import gather, rank, world_size
@@ -27,7 +28,7 @@ from minibert.losses import summed_loss
 from minibert.masking import mask_tokens
 from minibert.metrics import log_frequencies, unigram_baseline
 from minibert.modern import point_at_neighbours
-from minibert.options import MLMOptions
+from minibert.options import SIZES, MLMOptions, flag
 from minibert.progress import heading
 from minibert.run import Run
 from minibert.tokenizer import WordPieceTokenizer
@@ -171,8 +172,22 @@ def load_start(options: MLMOptions) -> BertForMaskedLM | None:
         return None
     model, _, unused = load_mlm(options.start_from, options.dropout)
     options.check_length(model.bert.config.max_position_embeddings, f"the model in {options.start_from}")
+    _check_kept(options, model.bert.config)
     heading("start", options.start_from + (f"; not used: {left_out(unused)}" if unused else ""))
     return model
+
+
+def _check_kept(options: MLMOptions, config: ModelConfig) -> None:
+    """`UserError` if the options ask for a beginning or a shape that the model in `--start-from` does not have."""
+    kept: dict[str, Any] = {
+        "architecture": next(name for name, kind in ARCHITECTURES.items() if type(config) is kind),
+        **{name: getattr(config, name) for name in SIZES}, "neighbour_heads": False, "unigram_bias": False,
+    }  # fmt: skip
+    usual = MLMOptions.of(options.recipe)
+    for name, its in kept.items():
+        if (asked := getattr(options, name)) not in (its, getattr(usual, name)):
+            said, has = (flag(name), "") if asked is True else (f"{flag(name)} {asked}", f", with {its}")
+            raise UserError(f"{said}: the model in {options.start_from} is trained further as it is{has}")
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:

@@ -44,6 +44,7 @@ TEXTS = [
 
 
 with contextlib.suppress(ImportError):
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.environ["HF_HOME"]
     import hypothesis
 
     # The same cases every time, and nothing written; HYPOTHESIS_PROFILE=explore looks for new ones, ten times as many.

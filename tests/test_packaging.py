@@ -38,7 +38,11 @@ def test_every_library_is_pinned() -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     headings = re.findall(r"^## (.*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     newest = next(heading for heading in headings if heading != "Unreleased")
-    assert re.fullmatch(rf"{re.escape(minibert.__version__)} - \d{{4}}-\d\d-\d\d", newest)
+    if minibert.__version__.endswith(".dev0"):  # on the way to it
+        assert headings[0] == "Unreleased"
+        assert not newest.startswith(minibert.__version__.removesuffix("dev0"))
+    else:
+        assert re.fullmatch(rf"{re.escape(minibert.__version__)} - \d{{4}}-\d\d-\d\d", newest)
 
 
 def test_both_continuous_integrations_run_the_same() -> None:

@@ -167,5 +167,15 @@ def test_a_model_is_trained_further_with_this_runs_dropout(
         assert torch.equal(tensor, before.state_dict()[name]), name
     with pytest.raises(UserError, match=r"--max-length 20: the model in .* has 19 positions"):
         load_start(MLMOptions(start_from=str(tmp_path), max_length=20))
+    load_start(MLMOptions(start_from=str(tmp_path), max_length=19, hidden_size=24))  # which it has
+    load_start(MLMOptions.of("strong", start_from=str(tmp_path), max_length=19))
+    for changes, message in (
+        ({"hidden_size": 32}, "--hidden-size 32: the model in .* is trained further as it is, with 24"),
+        ({"num_hidden_layers": 3}, "--num-hidden-layers 3: .* with 2"),
+        ({"architecture": "modernbert"}, "--architecture modernbert: .* with bert"),
+        ({"unigram_bias": True}, "--unigram-bias: the model in .* is trained further as it is$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_start(MLMOptions(start_from=str(tmp_path), max_length=19, **changes))
     with pytest.raises(UserError, match="--vocab and --start-from"):
         MLMOptions(start_from=str(tmp_path), vocab="vocab.txt")
