@@ -94,7 +94,7 @@ def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask
 
 def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
     """What `classifier.score(features)` gives: (B, 3W) to (B, C)."""
-    if type(classifier).score is not NLIClassifier.score:
+    if type(classifier).score is not NLIClassifier.score or _is_changed(classifier):
         return classifier.score(features)
     return classifier.classifier(dropout(features, classifier.dropout))
 
@@ -223,8 +223,8 @@ LEVELS = 2**16
 
 
 def dropout(x: Tensor, layer: nn.Module) -> Tensor:
-    """What a dropout layer does to x, of any shape; a layer that is not torch's own is called."""
-    if type(layer) is not nn.Dropout:
+    """What a dropout layer does to x, of any shape; a layer that is not torch's own, or was changed, is called."""
+    if type(layer) is not nn.Dropout or _is_changed(layer):
         return layer(x)
     return drop(x, layer.p) if layer.training and layer.p else x
 

@@ -403,7 +403,11 @@ def test_another_classifier_is_run_as_it_is_written() -> None:
     without.dropout = nn.Identity()  # type: ignore[assignment]
     deep = NLIClassifier(encoder, dropout=0.0)
     deep.classifier = nn.Sequential(nn.Linear(72, 5), nn.Tanh(), nn.Linear(5, 3))  # type: ignore[assignment]
-    for classifier in (Squared(encoder), halving, without, deep):
+    hooked, own, tripled = (NLIClassifier(encoder, dropout=0.0) for _ in range(3))
+    hooked.dropout.register_forward_hook(lambda *_: features.square())
+    own.score = lambda features: own.classifier(features.abs())  # type: ignore[method-assign]
+    tripled.classifier.forward = lambda input: 3 * input[:, :3]  # type: ignore[method-assign]
+    for classifier in (Squared(encoder), halving, without, deep, hooked, own, tripled):
         scatter(classifier).train()
         same(fast.score(classifier, features), classifier.score(features), "the classifier's own logits")
 
