@@ -73,7 +73,6 @@ NLI = (
     Row("the mean of 2,048 numbers, not the largest", ("--pooling", "mean"), kept=False),
     Row("without mixtures", ("--mixup", "0"), kept=False),
     Row("weight decay 0.01", ("--weight-decay", "0.01"), kept=False),
-    Row("without dropout of the features", ("--dropout", "0"), kept=False),
     Row("without premises: the control", ("--hypothesis-only",), kept=False),
 )
 

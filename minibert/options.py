@@ -253,7 +253,7 @@ class NLIOptions(TrainingOptions):
 
     SCRIPT = "train_nli.py"
     STRONG: ClassVar[dict[str, Any]] = {
-        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "dropout": 0.3,
+        "max_length": 64, "batch_size": 64, "pooling": "max", "projection": 2_048, "dropout": 0.0,
         "contrast": 1.0, "mixup": 0.4, "group_by_length": True, "calibrate": True, "learning_rate": 8e-4,
         "schedule": "linear", "warmup_ratio": 0.06, "weight_decay": 0.5,
         "decayed": "matrices",
