@@ -36,8 +36,12 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     # torch loads only now: --help does not need it.
     from minibert.device import pick_device
+    from minibert.files import is_part_of
     from minibert.plots import check_picture
 
+    for flag, file in (("--predictions", options.predictions), ("--json", options.json)):
+        if file and is_part_of(Path(file), Path(options.similarity or options.data)):
+            raise UserError(f"{flag} {file} is, or lies in, what is to be read: name another file")
     if options.figure:
         check_picture(Path(options.figure))
     answer = ask if options.premise is not None else compare if options.similarity else report
@@ -50,14 +54,10 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
 
     from minibert.card import was_trained_on
     from minibert.data.pairs import Reading, load_all_pairs, load_pairs
-    from minibert.files import is_part_of
     from minibert.hub import load_classifier
     from minibert.metrics import figures, report_text
     from minibert.plots import plot_answers
     from minibert.progress import warning
-
-    if options.predictions and is_part_of(Path(options.predictions), Path(options.data)):
-        raise UserError(f"--predictions {options.predictions} is, or lies in, what is to be read: name another file")
 
     # Model: the encoder with its classifier.
     path = Path(options.model)
@@ -80,7 +80,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
         return
     labels, predictions = pairs.labels[labelled], answers[labelled]
     result = figures(labels, predictions)
-    if was_trained_on(path, Path(options.data)):
+    if was_trained_on(path, options.data, options.split):
         print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
     control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
     accuracy = f"accuracy {result['accuracy']:.4f}"
@@ -88,7 +88,9 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
 
     # What is kept: answers, picture and record.
-    beside = path / "confusion_matrix.png" if path.is_dir() else path.with_name(path.stem + "_confusion_matrix.png")
+    beside = path / "confusion_matrix.png"
+    if not path.is_dir():  # a zip, or a name on the Hub, which is no place here
+        beside = (path.parent if path.exists() else Path()) / f"{path.name.removesuffix('.zip')}_confusion_matrix.png"
     title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
     keep(
         options, options.data, result,

@@ -79,12 +79,18 @@ def add_evaluation(folder: Path, report: dict[str, Any]) -> None:
         write_card(folder, report)
 
 
-def was_trained_on(folder: Path, data: Path) -> bool:
-    """Whether the run that left a folder read this very file, which says no split."""
-    if not data.is_file() or not (folder / OPTIONS).is_file():
+def was_trained_on(folder: Path, data: str, split: str) -> bool:
+    """Whether the run that left a folder read one of the very files of a split: they need not say any."""
+    from minibert.data.files import files_of_split  # which loads `datasets`
+
+    trained = str(read_json(folder / OPTIONS, "").get("data", "")) if (folder / OPTIONS).is_file() else ""
+    if any(name in ("", "hub", "toy") or not Path(name).exists() for name in (trained, data)):
         return False
-    trained = Path(str(read_json(folder / OPTIONS, "").get("data", "")))
-    return trained.is_file() and trained.samefile(data)
+    try:
+        read = {(file.stat().st_dev, file.stat().st_ino) for file in files_of_split(Path(trained), "train")}
+        return any((file.stat().st_dev, file.stat().st_ino) in read for file in files_of_split(Path(data), split))
+    except UserError:  # what was read then can't be read now
+        return False
 
 
 def _card(folder: Path, reports: list[dict[str, Any]]) -> str:

@@ -40,6 +40,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     partial = _partial(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, which a file would replace
+            raise UserError(f"can't write {path}: it is a device or a pipe, and no file")
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         _put(partial, path)

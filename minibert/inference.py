@@ -80,7 +80,8 @@ class Predictions:
         return self.probabilities.argmax(axis=1).astype(np.int64)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Predictions:
-        """Those of some pairs."""
+        """Those of some pairs: their places, a mask of all pairs, or a slice."""
+        rows = np.atleast_1d(np.arange(len(self.probabilities))[rows])
         sides = self.embeddings.reshape(2, len(self.probabilities), -1)[:, rows]
         texts = ([text[row] for row in rows] if text else () for text in (self.premises, self.hypotheses))
         return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), -1), self.names, *texts)
@@ -213,6 +214,7 @@ class TrainedModel:
         """
         if isinstance(sentences, str):
             return self.encode([sentences], batch_size, normalize, precision)[0]
+        _check_no_table(sentences)
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size}: it has to be at least 1")
         if precision not in ("float32", "bfloat16"):
@@ -257,6 +259,7 @@ class TrainedModel:
             raise UserError("this model has no classifier: train_nli.py writes a folder with one")
         if isinstance(premises, str) or isinstance(hypotheses, str):
             raise TypeError("predict wants lists of sentences: for one pair, [premise], [hypothesis]")
+        _check_no_table(premises, hypotheses)
         if len(premises) != len(hypotheses) or len(premises) == 0:
             raise UserError(
                 f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one"
@@ -356,6 +359,12 @@ class TrainedModel:
         filled[place] = token
         sequence = self.tokenizer.decode(filled.tolist(), skip_special=alone)
         return Guess(score=score, token=token, token_str=self.tokenizer.decode([token]), sequence=sequence)
+
+
+def _check_no_table(*several: object) -> None:
+    """A table (pandas' DataFrame, a data set) has as many rows as sentences, but gives the names of its columns."""
+    if any(hasattr(texts, "columns") or hasattr(texts, "column_names") for texts in several):
+        raise TypeError("sentences are in a list, or in one column: give table['column'], not the table")
 
 
 def _finite(numbers: NDArray[np.float32]) -> NDArray[np.float32]:

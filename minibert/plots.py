@@ -141,8 +141,8 @@ def check_picture(path: Path) -> str:
     ending = path.suffix[1:].lower() or "png"
     if ending not in ("png", "svg", "pdf"):
         raise UserError(f"{path}: a picture ends with .png, .svg or .pdf")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the picture a name")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a {'folder' if path.is_dir() else 'device or a pipe'}: give the picture a name")
     return ending
 
 

@@ -87,6 +87,8 @@ class WordPieceTokenizer:
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
         them first, as if they were special tokens, settles the numbers, and with them the ties.
         """
+        if iter(texts) is texts:
+            raise TypeError("texts are read twice: give a list of them, not a generator")
         backend = _as_bert(Tokenizer(models.WordPiece(unk_token=UNK)), lowercase)
         alphabet = _alphabet(backend, texts)
         trainer = trainers.WordPieceTrainer(
@@ -130,6 +132,8 @@ class WordPieceTokenizer:
         """
         if max_length is not None and max_length < 3:
             raise ValueError(f"max_length {max_length}: [CLS], one token and [SEP] need 3")
+        if isinstance(texts, str):
+            raise TypeError("encode wants a list of texts: for one, [text]")
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise TypeError(f"a text has to be a string, not {odd[0]!r:.40}")
         texts = list(map(valid_unicode, texts))  # U+FFFD, which BERT's cleaning drops

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +14,14 @@ import pytest
 
 import evaluate
 from minibert.bert import Bert
+from minibert.card import was_trained_on
 from minibert.cli import run
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.hub import save_classifier
+from minibert.files import write_file
+from minibert.hub import load_classifier, save_classifier
+from minibert.options import EvaluateOptions
+from minibert.plots import check_picture
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 
@@ -153,3 +159,64 @@ def test_equal_scores_can_not_be_ranked(folder: Path) -> None:
     (folder / "scored.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1.0\n")
     with pytest.raises(UserError, match=r"2 pairs with a score each, and no two different scores"):
         evaluate.main(["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")])
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "pairs/report.json"])
+def test_what_is_read_is_never_replaced(tmp_path: Path, name: str) -> None:
+    data = tmp_path / Path(name).parts[0]
+    file = data if data.suffix else data / "one.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("[]")
+    for what in ("data", "similarity"):
+        changes: dict[str, Any] = {what: str(data), "json": str(tmp_path / name)}
+        with pytest.raises(UserError, match=r"--json .* is, or lies in, what is to be read"):
+            evaluate.evaluate(EvaluateOptions(model="nowhere", **changes))
+    assert file.read_text() == "[]"
+
+
+def test_pipes_and_devices_are_never_replaced(tmp_path: Path) -> None:
+    """A device would be, for root; to make one takes root."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    for name in ("pipe.png", "link.png"):
+        with pytest.raises(UserError, match="a device or a pipe"):
+            write_file(tmp_path / name, lambda partial: partial.write_text("x"))
+        with pytest.raises(UserError, match="a device or a pipe"):
+            check_picture(tmp_path / name)
+    assert stat.S_ISFIFO((tmp_path / "pipe.png").stat().st_mode)
+    assert (tmp_path / "link.png").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("trained", "data", "split", "expected"),
+    [
+        ("pairs", "pairs", "test", True),
+        ("pairs", "pairs/a.csv", "test", True),
+        ("pairs/a.csv", "pairs", "test", True),
+        ("named", "named", "test", False),
+        ("named", "named", "train", True),
+        ("gone", "pairs", "test", False),
+        ("toy", "toy", "test", False),
+    ],
+)
+def test_what_was_trained_on_is_no_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str, data: str, split: str, expected: bool
+) -> None:
+    """A folder whose files name no split is read whole, in training and now."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pairs/a.csv", "named/train.csv", "named/test.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(f"premise,hypothesis,label\n{name},b,0\n")
+    Path("nli").mkdir()
+    Path("nli/options.json").write_text(json.dumps({"data": trained}))
+    assert was_trained_on(Path("nli"), data, split) is expected
+
+
+def test_a_model_of_the_hub_leaves_no_folder_of_its_owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would be taken for the model itself the next time; twice, so that this shows."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("minibert.hub.load_classifier", lambda _: load_classifier(folder / "nli"))
+    for _ in range(2):
+        evaluate.main(["--model", "anna/nli-v1.5", "--data", "test.jsonl"])
+    assert Path("nli-v1.5_confusion_matrix.png").exists()
+    assert not Path("anna").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tqdm import tqdm
 
 from minibert import inference
@@ -349,3 +350,28 @@ def test_one_answer_that_overflows_is_enough(model: TrainedModel) -> None:
     assert np.isfinite(model.encode(["the dog", "a mat"])).all()
     with pytest.raises(UserError, match="the model's numbers overflow float32"):
         model.encode(["the dog", "the cat", "a mat"])
+
+
+def test_a_table_is_no_list_of_sentences(model: TrainedModel) -> None:
+    """It has a length and gives strings, which are the names of its columns."""
+    sentences = [f"the cat {number}" for number in range(4)]
+    rows = Dataset.from_dict({"text": sentences})
+    for table in (rows, rows.to_pandas()):
+        for ask in (model.encode, lambda its: model.predict(its, its), lambda its: model.similarity(its, its)):
+            with pytest.raises(TypeError, match="not the table"):
+                ask(table)
+        np.testing.assert_array_equal(model.encode(table["text"]), model.encode(sentences))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.array([False, False, True, True]), [False, False, True, True], slice(2, None), [2, 3], [-2, -1]],
+    ids=str,
+)
+def test_some_answers_by_mask_slice_or_place(rows: Any) -> None:
+    texts = [f"the cat {number}" for number in range(4)]
+    embeddings = np.arange(32, dtype=np.float32).reshape(8, 4)
+    some = Predictions(np.eye(4, 3, dtype=np.float32), embeddings, premises=texts, hypotheses=texts)[rows]
+    assert some.premises == some.hypotheses == texts[2:]
+    assert some.embeddings.tolist() == embeddings[[2, 3, 6, 7]].tolist()
+    assert some.labels.tolist() == [2, 0]

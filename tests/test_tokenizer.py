@@ -344,3 +344,10 @@ def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
         else:
             with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
                 make_tokenizer(options, articles)
+
+
+def test_what_looks_like_a_list_of_texts_is_refused(tokenizer: WordPieceTokenizer) -> None:
+    with pytest.raises(TypeError, match="a list of texts"):
+        tokenizer.encode("the cat", 10)
+    with pytest.raises(TypeError, match="read twice"):
+        WordPieceTokenizer.train((text for text in TEXTS), 600)

@@ -179,7 +179,10 @@ class Articles(ExitStack):
 
 def cache_folder(cache: str) -> Path:
     """The folder that `--cache` names, or minibert's own in the user's cache folder (freedesktop.org says where)."""
-    folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
+    try:
+        folder = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minibert")
+    except RuntimeError as error:  # a user that the system does not know, as in some containers
+        raise UserError("there is no home folder for token ids: pass --cache a folder") from error
     if "::" in str(folder):  # `datasets` would take it for something else
         raise UserError(f"--cache {folder}: a folder for token ids can't have :: in its name")
     return folder

@@ -49,13 +49,14 @@ _PRIVATE = re.compile(r"[._~#$@].*|.*[~#]|lost[+]found|cache-.*[.]arrow", re.DOT
 # Files about the data, which end like data.
 _ABOUT = re.compile(
     r"readme.*|(state|dataset[-_](infos?|dict|metadata))[.]json"
-    r"|(licen[cs]es?|copying|copyright|notice|citation|changelog|authors|contributors|requirements|vocab(ulary)?|merges"
-    r"|\w*sums?)([-_.].*)?[.]txt",
+    r"|(licen[cs]es?|changelog|requirements|vocab(ulary)?|merges)([-_.].*)?[.]txt"
+    r"|(copying|copyright|notice|citation|authors|contributors|(check|ck|md5|b2|sha\d*)[-_]?sums?([-_.].*)?)[.]txt",
     re.IGNORECASE | re.DOTALL,
 )
 # Data in formats that are not read, or that some program has not finished or left behind (train.csv.part).
 _UNREAD = re.compile(
-    r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)[.]\w+|(ndjson|jsonlines|jl|feather|orc|avro|xlsx?|ods)([.]\w+)?)",
+    r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)([.]gz)?[.][\w-]+"
+    r"|(ndjson|jsonlines|jl|feather|orc|avro|xlsx?|ods)([.]\w+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 # The words of a path that make it look like a copy of another one, and what programs number copies with.
@@ -82,7 +83,7 @@ def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> li
         return [path]
     files = {file.relative_to(path).as_posix(): file for file in _find(path)}
     if not files:
-        raise UserError(f"{path} has no file to read; {known} (hidden and unfinished files are not looked at)")
+        raise UserError(f"{path} has no file to read; {known} (hidden files, READMEs and the like are not looked at)")
     _check_named(path, list(files))
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
     _check_different(path, chosen)

@@ -146,8 +146,11 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
     """
     csv.field_size_limit(2**31 - 1)  # an article is longer than the default
 
+    record: list[str] = []  # the lines of a row: quotes of a cell that is quoted are doubled there
+
     def lines() -> Iterator[str]:
         for number, line in _cell_lines(file, handle, ",", choices):
+            record.append(line)
             if '\\"' in line:
                 raise UserError(f'{file}, line {number}: \\" can be read in two ways: write "" for a quote')
             yield line
@@ -156,7 +159,9 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
         reader, first = csv.reader(lines(), strict=True), 1
         try:
             for cells in reader:
-                if any(cell[:1].isspace() and cell.lstrip().startswith('"') for cell in cells):
+                text = "".join(record)
+                record.clear()
+                if any(cell[:1].isspace() and cell.lstrip().startswith('"') and cell in text for cell in cells):
                     raise UserError(f"{file}, line {first}: a space before a quote: take it away")
                 yield first, cells
                 first = reader.line_num + 1

@@ -489,3 +489,16 @@ def test_makers_side_by_side(source: Path, vocabulary: Path) -> None:
     assert result.reused
     assert ids(result) == right
     assert len(list((source.parent / "cache").iterdir())) == 2  # the ids and the lock
+
+
+def test_without_a_home_folder_a_cache_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in some containers, where the system does not know the user."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UserError, match="pass --cache a folder"):
+        cache_folder("")
+    assert cache_folder("here") == Path("here")

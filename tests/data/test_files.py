@@ -278,3 +278,17 @@ def test_content_identifies_data(tmp_path: Path) -> None:
     assert len({digest(order) for order in (files, files[::-1], files[:1], [])}) == 4
     (second / "a0.txt").rename(second / "a0.csv")  # the same bytes say something else
     assert digest(sorted(second.iterdir())) != before
+
+
+@pytest.mark.parametrize("name", ["b.csv.gz.part", "b.jsonl.gz.crdownload", "b.csv.part-01", "b.txt.gz.tmp"])
+def test_unfinished_downloads_of_packed_files_are_named(tmp_path: Path, name: str) -> None:
+    for each in ("a.csv", name):
+        (tmp_path / each).write_text("premise,hypothesis,label\n")
+    with pytest.raises(UserError, match=f"{name} is unfinished"):
+        files_of_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["lorem_ipsum.txt", "copyright_law.txt", "authors_of_rome.txt", "notice_boards.txt"])
+def test_an_article_is_no_note_by_its_first_word(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("An article.")
+    assert files_of_split(tmp_path, "train") == [tmp_path / name]

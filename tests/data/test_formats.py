@@ -144,7 +144,6 @@ def test_csv_is_rfc_4180(tmp_path: Path) -> None:
         ("a.csv", 'id,text,x\n1, "he ""said"" hi",0\n', r"a\.csv, line 2: a space before a quote"),
         ("a.csv", 'id,text\n"1 ""x""",a\n"2, ""y""",\t "b"\n', r"a\.csv, line 3: a space before a quote"),
         ("a.csv", ' "text",id\na,1\n', r"a\.csv, line 1: a space before a quote"),
-        ("a.csv", 'id,text\n1," ""x"""\n', r"a\.csv, line 2: a space before a quote"),  # which others may have meant
         ("a.tsv", 'id\ttext\n1\ta\n2\t"he ""said"" so"\n', r"a\.tsv, line 3: a cell in quotes with doubled quotes"),
         ("a.tsv", 'id\ttext\n1\t"""Yes"""\n', r"a\.tsv, line 2: a cell in quotes with doubled quotes"),
         ("a.jsonl", '{"text": "a"}\n{"body": "b", "id": 1}', r"a\.jsonl, line 2 has the columns body, id, but"),
@@ -287,3 +286,12 @@ def test_columns_are_found_in_any_order_and_under_either_name(tmp_path: Path) ->
 
 def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
     assert texts(put(tmp_path / "a.jsonl", '{"text": "a\\ud800b \\ud83d\\ude00 \\u00e9"}')) == ["a\ufffdb 😀 é"]
+
+
+def test_a_quoted_cell_may_begin_with_a_space(tmp_path: Path) -> None:
+    file, columns = tmp_path / "pairs.csv", ("premise", "hypothesis", "label")
+    file.write_text(",".join(columns) + '\n" ""Stop!"" he said.","a\n b",0\n" ""Go!""",c,1\n')
+    assert list(read_rows(file, [columns])) == [(' "Stop!" he said.', "a\n b", "0"), (' "Go!"', "c", "1")]
+    file.write_text(",".join(columns) + '\n"a",b,0\n "Stop!",b,0\n')
+    with pytest.raises(UserError, match="line 3: a space before a quote"):
+        list(read_rows(file, [columns]))
