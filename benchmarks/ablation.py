@@ -16,6 +16,7 @@ attention (benchmarks/plateau.py).
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import statistics
 import subprocess
@@ -130,7 +131,7 @@ def run(ladder: tuple[Row, ...], number: int, seed: int, options: argparse.Names
             *(["--max-steps", str(options.steps)] if options.steps else []),
             *(["--vocab", options.vocab] if options.vocab else []),
             *(["--encoder", options.encoder] if options.encoder else []),
-            *(["--save-every", str(min(options.snapshots))] if options.snapshots else []),
+            *(["--save-every", str(math.gcd(*options.snapshots))] if options.snapshots else []),
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:

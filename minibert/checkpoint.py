@@ -62,6 +62,11 @@ def save_checkpoint(
     groups |= {f"optimizer.{name}": optimizer.state[parameter] for name, parameter in model.named_parameters()}
     groups |= {f"random.{number}": states for number, states in enumerate(random)}
     tensors = {f"{group}.{name}": tensor for group, its in groups.items() for name, tensor in its.items()}
+    seen = set[int]()
+    for name, tensor in tensors.items():  # layers may share weights: each has its own in the file
+        if tensor.numel() and tensor.data_ptr() in seen:
+            tensors[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
     text = json.dumps({"format": FORMAT, "version": minibert.__version__, **about})
     metadata = {"about": text, "sha256": tensors_hash(tensors, text)}
     write_file(path, lambda partial: save_file(tensors, partial, metadata=metadata))

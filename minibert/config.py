@@ -66,7 +66,7 @@ class ModelConfig:
     attention_probs_dropout_prob: float = 0.1  # of attention weights
     initializer_range: float = 0.02  # standard deviation of the starting weights
     layer_norm_eps: float = 1e-12  # added to the variance, so that no norm divides by 0
-    pad_token_id: int = 0  # its vector is 0, and stays so
+    pad_token_id: int = 0  # its vector is 0 at first; as the decoder's row it learns, and nothing reads it
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, cast
 
 import torch
@@ -73,10 +74,15 @@ _TEXTBOOK = {"minibert.bert", "minibert.modern"}
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
     return all(
-        (type(layer) in _TORCHS or {type(layer).__module__, type(layer).forward.__module__} <= _TEXTBOOK)
-        and not _is_changed(layer)
-        for layer in model.modules()
+        (type(layer) in _TORCHS or _as_written(type(layer))) and not _is_changed(layer) for layer in model.modules()
     )
+
+
+def _as_written(kind: type[nn.Module]) -> bool:
+    """Whether a class is the textbook's, with all functions that it and those above it have there."""
+    theirs = [each for each in kind.__mro__ if each.__module__ in _TEXTBOOK]
+    functions = (its for each in theirs for its in vars(each).values() if isinstance(its, FunctionType))
+    return kind in theirs and all(each.__module__ in _TEXTBOOK for each in functions)
 
 
 def _is_changed(layer: nn.Module) -> bool:

@@ -33,6 +33,7 @@ SPLITS = ("train", "validation", "test")
 ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
+WORDS = ("hub", "hub-pairs", "toy")  # of `--data`, which are no paths
 OPTIONS = "options.json"  # where a run's folder has its options
 
 GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
@@ -88,6 +89,8 @@ class Options:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if (choices := item.metadata["choices"]) and value not in choices:
+                raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(choices)}")
             if not isinstance(value, str | bool | None) and (complaint := _complaint(value, item.metadata)):
                 raise UserError(f"{flag(item.name)} {value}: {complaint}")
 
@@ -141,6 +144,11 @@ class TrainingOptions(Options):
     compile: bool = option(False, "run", "compile the encoder's blocks with torch.compile before training")
     log_every: int = limit(0, "run", "steps between two lines of progress; 0: at most 100, and twenty lines or more")
     save_every: int = limit(1_000, "run", "steps between checkpoints (one more at each epoch's end); 0: epochs only")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.compile and self.textbook:
+            raise UserError("--compile is for the fast path: leave out --textbook")
 
     @classmethod
     def of(cls, recipe: str = "", **changes: Any) -> Self:

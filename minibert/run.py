@@ -39,7 +39,7 @@ from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
-from minibert.options import OPTIONS, TrainingOptions, flag
+from minibert.options import OPTIONS, WORDS, TrainingOptions, flag
 from minibert.plots import plot_training
 from minibert.progress import heading, warning
 
@@ -181,20 +181,29 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
     if options.resume:
         return _resumable(folder, options)
     _check_place(folder)
+    data = Path(options.data)
+    if options.data not in WORDS and data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+        raise UserError(
+            f"--output {folder} is in --data, where what a run writes is data, too: choose another --output"
+        )
     left = left_by_a_run(folder)
     if not options.overwrite:
         if list_checkpoints(folder):
             raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
         if (folder / WEIGHTS).exists():
             raise UserError(f"{folder} has a finished model: choose another --output, or replace it with --overwrite")
-        if left and not (folder / OPTIONS).exists():  # with it, they are of a run that came to nothing
+        own = {folder / METRICS, folder / OPTIONS} if folder / OPTIONS in left else set()  # a run that came to nothing
+        foreign = [file for file in left if file not in own]
+        if getattr(options, "zip", False) and zip_path(folder).exists() and not _is_ours(zip_path(folder)):
+            foreign.append(zip_path(folder))
+        if foreign:
             raise UserError(
-                f"{left[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
+                f"{foreign[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
             )
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left)}
-    for name in ("encoder", "start_from", "vocab", "debias"):
+    for name in ("data", "encoder", "start_from", "vocab", "debias"):
         path = getattr(options, name, "")
-        if path and Path(path).resolve() in replaced:
+        if path and (name != "data" or path not in WORDS) and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
     return None
 

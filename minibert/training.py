@@ -111,12 +111,13 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
                 if save:
                     trainer.save()
                 if stop:
-                    how = options.continued_by(world_size())
-                    raise once(Interrupted(f"stopped at step {state.step:,}, which is saved; to continue: {how}", stop))
+                    raise trainer.stopped(stop)
             trainer.log()
             trainer.validate()
             state.epoch, state.batch = state.epoch + 1, 0
             trainer.save()
+            if stop := all_reduce_max(signals[0] if signals else 0):  # it came in the validation
+                raise trainer.stopped(stop)
     if rank() == 0:
         trainer.finish()
 
@@ -137,7 +138,7 @@ class Trainer:
     def begin(self, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
         """Write the first records, or put everything back as it was at the checkpoint."""
         if rank():
-            torch.manual_seed(self.options.seed + rank())  # ranks drop out other elements of other examples
+            torch.manual_seed((self.options.seed + rank()) % 2**64)  # ranks drop out other elements of other examples
         with together():
             check_same(identity)
             if world_size() > 1:
@@ -193,7 +194,7 @@ class Trainer:
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         self.record("train", values)
         self.progress.train(values)
-        if (norm := values["gradient_norm"]) < VANISHED:
+        if metrics.count and (norm := values["gradient_norm"]) < VANISHED:
             self.warn(f"gradients have vanished (mean norm {norm:.1e}): nothing is learned now")
 
     def validate(self) -> None:
@@ -222,6 +223,11 @@ class Trainer:
         self.state.seconds = time.monotonic() - self.began
         self.run.save(self.state, self.model, self.optimizer, self.best)
         self.metrics = Metrics()  # its clock starts now: validation and checkpoint are not the next steps' time
+
+    def stopped(self, number: int) -> UserError | Interrupted | SystemExit:
+        """What a signal ends the run with, when all is saved."""
+        how = self.options.continued_by(world_size())
+        return once(Interrupted(f"stopped at step {self.state.step:,}, which is saved; to continue: {how}", number))
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""

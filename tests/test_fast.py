@@ -329,6 +329,19 @@ def test_a_class_with_another_forward_is_run_as_it_is_written(
     assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
 
 
+@pytest.mark.parametrize("name", ["heads", "allowed"])
+def test_a_class_with_another_function_is_run_as_it_is_written(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def heads(layer: SelfAttention, hidden: Tensor) -> tuple[Tensor, ...]:
+        projections = (layer.query, layer.key, layer.value)
+        return tuple(F.normalize(layer.split(each(hidden)), dim=-1) for each in projections)
+
+    def allowed(layer: SelfAttention, attention_mask: Tensor | None) -> Tensor:
+        return torch.ones(HOLES.shape[1], HOLES.shape[1], dtype=torch.bool).tril()
+
+    monkeypatch.setattr(SelfAttention, name, {"heads": heads, "allowed": allowed}[name])
+    assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+
+
 def test_backward_hooks_are_called() -> None:
     model, seen = scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))), []
     attention = model.get_submodule("bert.layers.0.attention")

@@ -610,3 +610,60 @@ def test_a_file_that_would_become_part_of_the_model_is_refused_and_kept(
 def test_an_output_that_no_file_of_weights_can_be_written_to_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its name is not UTF-8"):
         check_output(options(tmp_path / os.fsdecode(b"caf\xe9")))
+
+
+def test_what_no_run_has_written_is_not_replaced_unasked(tmp_path: Path) -> None:
+    """A run that came to nothing leaves two files; notes beside them are a person's, and so is a zip of that name."""
+    chosen = NLIOptions(output=str(tmp_path / "run"), data="toy")
+    (tmp_path / "run").mkdir()
+    for name in ("options.json", "metrics.jsonl"):
+        (tmp_path / "run" / name).write_text("{}\n")
+    check_output(chosen)
+    (tmp_path / "run.zip").write_text("an archive of one's own")
+    check_output(chosen)
+    with pytest.raises(UserError, match=r"run\.zip is in the way"):
+        check_output(NLIOptions(output=str(tmp_path / "run"), data="toy", zip=True))
+    (tmp_path / "run" / "README.md").write_text("notes")
+    with pytest.raises(UserError, match=r"README\.md is in the way"):
+        check_output(chosen)
+
+
+def test_data_is_neither_replaced_nor_mixed_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run/metrics.jsonl", "toy/options.json"):
+        Path(name).parent.mkdir()
+        Path(name).write_text("{}\n")
+    with pytest.raises(UserError, match=r"--data run/metrics\.jsonl is in --output"):
+        check_output(MLMOptions(output="run", data="run/metrics.jsonl", overwrite=True))
+    for place in ("run", "run/model", "elsewhere/../run/model"):
+        with pytest.raises(UserError, match="is in --data"):
+            check_output(MLMOptions(output=place, data="run", overwrite=True))
+    check_output(MLMOptions(output="model", data="run"))
+    for place in ("toy", "toy/model"):  # the toy world is not this folder
+        check_output(MLMOptions(output=place, data="toy", overwrite=True))
+
+
+def test_layers_that_share_their_weights_can_be_continued(tmp_path: Path) -> None:
+    """As ALBERT's do."""
+
+    class Shared(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Linear(2, 2)
+            self.second = self.first
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.second(self.first(x)))
+
+    weights = []
+    for name in ("whole", "part"):
+        torch.manual_seed(0)
+        if name == "part":
+            with pytest.raises(Stop):
+                train(Failing(Shared(), 9, SCORES), options(tmp_path / name))
+        torch.manual_seed(0)
+        task = LineTask(Shared(), SCORES)
+        task.validations = int(name == "part")
+        train(task, options(tmp_path / name, resume=name == "part"))
+        weights.append(task.model.state_dict())
+    assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in weights), strict=True))

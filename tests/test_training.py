@@ -448,3 +448,31 @@ def test_the_time_of_validations_and_checkpoints_is_not_that_of_the_next_steps(
     train(Slow(Line()), options(tmp_path, save_every=4))
     assert now[0] > 7 * 86_400  # three epochs of seven steps
     assert {record["tokens_per_second"] for record in records(tmp_path, "train")} == {1.0}
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_in_a_validation_stops_the_run_too(tmp_path: Path, epoch: int) -> None:
+    class Validating(LineTask):
+        def validate(self) -> dict[str, float]:
+            if len(self.modes) == 7 * epoch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().validate()
+
+    with pytest.raises(Interrupted, match=f"stopped at step {7 * epoch}, which is saved"):
+        train(Validating(Line()), options(tmp_path))
+    resumed = LineTask(Line())
+    train(resumed, options(tmp_path, resume=True))
+    torch.testing.assert_close(resumed.model.weight, by_hand(3, 21)[2].weight)
+
+
+def test_steps_without_a_prediction_have_no_gradient_that_could_vanish(tmp_path: Path) -> None:
+    """Short texts of which no token happens to be masked."""
+
+    class Empty(LineTask):
+        def batch(self, epoch: int, step: int) -> Any:
+            batch = super().batch(epoch, step)
+            return replace(batch, x=batch.x[:0], y=batch.y[:0]) if step == 2 else batch
+
+    train(Empty(Line()), options(tmp_path, log_every=1))
+    assert len(records(tmp_path, "train")) == 21
+    assert not records(tmp_path, "warning")
