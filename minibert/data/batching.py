@@ -247,7 +247,7 @@ def epoch_batches(
     """
     order = epoch_order(count, seed, epoch)
     if lengths is None:
-        batches = [order[first : first + batch_size] for first in range(0, count, batch_size)]
+        batches: Iterable[NDArray[np.int64]] = (order[i : i + batch_size] for i in range(0, count, batch_size))
     else:
         pools = np.split(order, range(POOL * batch_size, count, POOL * batch_size))
         alike = [pool[rows] for pool in pools for rows in batches_of_like_length(lengths[pool], batch_size)]
