@@ -1,7 +1,7 @@
 """BERT: embeddings, a stack of encoder blocks, and a head that guesses masked tokens.
 
 This is the model of figure 1 of "Attention is all you need" and section 3 of the BERT paper. Nothing here is for speed:
-`minibert.fast` computes the same numbers, with these same modules, in a third of the time in pretraining.
+`minibert.fast` computes the same numbers, with these same modules and less work.
 
 Sizes: B sequences in a batch, T tokens in each, D hidden size, H heads of K = D / H numbers, F intermediate size,
 V vocabulary, L blocks. `attention_mask` (B, T) is bool, True = a real token, False = padding; None = all are real.

@@ -73,9 +73,8 @@ _TEXTBOOK = {"minibert.bert", "minibert.modern"}
 
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
-    return all(
-        (type(layer) in _TORCHS or _as_written(type(layer))) and not _is_changed(layer) for layer in model.modules()
-    )
+    kinds = {type(layer) for layer in model.modules()} - {*_TORCHS}
+    return all(map(_as_written, kinds)) and not any(map(_is_changed, model.modules()))
 
 
 def _as_written(kind: type[nn.Module]) -> bool:

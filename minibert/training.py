@@ -18,7 +18,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -97,14 +97,14 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
     trainer = Trainer(task, run)
     trainer.begin(identity, start)
     state, steps, options = trainer.state, trainer.steps, run.options
-    with closing(trainer.progress) as progress, stop_signals() as signals:
+    with closing(trainer.progress) as progress, stop_signals() as signalled:
         while state.step < steps or state.batch:  # none is left of a run that was stopped before its last validation
             for batch in islice(task.batches(state.epoch, state.batch), steps - state.step):
                 trainer.step(batch)
                 state.step += 1
                 state.batch += 1
                 progress.advance()
-                stop = all_reduce_max(signals[0] if signals else 0)  # it need not reach all ranks before the same step
+                stop = signalled()
                 save = bool(stop) or (bool(options.save_every) and state.step % options.save_every == 0)
                 if save or state.step % trainer.log_every == 0:
                     trainer.log()
@@ -116,7 +116,7 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
             trainer.validate()
             state.epoch, state.batch = state.epoch + 1, 0
             trainer.save()
-            if stop := all_reduce_max(signals[0] if signals else 0):  # it came in the validation
+            if stop := signalled():  # in the validation
                 raise trainer.stopped(stop)
     if rank() == 0:
         trainer.finish()
@@ -326,8 +326,8 @@ def remedy(steps: int) -> str:
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Catch SIGINT, SIGTERM and SIGHUP: the list holds the signal once one has come.
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Catch SIGINT, SIGTERM and SIGHUP: gives what says which has come, to any rank, or 0; all ranks have to ask.
 
     A second SIGINT interrupts at once. Not in a distributed run: there Ctrl-C may come twice, from the terminal and
     from torchrun, which passes it on. What is ignored stays so: SIGHUP under nohup, SIGINT in a shell's background.
@@ -346,7 +346,7 @@ def stop_signals() -> Iterator[list[int]]:
     numbers = [number for number in known if number and signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield received
+        yield lambda: all_reduce_max(received[0] if received else 0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
