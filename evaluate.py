@@ -6,9 +6,11 @@ Example:
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +94,12 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     if not path.is_dir():  # a zip, or a name on the Hub, which is no place here
         beside = (path.parent if path.exists() else Path()) / f"{path.name.removesuffix('.zip')}_confusion_matrix.png"
     title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
-    keep(
-        options, options.data, result,
-        lambda: write_answers(answers, pairs, options),
-        lambda: plot_answers(Path(options.figure or beside), labels, predictions.probabilities, title, model.labels),
-    )  # fmt: skip
+    picture = partial(
+        plot_answers, Path(options.figure or beside), labels, predictions.probabilities, title, model.labels
+    )
+    if not options.figure and not os.access(beside.parent, os.W_OK):  # somebody else's model, say
+        picture = partial(print, f"(no picture: {beside.parent} can't be written to; --figure names another place)")
+    keep(options, options.data, result, lambda: write_answers(answers, pairs, options), picture)
 
 
 def compare(options: EvaluateOptions, device: torch.device) -> None:

@@ -27,10 +27,12 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
+from minibert import modern
 from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, SelfAttention
 from minibert.losses import summed_loss
-from minibert.modern import ModernBert, PreNormBlock, RotaryAttention, rotate
+from minibert.modern import ModernBert, PreNormBlock, RotaryAttention
 from minibert.sbert import NLIClassifier, SentenceEncoder
 
 
@@ -85,8 +87,10 @@ def _as_written(kind: type[nn.Module]) -> bool:
 
 
 def _is_changed(layer: nn.Module) -> bool:
-    """Whether somebody has given this one layer hooks or functions, which run only when the layer itself is called."""
+    """Whether somebody has given this layer or all layers hooks or functions, which run only when it is called."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    if _has_any_global_hook():  # type: ignore[no-untyped-call]
+        return True
     return any(hooks) or any(map(callable, vars(layer).values()))
 
 
@@ -153,7 +157,7 @@ def attention(
         qkv = packing.unpack(qkv)
     query, key, value = (layer.split(part) for part in qkv.chunk(3, dim=-1))  # (B, H, T, K) each
     if isinstance(layer, RotaryAttention):
-        query, key = rotate(query, layer.theta), rotate(key, layer.theta)
+        query, key = modern.rotate(query, layer.theta), modern.rotate(key, layer.theta)
     dropout_p = layer.dropout_p if layer.training else 0.0
     context = layer.merge(attend(query, key, value, layer.allowed(attention_mask), dropout_p))  # (B, T, D)
     return layer.output(select(context if packing is None else packing.pack(context), rows))

@@ -139,7 +139,9 @@ class TrainingOptions(Options):
     textbook: bool = option(False, "training", "train with the textbook's own forwards: the same losses, more slowly")
     seed: int = seed("seed of every random choice")
     device: str = option("auto", "run", DEVICE)
-    threads: int = limit(0, "run", "CPU threads; 0 leaves torch's own choice")
+    threads: int = limit(
+        0, "run", "CPU threads; 0 leaves torch's own choice", below=1_025, else_say="more than 1,024 make no sense"
+    )
     precision: str = option("auto", "run", "auto: bfloat16 on a GPU that has it, else float32", choices=PRECISIONS)
     compile: bool = option(False, "run", "compile the encoder's blocks with torch.compile before training")
     log_every: int = limit(0, "run", "steps between two lines of progress; 0: at most 100, and twenty lines or more")
@@ -291,7 +293,10 @@ class NLIOptions(TrainingOptions):
     schedule: str = option("constant", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = rate(0.0, "training", "share of the steps in which the learning rate rises to its peak")
     contrast: float = limit(0.0, "training", "weight of a second loss: entailed pairs find each other in their batch")
-    mixup: float = limit(0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(it, it); 0: none")
+    mixup: float = limit(
+        0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(it, it); 0: none",
+        below=1_001, else_say="more than 1,000 make no sense: all shares are a half then",
+    )  # fmt: skip
     debias: str = option(
         "", "training",
         "folder of a control: its log-probabilities are added to the logits in training, so that"

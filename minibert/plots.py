@@ -222,7 +222,9 @@ def draw_answers(
     from minibert.metrics import BINS, calibration_error
 
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    side = max(4, 1.3 * len(names))  # inches of the matrix
+    wanted = max(4, 1.3 * len(names))  # inches of the matrix
+    side = min(wanted, LARGEST - 4.6)
+    points = 10 * side / wanted  # of its texts
     figure = new_figure(side + 4.6, side + 0.6, title)
     layout = {"height_ratios": (3, 1), "width_ratios": (side, 4)}
     matrix, share, many = figure.subplot_mosaic([["matrix", "share"], ["matrix", "many"]], **layout).values()
@@ -232,8 +234,9 @@ def draw_answers(
     display = ConfusionMatrixDisplay(shares, display_labels=[legible(name) for name in names])
     display.plot(ax=matrix, cmap=SHADES, colorbar=False, im_kw={"vmin": 0, "vmax": 1})
     for text, count, part in zip(display.text_.flat, counts.flat, shares.flat, strict=True):
-        text.set(text=f"{count:,}\n{part:.0%}", color="white" if part > 0.5 else "black")
+        text.set(text=f"{count:,}\n{part:.0%}", color="white" if part > 0.5 else "black", fontsize=points)
     matrix.set(xlabel="predicted", ylabel="true")
+    matrix.tick_params(labelsize=points)
     matrix.set_yticks(range(len(names)), matrix.get_yticklabels(), rotation=90, va="center")
 
     look = {"name": "This classifier", "color": BLUE, "marker": "o", "markersize": 4, "clip_on": False}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -343,6 +344,8 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         received.append(number)
 
     known = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody catch any
+        known = []
     numbers = [number for number in known if number and signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:

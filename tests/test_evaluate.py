@@ -220,3 +220,17 @@ def test_a_model_of_the_hub_leaves_no_folder_of_its_owner(folder: Path, monkeypa
         evaluate.main(["--model", "anna/nli-v1.5", "--data", "test.jsonl"])
     assert Path("nli-v1.5_confusion_matrix.png").exists()
     assert not Path("anna").exists()
+
+
+def test_somebody_elses_folder_gets_no_picture(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder / "nli")
+    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl")]
+    evaluate.main(arguments)
+    assert (
+        f"(no picture: {folder / 'nli'} can't be written to; --figure names another place)" in capsys.readouterr().out
+    )
+    assert (folder / "nli" / "README.md").read_text() == "the card"
+    evaluate.main([*arguments, "--figure", str(folder / "mine.png")])
+    assert (folder / "mine.png").exists()

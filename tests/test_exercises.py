@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -406,6 +407,37 @@ def test_a_check_says_exits_and_writes_a_grade(tmp_path: Path, capsys: pytest.Ca
     ):
         with pytest.raises(UserError, match=why):
             main(words)
+
+
+def test_watching_sees_a_file_that_changes_and_one_that_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, naps = list[str](), 0
+
+    def nap(_: float) -> None:
+        nonlocal naps
+        naps += 1
+        if naps == 2:
+            os.utime(tmp_path / "schedule.py", (1, 1))
+        elif naps == 4:
+            student(tmp_path, "pooling")
+        elif naps == 6:
+            (tmp_path / "pooling.py").unlink()
+        elif naps == 8:
+            raise KeyboardInterrupt
+
+    student(tmp_path, "schedule")
+
+    def check(file: Path, name: str, _: float) -> dict[str, Any]:
+        checked.append(name)
+        return {
+            "exercise": name, "file": str(file), "right": True, "held": 1, "of": 1, "parts": [], "lines": [],
+            "printed": "",
+        }  # fmt: skip
+
+    monkeypatch.setattr("minibert.exercises.__main__.check", check)
+    monkeypatch.setattr("minibert.exercises.__main__.time.sleep", nap)
+    with pytest.raises(KeyboardInterrupt):
+        main(["check", str(tmp_path), "--watch"])
+    assert checked == ["schedule", "schedule", "pooling", "schedule"]
 
 
 def test_what_does_not_end_is_stopped_and_has_no_grade_that_nobody_gave(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minibert import fast
+from minibert import fast, modern
 from minibert.bert import Bert, BertForMaskedLM, Embeddings, EncoderBlock, MLMHead, SelfAttention
 from minibert.config import IGNORED, ModelConfig
 from minibert.data.batching import tokenise
@@ -340,6 +340,22 @@ def test_a_class_with_another_function_is_run_as_it_is_written(name: str, monkey
 
     monkeypatch.setattr(SelfAttention, name, {"heads": heads, "allowed": allowed}[name])
     assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+
+
+def test_hooks_of_all_layers_are_called() -> None:
+    def tripled(layer: nn.Module, _: object, out: Tensor) -> Tensor | None:
+        return 3 * out if isinstance(layer, SelfAttention) else None
+
+    with nn.modules.module.register_module_forward_hook(tripled):  # type: ignore[arg-type]
+        assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+
+
+def test_another_rotation_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modern, "rotate", lambda heads, theta: heads.cumsum(dim=-1))
+    model = scatter(make_masked_lm(replace(MODERN, **NO_DROPOUT))).train()
+    ids, positions = some_ids(), some_positions(RAGGED, "some")
+    expected = model.bert(ids, RAGGED).flatten(0, 1)[positions]
+    same(fast.encode(model.bert, ids, RAGGED, positions), expected, "the encoder's own vectors")
 
 
 def test_backward_hooks_are_called() -> None:

@@ -173,6 +173,14 @@ def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 
 
+def test_a_confusion_matrix_of_many_labels_fits_a_page() -> None:
+    matrix = np.ones((77, 77), dtype=int)
+    figure = plots.draw_answers(*answers(matrix.tolist()), names=[f"label {i}" for i in range(77)])
+    assert max(figure.get_size_inches()) <= 40
+    size, cell = figure.axes[0].texts[0].get_fontsize(), 35.4 / 77 * 72  # points
+    assert size <= cell / 8  # as with a few labels, where ten points stand in 1.3 inches
+
+
 @pytest.mark.parametrize("labels", [["different", "$dup$licate"], ["a", "b", "c", "d", "_e"]])
 def test_a_confusion_matrix_of_any_labels(labels: list[str]) -> None:
     matrix = np.arange(len(labels) ** 2).reshape(len(labels), -1)

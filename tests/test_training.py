@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -380,6 +381,13 @@ def test_a_sum_of_finite_losses_that_overflows_is_a_number(tmp_path: Path) -> No
     train(Huge(Line()), options(tmp_path, epochs=1, log_every=7))
     (record,) = records(tmp_path, "train")
     assert record["loss"] == pytest.approx(7 * 3e38 / sum(range(3, 10)), rel=1e-6)
+
+
+def test_a_thread_trains_too(tmp_path: Path) -> None:
+    """Where Python lets nobody catch a signal."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, LineTask(Line()), options(tmp_path)).result()
+    assert records(tmp_path, "end")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])

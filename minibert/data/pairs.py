@@ -148,7 +148,7 @@ def _read(
 ) -> tuple[dict[str, list[Any]], int, str]:
     """The pairs with two sentences, how many rows lack one, and the content's digest.
 
-    A label is None if there is none. Unless numbers are known to be `meant` so, two classes are not SNLI's first two.
+    A label is None if there is none. Unless numbers are known to be `meant` so, two classes are not two of SNLI's.
     """
     numbers, left_out, written = _numbers(reading.labels), 0, set()
     columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
@@ -163,10 +163,12 @@ def _read(
         if number is not None:
             written.add(label_key(label[0]))
     source.check_unchanged(content)
-    if reading.labels == LABELS and written == {"0", "1"} and not meant:
+    if reading.labels == LABELS and written in ({"0", "1"}, {"1", "2"}) and not meant:
+        one, two = sorted(written)
         raise UserError(
-            f"{source.name} has 0 and 1 for labels and no 2, so they are not SNLI's entailment, neutral, contradiction:"
-            " say what they mean, as in train_nli.py --labels different,duplicate, or write the labels as words"
+            f"{source.name} has {one} and {two} for labels and no {3 - int(one) - int(two)}, so they are not SNLI's"
+            " entailment, neutral, contradiction: say what they mean, as in train_nli.py --labels different,duplicate,"
+            " or write the labels as words"
         )
     return columns, left_out, content
 

@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--exercise", choices=EXERCISES, metavar="NAME", help=f"if the file's name does not say which one: {names}"
     )
     checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
-    checks.add_argument("--watch", action="store_true", help="check again whenever a file changes, until Ctrl-C")
+    checks.add_argument(
+        "--watch", action="store_true", help="check again whenever a file changes or comes, until Ctrl-C"
+    )
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
     checks.add_argument("--seconds", type=float, default=SECONDS, metavar="X", help="for a step (default: %(default)g)")
     options = parser.parse_args(arguments)
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--seconds {options.seconds}: it has to be a number above 0")
     while True:
         found = files(options.path, options.exercise)
-        states = [file.stat().st_mtime_ns for file in found]
+        states = {file: file.stat().st_mtime_ns for file in found}
         verdicts = [shown(check(file, name, options.seconds), options.hint) for file, name in found.items()]
         right = [verdict["exercise"] for verdict in verdicts if verdict["right"]]
         if options.json:
@@ -49,8 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.json.write_text(json.dumps(grade, indent=1))
         if not options.watch:
             sys.exit(int(len(right) < len(verdicts)))
-        while states == [file.stat().st_mtime_ns if file.exists() else 0 for file in found]:
+        while nothing_new(options.path, options.exercise, states):
             time.sleep(0.2)
+
+
+def nothing_new(path: Path, exercise: str | None, states: dict[Path, int]) -> bool:
+    """Whether no file has come or changed; one that is gone, as for a moment while it is saved, is not checked."""
+    try:
+        return {file: file.stat().st_mtime_ns for file in files(path, exercise)}.items() <= states.items()
+    except (UserError, OSError):
+        return True
 
 
 def begin(folder: Path, names: Sequence[str]) -> None:

@@ -222,16 +222,19 @@ def test_labels_of_another_set(tmp_path: Path, names: tuple[str, ...], label: An
         pairs(write(tmp_path / "a.csv", labelled(names[0], label)), reading=Reading(labels=names))
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 1], ["1", "0", "-1"], [1.0, 0.0, 1.0]])
-def test_two_classes_by_number_are_not_snlis_first_two(tmp_path: Path, labels: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("labels", "missing"),
+    [([0, 1, 1], 2), (["1", "0", "-1"], 2), ([1.0, 0.0, 1.0], 2), ([1, 2, 1], 0), (["2", "1"], 0)],
+)
+def test_two_classes_by_number_are_not_two_of_snlis(tmp_path: Path, labels: list[Any], missing: int) -> None:
     path = write(tmp_path / "pairs" / "train.csv", labelled(*labels))
     for read in (lambda: pairs(path), lambda: training(path, 0.5), lambda: load_all_pairs(str(path), "train")):
         with pytest.raises(
-            UserError, match=r"has 0 and 1 for labels and no 2, .* as in train_nli\.py --labels different"
+            UserError, match=rf"has . and . for labels and no {missing}, .* as in .* --labels different"
         ):
             read()
-    assert len(pairs(path, reading=Reading(labels=("different", "duplicate")))) >= 2
-    write(tmp_path / "pairs" / "more-train.csv", labelled(2))
+    assert len(pairs(path, reading=Reading(labels=("none", "different", "duplicate")))) >= 2
+    write(tmp_path / "pairs" / "more-train.csv", labelled(missing))
     assert set(pairs(path.parent).labels) == {0, 1, 2}
     write(tmp_path / "pairs" / "dev.csv", labelled(0, 1))  # a small one of such a set may have no 2
     assert len(training(path.parent)[1]) == 2
