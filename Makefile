@@ -1,7 +1,8 @@
 # Everything a fresh machine needs is python3 (3.11 or newer) and make.
 #   make demo   pretrain, fine-tune and evaluate on the built-in toy world, then compare two sentences
-#   make strong the strong recipe on real text, its control, and what it gets wrong: WIKIPEDIA, VOCAB and SNLI may be
-#               paths, without them it is the Hub's; STS, a path, adds how well vectors agree with people's scores
+#   make strong the strong recipe on real text, its control, the model debiased by that, and what they get wrong:
+#               WIKIPEDIA, VOCAB and SNLI may be paths, without them it is the Hub's; STS, a path, adds how well vectors
+#               agree with people's scores
 #   make check  after a change: the layers' oracles, and the fast path against the textbook
 #   make test   the whole test suite
 #   make lint   formatting, lint rules, types
@@ -37,9 +38,15 @@ strong: .venv/installed
 	$(BIN)/python train_nli.py --recipe strong --data $(SNLI) --encoder models/bert_mlm_captions --hypothesis-only \
 	    --output models/sbert_nli_control
 	$(BIN)/python evaluate.py --data $(SNLI) --model models/sbert_nli_control
+	$(BIN)/python train_nli.py --recipe strong --data $(SNLI) --encoder models/bert_mlm_captions \
+	    --debias models/sbert_nli_control --output models/sbert_nli_debiased
+	$(BIN)/python evaluate.py --data $(SNLI) --model models/sbert_nli_debiased
+	$(if $(STS),$(BIN)/python evaluate.py --similarity $(STS) --model models/sbert_nli_debiased)
 	$(BIN)/python benchmarks/mistakes.py --data $(SNLI) --models models/sbert_nli_strong \
 	    --control models/sbert_nli_control
-	@echo "All figures of the model are in its card, models/sbert_nli_strong/README.md"
+	$(BIN)/python benchmarks/mistakes.py --data $(SNLI) --models models/sbert_nli_debiased \
+	    --control models/sbert_nli_control
+	@echo "All figures of a model are in its card, as in models/sbert_nli_strong/README.md"
 
 check: .venv/installed-dev
 	$(BIN)/python -m pytest tests/layers tests/test_fast.py tests/test_imports.py
