@@ -137,9 +137,11 @@ def test_what_make_runs(
         "evaluate.py": (evaluate.main, ["--max-pairs", "30"]),
         "benchmarks/mistakes.py": (main_of_mistakes, []),
     }
-    for _, script, *flags in commands:
+    for number, (_, script, *flags) in enumerate(commands):
         script_main, few = mains[script]
-        script_main([*flags, *few])
+        small = ["--hidden-size", "32", "--num-hidden-layers", "1", "--intermediate-size", "24"] if not number else []
+        small += ["--projection", "24"] if script == "train_nli.py" and target == "strong" else []
+        script_main([*flags, *few, *small])
     said = capsys.readouterr().out
     assert "precision" in said
     if target == "demo":
