@@ -302,7 +302,7 @@ class NLIOptions(TrainingOptions):
         "folder of a control: its log-probabilities are added to the logits in training, so that"
         " what is left to learn needs the premise",
     )  # fmt: skip
-    debias_weight: float = limit(0.3, "training", "what the log-probabilities of --debias are multiplied by")
+    debias_weight: float = limit(0.15, "training", "what the log-probabilities of --debias are multiplied by")
     group_by_length: bool = option(False, "training", "batches of pairs of like length: less padding, so less time")
     calibrate: bool = option(False, "training", "fit the probabilities' temperature on the validation pairs at the end")
     zip: bool = option(False, "run", "also write OUTPUT.zip")
