@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from datasets import Dataset, Features, Value
 from numpy.typing import NDArray
 
 from minibert.config import LABELS, label_key
@@ -34,8 +33,6 @@ SCORED_COLUMNS: tuple[Columns, ...] = (("sentence1", "sentence2", "score"), ("se
 # What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
 NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
 
-_FEATURES = Features({"premise": Value("string"), "hypothesis": Value("string"), "label": Value("int64")})
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -46,10 +43,16 @@ class Pairs:
     labels: NDArray[np.int64]  # (pairs,) the number of each one's label; -1 for none
     identity: Mapping[str, Any] = field(default_factory=dict)  # what decides them, as JSON, wherever their files are
     source: str = ""  # where they are from, as messages call it
-    left_out: int = 0  # how many rows lack a sentence, where all pairs were asked for
+    left_out: int = 0  # how many rows lack a sentence
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def select(self, rows: NDArray[Any], **how: Any) -> Pairs:
+        """Some of them, by their places or by a mask; `how` they were chosen becomes a part of what decides them."""
+        rows = np.arange(len(self))[rows]
+        premises, hypotheses = ([texts[row] for row in rows] for texts in (self.premises, self.hypotheses))
+        return Pairs(premises, hypotheses, self.labels[rows], {**self.identity, **how}, self.source, self.left_out)
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,16 @@ def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Rea
         UserError: no such split, missing columns, another label, or no usable pair.
     """
     source = open_pairs(data, split, reading.labels)
-    return _sample(*_labelled(source, split, reading), max_pairs, seed, source.name)
+    return _sample(_labelled(source, split, reading), max_pairs, seed)
 
 
 def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs:
     """All pairs of a split in their order, labelled or not, but for those that lack a sentence; see `load_pairs`."""
     source = open_pairs(data, split, reading.labels)
-    columns, left_out, _ = _read(source, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
-    premises, hypotheses, numbers = columns.values()
-    if not numbers:
+    pairs = _read(source, split, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
+    if not len(pairs):
         raise UserError(f"{source.name} has no pair in its {split} split ({some(list(source.parts))})")
-    labels = np.array([-1 if number is None else number for number in numbers], dtype=np.int64)
-    return Pairs(premises, hypotheses, labels, source=source.name, left_out=left_out)
+    return pairs
 
 
 def load_training_pairs(
@@ -99,11 +100,9 @@ def load_training_pairs(
     which `seed` chooses. A `UserError`, if there are none.
     """
     source = open_pairs(data, "train", reading.labels)
-    rows, identity = train = _labelled(source, "train", reading)
+    train = _labelled(source, "train", reading)
     if validation_share:
-        parts = _by_premise(rows, validation_share, seed, data)
-        shares = [{**identity, "part": part, "validation_share": validation_share} for part in ("rest", "share")]
-        train, validation = zip(parts, shares, strict=True)
+        train, validation = _by_premise(train, validation_share, seed, data)
     else:
         advice = "--validation-share 0.1 takes a tenth of the training pairs for it"
         try:
@@ -113,7 +112,7 @@ def load_training_pairs(
         if other.parts.keys() == source.parts.keys():
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
         validation = _labelled(other, "validation", reading, meant=True)  # which may be too small for all labels
-    return _sample(*train, max_train, seed, source.name), _sample(*validation, max_validation, seed, source.name)
+    return _sample(train, max_train, seed), _sample(validation, max_validation, seed)
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
@@ -143,24 +142,20 @@ def _unseen() -> frozenset[str]:
     return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
 
 
-def _read(
-    source: Source, reading: Reading, choices: Sequence[Columns], meant: bool = False
-) -> tuple[dict[str, list[Any]], int, str]:
-    """The pairs with two sentences, how many rows lack one, and the content's digest.
-
-    A label is None if there is none. Unless numbers are known to be `meant` so, two classes are not two of SNLI's.
-    """
+def _read(source: Source, split: str, reading: Reading, choices: Sequence[Columns], meant: bool = False) -> Pairs:
+    """All pairs with two sentences. Unless numbers are known to be `meant` so, two classes are not two of SNLI's."""
     numbers, left_out, written = _numbers(reading.labels), 0, set()
-    columns: dict[str, list[Any]] = {"premise": [], "hypothesis": [], "label": []}
+    premises, hypotheses, labels = [], [], []
     content = source.digest()
     for place, (premise, hypothesis, *label) in source.rows([reading.columns] if reading.columns else choices):
-        number = _number(label[0], numbers, reading, place) if label else None
+        number = _number(label[0], numbers, reading, place) if label else -1
         if not premise.strip() or not hypothesis.strip():
             left_out += 1
             continue
-        for values, value in zip(columns.values(), (premise, hypothesis, number), strict=True):
-            values.append(value)
-        if number is not None:
+        premises.append(premise)
+        hypotheses.append(hypothesis)
+        labels.append(number)
+        if number >= 0:
             written.add(label_key(label[0]))
     source.check_unchanged(content)
     if reading.labels == LABELS and written in ({"0", "1"}, {"1", "2"}) and not meant:
@@ -170,17 +165,17 @@ def _read(
             " entailment, neutral, contradiction: say what they mean, as in train_nli.py --labels different,duplicate,"
             " or write the labels as words"
         )
-    return columns, left_out, content
+    identity = {"content": content, "split": split, **reading.identity}
+    return Pairs(premises, hypotheses, np.array(labels, dtype=np.int64), identity, source.name, left_out)
 
 
-def _labelled(source: Source, split: str, reading: Reading, meant: bool = False) -> tuple[Dataset, dict[str, Any]]:
-    """The pairs that have a label and two sentences, and what identifies them."""
-    columns, _, content = _read(source, reading, PAIR_COLUMNS, meant)
-    rows = Dataset.from_dict(columns, features=_FEATURES)
-    rows = rows.select(np.flatnonzero([label is not None for label in columns["label"]]))
-    if not len(rows):
+def _labelled(source: Source, split: str, reading: Reading, meant: bool = False) -> Pairs:
+    """The pairs that have a label and two sentences."""
+    pairs = _read(source, split, reading, PAIR_COLUMNS, meant)
+    pairs = pairs.select(pairs.labels >= 0)
+    if not len(pairs):
         raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
-    return rows, {"content": content, "split": split, **reading.identity}
+    return pairs
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
@@ -191,41 +186,38 @@ def _numbers(names: Sequence[str]) -> dict[str, int]:
     return numbers
 
 
-def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str) -> int | None:
-    """The number of a label, None if there is none; `UserError` if it is another one."""
+def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str) -> int:
+    """The number of a label, -1 if there is none; `UserError` if it is another one."""
     key = label_key("" if label is None else label)
     if key in numbers or key in NO_LABEL:
-        return numbers.get(key)
+        return numbers.get(key, -1)
     count, names = len(reading.labels), ", ".join(reading.labels)
     others = f" nor {', '.join(map(str, range(count)))}" if len(numbers) > count else ""
     source = f"these are the labels of {reading.model}" if reading.model else "--labels names others"
     raise UserError(f"{place}: label {label!r} is neither one of {names}{others} (-1, - or nothing for none); {source}")
 
 
-def _by_premise(rows: Dataset, share: float, seed: int, data: str) -> tuple[Dataset, Dataset]:
+def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs, Pairs]:
     """Part pairs so that the second part has a share of them, or a few more, and no premise of the first."""
-    keys = np.array([same_text(premise) for premise in rows["premise"][:]], dtype=np.uint64)
+    keys = np.array([same_text(premise) for premise in pairs.premises], dtype=np.uint64)
     _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
-    count = int(np.searchsorted(np.cumsum(sizes[order]), share * len(rows))) + 1
+    count = int(np.searchsorted(np.cumsum(sizes[order]), share * len(pairs))) + 1
     if count >= len(sizes):
         raise UserError(
-            f"--validation-share {share} leaves nothing to train on: {data} has {len(rows)} labelled pairs, of"
+            f"--validation-share {share} leaves nothing to train on: {data} has {len(pairs)} labelled pairs, of"
             f" {len(sizes)} premises, and a premise is in one part only"
         )
     taken = np.isin(premises, order[:count])
-    return rows.select(np.flatnonzero(~taken)), rows.select(np.flatnonzero(taken))
-
-
-def _sample(rows: Dataset, identity: dict[str, Any], maximum: int, seed: int, source: str) -> Pairs:
-    rows = rows.shuffle(seed=seed).select(range(min(maximum or len(rows), len(rows))))
-    return Pairs(
-        premises=rows["premise"][:],
-        hypotheses=rows["hypothesis"][:],
-        labels=np.array(rows["label"][:], dtype=np.int64),
-        identity={**identity, "most": maximum, "seed": seed},
-        source=source,
+    return (
+        pairs.select(~taken, part="rest", validation_share=share),
+        pairs.select(taken, part="share", validation_share=share),
     )
+
+
+def _sample(pairs: Pairs, maximum: int, seed: int) -> Pairs:
+    order = np.random.default_rng(seed).permutation(len(pairs))  # that of `Dataset.shuffle`, and so the notebook's
+    return pairs.select(order[: maximum or None], most=maximum, seed=seed)
 
 
 @dataclass(frozen=True)
