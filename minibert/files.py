@@ -141,11 +141,7 @@ def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def valid_unicode(text: str) -> str:
     """A text with U+FFFD for lone surrogates, which JSON can write and UTF-8 can't."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _no_number(constant: str) -> None:

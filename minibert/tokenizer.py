@@ -137,19 +137,15 @@ class WordPieceTokenizer:
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise TypeError(f"a text has to be a string, not {odd[0]!r:.40}")
         texts = list(map(valid_unicode, texts))  # U+FFFD, which BERT's cleaning drops
-        if max_length is None:
-            pieces = self._pieces(texts)
-        elif self.splits_at_spaces:
-            pieces = self._first_pieces(texts, max_length - 2)
-        else:
-            pieces = [ids[: max_length - 2] for ids in self._pieces(texts)]
-        return [[self.cls_id, *ids, self.sep_id] for ids in pieces]
+        count = None if max_length is None else max_length - 2
+        pieces = self._first_pieces(texts, count) if count and self.splits_at_spaces else self._pieces(texts)
+        return [[self.cls_id, *ids[:count], self.sep_id] for ids in pieces]
 
     def _pieces(self, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _first_pieces(self, texts: list[str], count: int) -> list[list[int]]:
-        """The first `count` pieces of each text, or all of them if there are fewer.
+        """The first `count` pieces of each text or some more, or all of them if there are fewer.
 
         They are in a long text's first characters, so it is read in portions, each as long as what is still wanted
         probably takes, until there are enough. A portion ends before a space, if no piece goes on across one.
@@ -166,7 +162,7 @@ class WordPieceTokenizer:
             for row, ids in zip(rows, self._pieces(portions), strict=True):
                 result[row] += ids
             rows = [row for row in rows if len(result[row]) < count and ends[row] < len(texts[row])]
-        return [ids[:count] for ids in result]
+        return result
 
     @property
     def lowercase(self) -> bool:

@@ -160,7 +160,7 @@ def _check_named(path: Path, names: list[str]) -> None:
             f"{path}: {some(names)} are of several formats and name no split, so some may be notes: {advice}, or give"
             " the path of the file that is meant"
         )
-    like = {name: said for name in unnamed if (said := _said(_words(*PurePosixPath(name).parts), _LIKE))}
+    like = {name: said for name in unnamed if (said := _said(_words(name), _LIKE))}
     if len(set().union(*like.values())) > 1:
         raise UserError(
             f"{path}: {some(list(like))} look like files of several splits, but name none: {advice}, as a word of its"
@@ -168,8 +168,8 @@ def _check_named(path: Path, names: list[str]) -> None:
         )
 
 
-def _words(*parts: str) -> list[str]:
-    return [word.lower() for part in parts for word in re.split(r"[\W\d_]+", _CAMEL.sub(" ", part)) if word]
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[^\W\d_]+", _CAMEL.sub(" ", name))]
 
 
 def _said(words: Sequence[str], known: Mapping[str, str]) -> set[str]:

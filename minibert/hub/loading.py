@@ -113,12 +113,11 @@ def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMas
 def load_tokenizer(name: str | Path) -> WordPieceTokenizer:
     """Read a vocab.txt, a tokenizer.json, or a folder with either; or fetch one from the Hub by its name."""
     path = Path(name)
-    if not path.is_dir():
-        if is_file(path):
-            return read_tokenizer(path)
+    if not path.is_dir() and not is_file(path):
         advice = "pass --vocab the path of a vocab.txt, or --vocab train to learn one from the data"
         path = _fetched(str(name), TOKENIZER_FILES, "file", advice)
-    check_folder(path, TOKENIZER_FILES)
+    if path.is_dir():
+        check_folder(path, TOKENIZER_FILES)
     return read_tokenizer(path)
 
 
