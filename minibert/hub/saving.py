@@ -57,13 +57,8 @@ def save_classifier(
         hypothesis_only: whether it is the control, which is used on emptied premises.
     """
     encoder, config = model.encoder, model.encoder.bert.config
-
-    def made_anew(config: ModelConfig) -> NLIClassifier:
-        width = 0 if encoder.projection is None else encoder.projection.out_features
-        made = SentenceEncoder(make_bert(config), encoder.pooling, width)
-        return NLIClassifier(made, labels=model.labels)
-
-    _check_sayable(model, made_anew, config)
+    width = 0 if encoder.projection is None else encoder.size
+    _check_sayable(model, lambda its: NLIClassifier(SentenceEncoder(make_bert(its), projection=width)), config)
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
     settings = {
