@@ -36,7 +36,7 @@ class Table:
     harmless: str = ""  # what changes no answer
     strict: bool = False  # whether any other name is refused; otherwise it is reported as unused
 
-    def check(self, file: Path, values: Values) -> list[str]:
+    def check(self, file: Path | str, values: Values) -> list[str]:
         """The names that are not in the table; a `UserError`, if a value asks for what minibert does not do."""
         for name, fine in self.only.items():
             if name in values and values[name] not in fine:

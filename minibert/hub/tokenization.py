@@ -122,13 +122,13 @@ def _class(config: Path, settings: Values) -> str:
 
 def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
     """All that a tokenizer.json says, its truncation and padding left out."""
-    TOKENIZER.check(file, values)
+    TOKENIZER.check("it", values)
     for part in TYPES:
         _check_types(part, values.get(part))
     for part in ("truncation", "padding"):
         if isinstance(values.get(part), dict) and values[part].get("direction", "Right") != "Right":
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
-    MODEL.check(file, values["model"])
+    MODEL.check("its model", values["model"])
     if len(values.get("added_tokens", [])) > MOST_ADDED:
         raise UserError(f"{len(values['added_tokens']):,} added tokens: more than {MOST_ADDED:,} make no sense")
     # A folder without settings is BERT's to transformers, a file by itself is what it says.

@@ -574,7 +574,7 @@ def test_what_would_give_other_ids_is_refused_by_name(tmp_path: Path, files: dic
     with pytest.raises(UserError) as refusal:
         load_tokenizer(write(tmp_path, **files))
     assert message in str(refusal.value)
-    assert str(tmp_path) in str(refusal.value)
+    assert str(refusal.value).count(str(tmp_path)) == 1
     assert str(refusal.value).isprintable()
 
 
