@@ -22,12 +22,7 @@ BINS = 15  # of confidence
 
 
 def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, Any]:
-    """Every figure of the report, ready for JSON.
-
-    Args:
-        labels: (pairs,) the true ones.
-        predictions: of the same pairs.
-    """
+    """Every figure of the report, ready for JSON, from the true labels, (pairs,), and what a model says."""
     from sklearn.metrics import classification_report, confusion_matrix, log_loss
 
     predicted = predictions.labels
@@ -132,10 +127,8 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
 
     Answers are put into `BINS` bins of equal width by the probability of the answer given. In each bin the mean
     probability should be the share of right answers; the differences are averaged, each bin weighted by its answers.
+    The true labels are (pairs,), the probabilities (pairs, C).
 
-    Args:
-        labels: (pairs,) the true ones.
-        probabilities: (pairs, labels), rows of sum 1.
     Source: Guo et al. 2017, "On calibration of modern neural networks", section 2, with their 15 bins.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
@@ -144,11 +137,8 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
 
 
 def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The number by which logits are to be divided for the labels to be likeliest.
+    """The number by which logits, (pairs, C), are to be divided for the true labels, (pairs,), to be likeliest.
 
-    Args:
-        logits: (pairs, labels).
-        labels: (pairs,) the true ones.
     Source: Guo et al. 2017, section 4.2.
     """
     from scipy.optimize import minimize_scalar
@@ -164,11 +154,8 @@ def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
 def mean_cosine(directions: Tensor, count: int) -> float:
     """Mean cosine over all pairs of different sentences: near 1, they all look alike and the encoder has collapsed.
 
-    The square of the sum of n vectors of length 1 is the sum of n^2 cosines, n of them of a vector with itself.
-
-    Args:
-        directions: (W,) that sum.
-        count: n. With fewer than two there is no pair, and the mean is 0.
+    The square of the sum of n vectors of length 1, (W,), is the sum of n^2 cosines, n of them of a vector with itself.
+    With fewer than two there is no pair, and the mean is 0.
     """
     total = directions.double().square().sum().item()
     return (total - count) / (count * (count - 1)) if count > 1 else 0.0
@@ -184,10 +171,7 @@ def unigram_baseline(counts: NDArray[np.int64], labels: NDArray[np.int64]) -> tu
 
     A masked language model first learns the frequencies and stays near this loss for a while: the plateau.
 
-    Args:
-        counts: (V,) occurrences in the training text.
-        labels: (M,) the held-out tokens to be guessed.
-    Returns:
-        mean cross-entropy in nats, and the share of labels that are the most frequent token.
+    From the counts of the training text, (V,), and the held-out labels, (M,): the mean cross-entropy in nats, and the
+    share of labels that are the most frequent token.
     """
     return float(-log_frequencies(counts)[labels].mean()), float((labels == counts.argmax()).mean())

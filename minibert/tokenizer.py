@@ -198,12 +198,9 @@ def _special_id(backend: Tokenizer, token: str) -> int:
 def bert_backend(
     tokens: Sequence[str], lowercase: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
 ) -> Tokenizer:
-    """BERT's tokenizer over a list of tokens.
+    """BERT's tokenizer, of which `WordPieceTokenizer.from_vocabulary` says more.
 
-    Args:
-        tokens, lowercase: as `WordPieceTokenizer.from_vocabulary` has them.
-        strip_accents: whether to drop accents; None: with the case.
-        chinese: whether each Chinese character is a word.
+    By `strip_accents` accents are dropped (None: with the case), by `chinese` each Chinese character is a word.
     """
     vocabulary = {token: index for index, token in enumerate(tokens)}
     for line, token in enumerate(tokens, start=1):

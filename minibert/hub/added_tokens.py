@@ -38,11 +38,7 @@ ADVICE = (
 def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Values) -> None:
     """Refuse a place that has other added tokens than the backend, and tokens that can be found in two ways.
 
-    Args:
-        backend: of a tokenizer.json or a vocab.txt.
-        own: `added_tokens` of the former.
-        file: the path of either.
-        settings: the tokenizer_config.json beside it.
+    The backend is that of a file, tokenizer.json or vocab.txt; `own` are the `added_tokens` of the former.
     """
     tokens = {
         token.content: {"content": token.content, "id": str(index), **{flag: getattr(token, flag) for flag in FLAGS}}
