@@ -224,14 +224,12 @@ class TrainedModel:
         if normalize is None:
             normalize = self.normalize
         texts = tokenise(sentences, self.tokenizer, self.max_length)
-        lengths = texts.lengths
         vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        half = precision == "bfloat16"
-        products = torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+        products = torch.autocast(self.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
         bar = tqdm(total=len(texts), desc="encoding", unit="text", disable=len(texts) < LONG or None)
         with evaluating(self.sentence_encoder), products, bar:
-            for rows in batches_of_like_length(lengths, batch_size, tokens_in_pass):
+            for rows in batches_of_like_length(texts.lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
                 pooled = fast.sentence_vectors(self.sentence_encoder, input_ids.to(self.device), mask).float()  # (B, W)

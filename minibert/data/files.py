@@ -151,7 +151,7 @@ def digest(files: Iterable[Path]) -> str:
 def _check_named(path: Path, names: list[str]) -> None:
     """All names say a split, or none does: and then they are of one format, and do not look as if they said several."""
     named = [name for name in names if split_of(name)]
-    unnamed = [name for name in names if name not in named]
+    unnamed = [name for name in names if not split_of(name)]
     advice = "put train, validation or test into the names of all files, or of their folders"
     if named and unnamed:
         raise UserError(f"{path}: {some(unnamed)} names no split, but {named[0]} does: {advice}")

@@ -198,10 +198,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     with blaming(file):
         values = kind.translated(values)
     unknown = kind.table.check(file, values)
-    shape = {field: values[name] for name, field in kind.settings.items() if name in values}
+    shape = {field: values.get(name, getattr(kind.defaults, field)) for name, field in kind.settings.items()}
     for name, field in kind.settings.items():
-        wanted, value = type(getattr(kind.defaults, field)), shape.get(field, 0)
-        if field in shape and type(value) is not wanted and not (wanted is float and type(value) is int):
+        wanted, value = type(getattr(kind.defaults, field)), shape[field]
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
             raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {wanted.__name__}")
     with blaming(file):
         config = dataclasses.replace(kind.defaults, **shape)
