@@ -142,8 +142,7 @@ class Articles(ExitStack):
 
     def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
         """The sample as token ids, of `max_length` at most, from the cache, or made and put there."""
-        made_of = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length}
-        recipe = {**made_of, **self.identity}
+        recipe = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length, **self.identity}
         folder = self.folder / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
         if known := _open(folder, recipe):
             return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)

@@ -181,9 +181,7 @@ def _find(folder: Path) -> list[Path]:
     files = [file for file in _walk(folder, set()) if not _ABOUT.fullmatch(file.name)]
     found = [file for file in files if ending(file) in ENDINGS]
     found.sort(key=lambda file: (ENDINGS.index(ending(file)), len(_endings(file))))
-    kept: dict[str, Path] = {}
-    for file in found:
-        kept.setdefault(_stem(file), file)
+    kept = {_stem(file): file for file in reversed(found)}  # the first of each name
     for file in files:
         match = None if ending(file) in ENDINGS else _UNREAD.fullmatch(file.name)
         if match and str(file.with_name(match["stem"])) not in kept:
