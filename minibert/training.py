@@ -159,20 +159,20 @@ class Trainer:
         """One update of the weights, from this rank's micro-batches, one after another."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * self.schedule(self.state.step)
-        accumulate, losses = self.options.accumulate, []
+        accumulate, loss_sum = self.options.accumulate, torch.zeros((), device=self.device)
         for index in range(rank() * accumulate, (rank() + 1) * accumulate):
             part = batch.part(index, accumulate * world_size()).to(self.device)
             if part.count:
                 with self.precision():
                     loss, extras = self.task.loss(part)
                 (loss / batch.count).backward()
-                losses.append(loss.detach())
+                loss_sum = loss_sum + loss.detach()
                 self.metrics.add_extras(extras)
         add_gradients(self.model)
         norm = clip_gradients(self.model, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.metrics.add_step(batch, torch.stack(losses).sum() if losses else torch.zeros_like(norm), norm)
+        self.metrics.add_step(batch, loss_sum, norm)
 
     def precision(self) -> AbstractContextManager[None]:
         """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
@@ -288,8 +288,6 @@ class Metrics:
 
     def of_all_ranks(self) -> Metrics:
         """The same with the other ranks' sums added."""
-        if world_size() == 1:
-            return self
         gathered = gather((torch.stack(self.losses).cpu(), {name: its.cpu() for name, its in self.extras.items()}))
         losses = torch.stack([losses for losses, _ in gathered]).sum(dim=0)
         total = Metrics(list(losses), self.norms, self.count, self.tokens, started=self.started)
