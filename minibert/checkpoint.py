@@ -85,15 +85,14 @@ class Checkpoint:
         weights, best = self._under("model."), self._under("best.")
         for its in (weights, best or weights):
             self._check_fit(its, model.state_dict())
-        moments = {name: self._under(f"optimizer.{name}.") for name, _ in model.named_parameters()}
-        for name, parameter in model.named_parameters():
-            if moments[name]:  # one that is never trained has none
-                self._check_fit(moments[name], {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter})
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = [self._under(f"optimizer.{names[parameter]}.") for parameter in order]
+        state = {index: its for index, its in enumerate(moments) if its}  # one that is never trained has none
+        for index, its in state.items():
+            self._check_fit(its, {"step": torch.zeros(()), "exp_avg": order[index], "exp_avg_sq": order[index]})
 
         model.load_state_dict(weights)
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-        state = {index: moments[name] for index, name in enumerate(order) if moments[name]}
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         try:
             _set_random_state(self._under(f"random.{rank()}."))
