@@ -25,7 +25,7 @@ CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
 
 # Options that say where and with what a run was made, and not what was made.
-_CIRCUMSTANCES = {
+CIRCUMSTANCES = {
     "recipe", "output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip",
 }  # fmt: skip
 # Licences that are known, and what is not the name of a label in scikit-learn's report.
@@ -83,7 +83,7 @@ def was_trained_on(folder: Path, data: str, split: str) -> bool:
     """Whether the run that left a folder read one of the very files of a split: they need not say any."""
     from minibert.data.files import files_of_split  # which loads `datasets`
 
-    trained = str(read_json(folder / OPTIONS, "").get("data", "")) if (folder / OPTIONS).is_file() else ""
+    trained = str(read_json(folder / OPTIONS, None).get("data", ""))
     if any(name in ("", *WORDS) or not Path(name).exists() for name in (trained, data)):
         return False
     try:
@@ -143,7 +143,7 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
     recipe = kind.of(options["recipe"])
     flags = ["--recipe", options["recipe"]]
     for name, value in options.items():
-        if name not in _CIRCUMSTANCES and value != getattr(recipe, name, None):  # an older version's has other names
+        if name not in CIRCUMSTANCES and value != getattr(recipe, name, None):  # an older version's has other names
             named = flag(name) if value is not False else flag(f"no_{name}")
             flags += [named] if isinstance(value, bool) else [named, str(value)]
     return flags

@@ -185,7 +185,7 @@ def _options_of_run(kind: type[TrainingOptions], output: str | None) -> dict[str
 
     defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}
     file = Path(output or defaults["output"]) / OPTIONS
-    values = read_json(file, "") if file.is_file() else {}
+    values = read_json(file, None)
     if values.keys() != defaults.keys():
         return {}
     for name, value in values.items():

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minibert.card import CARD, EVALUATION
+from minibert.card import CARD, CIRCUMSTANCES, EVALUATION
 from minibert.checkpoint import Checkpoint, State, random_state, read_checkpoint, save_checkpoint
 from minibert.device import has_bfloat16, pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
@@ -51,12 +51,10 @@ RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, "confusion_matrix.png", 
 
 KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 
+_READ = ("data", "encoder", "start_from", "vocab", "debias")  # options that may name a path to read from
 # Options that may differ between a run and its continuation: they don't change what is computed, or they say where
 # things are, which the run's identity knows by what they hold.
-_FREE = {
-    "device", "threads", "compile", "cache", "log_every", "save_every", "resume", "overwrite", "zip", "recipe",
-    "output", "data", "encoder", "start_from", "vocab", "mine", "debias",
-}  # fmt: skip
+_FREE = {*CIRCUMSTANCES, *_READ, "compile", "mine"}
 
 
 @dataclass
@@ -201,7 +199,7 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
                 f"{foreign[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
             )
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left)}
-    for name in ("data", "encoder", "start_from", "vocab", "debias"):
+    for name in _READ:
         path = getattr(options, name, "")
         if path and (name != "data" or path not in WORDS) and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
@@ -232,7 +230,7 @@ def _resumable(folder: Path, options: TrainingOptions) -> Checkpoint:
     path, about, state = checkpoint.path, checkpoint.about, State(**checkpoint.about["state"])
     if about["script"] != options.SCRIPT:
         raise UserError(f"{path} is of the other script's run: resume it with that one, or give --overwrite")
-    before, now = about["options"], json.loads(json.dumps(asdict(options)))
+    before, now = about["options"], asdict(options)
     others = [name for name in sorted((before.keys() | now.keys()) - _FREE) if before.get(name) != now.get(name)]
     if others:  # if the recipe is another one, it is the reason
         name = "recipe" if before.get("recipe") != options.recipe else others[0]
