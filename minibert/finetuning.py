@@ -124,18 +124,14 @@ class NLITask(Task):
         """Metrics over the validation pairs, whose batches ranks share: mean loss and accuracy; the mean cosine between
         hypotheses, near 1 if the encoder has collapsed; and the share of the label that is answered most.
         """
-        count = len(self.validation_labels)
-        labels = len(self.model.labels)
-        loss, answers = torch.zeros((), device=self.device), torch.zeros(labels, device=self.device)
-        correct, directions = torch.zeros_like(loss), torch.zeros_like(loss)
+        count, sums = len(self.validation_labels), list(torch.zeros(4, device=self.device))
         for batch in self._validation_batches(rank(), world_size()):
             _, v, _, logits = self.forward(batch)
-            its_loss, its_correct = summed_loss(logits, batch.labels)
-            loss, correct = loss + its_loss, correct + its_correct
-            answers = answers + F.one_hot(logits.argmax(dim=-1), labels).sum(dim=0)
-            directions = directions + F.normalize(v, dim=-1).sum(dim=0)  # (W,)
-        totals = gather([its.double().cpu() for its in (loss, correct, answers, directions)])
-        loss, correct, answers, directions = (sum(each) for each in zip(*totals, strict=True))
+            answers = F.one_hot(logits.argmax(dim=-1), len(self.model.labels)).sum(dim=0)  # (C,)
+            its = (*summed_loss(logits, batch.labels), answers, F.normalize(v, dim=-1).sum(dim=0))  # the last is (W,)
+            sums = [total + each for total, each in zip(sums, its, strict=True)]
+        ranks = gather([total.double().cpu() for total in sums])  # zeros, where there are fewer batches than ranks
+        loss, correct, answers, directions = (sum(each) for each in zip(*ranks, strict=True))
         return {
             "validation_loss": loss.item() / count,
             "validation_accuracy": correct.item() / count,
@@ -241,12 +237,11 @@ def log_probabilities(control: TrainedModel, pairs: Pairs) -> Tensor:
 def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:
     """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
-    counts = np.bincount(train.labels, minlength=len(task.model.labels))
-    named = [f"{label} {count:,}" for label, count in zip(task.model.labels, counts, strict=True)]
-    heading("labels", f"{', '.join(named)} in training")
-    for label, count in zip(task.model.labels, counts, strict=True):
-        if not count:
-            heading("WARNING:", f"no pair to train on is labelled {label}, so the model can't learn it")
+    labels = task.model.labels
+    counts = dict(zip(labels, np.bincount(train.labels, minlength=len(labels)), strict=True))
+    heading("labels", ", ".join(f"{label} {count:,}" for label, count in counts.items()) + " in training")
+    for label in [label for label, count in counts.items() if not count]:
+        heading("WARNING:", f"no pair to train on is labelled {label}, so the model can't learn it")
     if repeated := repeated_pairs(train, validation):
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:
