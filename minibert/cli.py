@@ -74,13 +74,8 @@ class _Help(argparse.HelpFormatter):
 def parse_options(
     options: type[Options], arguments: Sequence[str] | None, description: str, program: str | None = None
 ) -> Options:
-    """Read flags into a dataclass: a field `max_length: int` is the flag `--max-length`.
+    """Read flags into a dataclass of options (see `minibert.options`), from `sys.argv[1:]` if `arguments` are None.
 
-    Args:
-        options: a dataclass whose fields come from `minibert.options.option`.
-        arguments: as in `sys.argv[1:]`, which None stands for.
-        description: what `--help` says first.
-        program: the command as a user writes it; None is the script's name.
     Raises:
         SystemExit: `--help` or `--version`.
         UserError: a flag does not exist, or its value can't be read or makes no sense.

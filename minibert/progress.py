@@ -15,12 +15,8 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix} [{remaining
 
 
 class Progress:
-    """Shows a run's metrics.
-
-    Args:
-        total_steps: of the whole run.
-        step: how many of them were taken before (a resumed run).
-        loss: the mean over the last steps, which is asked for about once a second if there is a bar.
+    """Shows a run's metrics, from `step` on, to which it had got before. A bar asks for `loss`, the mean over the last
+    steps, about once a second.
     """
 
     def __init__(self, total_steps: int, step: int = 0, loss: Callable[[], float] | None = None) -> None:

@@ -314,7 +314,7 @@ class Metrics:
 def total_steps(task: Task, options: TrainingOptions) -> int:
     """All epochs' steps, or `--max-steps` if that is fewer."""
     every = options.epochs * task.steps_per_epoch
-    return min(every, options.max_steps) if options.max_steps else every
+    return min(every, options.max_steps or every)
 
 
 def remedy(steps: int) -> str:
