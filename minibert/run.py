@@ -75,8 +75,8 @@ class Run(Generic[Options]):
         """
         return self.claim() if self.claim is not None else Path(self.options.output)
 
-    def begin(self, model: nn.Module, start: Mapping[str, Any]) -> None:
-        """Clear away what an earlier run has left (nothing else is removed), and write the first records."""
+    def begin(self, model: nn.Module) -> None:
+        """Clear away what an earlier run has left (nothing else is removed), and write the options."""
         if rank():
             return
         folder = self.folder
@@ -89,7 +89,6 @@ class Run(Generic[Options]):
         for inner in {file.parent for file in old} - {folder, folder.parent}:
             _remove_if_empty(inner)
         write_json(folder / OPTIONS, asdict(self.options))
-        self.record("start", start)
 
     def resume(self, model: nn.Module, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
         """Put everything back, if all that the run needs is as it was; returns the best epoch's weights, too."""
@@ -110,10 +109,11 @@ class Run(Generic[Options]):
         return state, best
 
     def record(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
-        if rank() == 0:
-            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, **values}, allow_nan=False) + "\n")
+        """Append a line to metrics.jsonl; where that fails, all ranks end. All of them call it."""
+        with together():
+            if rank() == 0:
+                with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"kind": kind, **values}, allow_nan=False) + "\n")
 
     def save(self, state: State, model: nn.Module, optimizer: Optimizer, best: Mapping[str, Tensor]) -> None:
         """Write a checkpoint, and once it is there drop all but the last two. All ranks call it."""

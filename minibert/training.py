@@ -84,8 +84,8 @@ class Task:
 def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
     """Train to the end of the last epoch or to the last step, from the beginning or from the last checkpoint.
 
-    All ranks call it, with equal models. It ends (on rank 0) with the weights of the best epoch, or of the last if the
-    task has no score.
+    All ranks call it, with equal models. It ends with the weights of the best epoch, or of the last if the task has no
+    score.
 
     Args:
         identity: what the run depends on besides its options, by name: whatever changes what is computed, as JSON
@@ -119,8 +119,7 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
             trainer.save()
             if stop := signalled():  # in the validation
                 raise trainer.stopped(stop)
-    if rank() == 0:
-        trainer.finish()
+    trainer.finish()
 
 
 class Trainer:
@@ -148,7 +147,9 @@ class Trainer:
             if self.run.resumed:
                 self.state, self.best = self.run.resume(self.model, self.optimizer)
             else:
-                self.run.begin(self.model, {"steps": self.steps, **start})
+                self.run.begin(self.model)
+        if not self.state.step:
+            self.run.record("start", {"steps": self.steps, **start})
         loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # of one rank, it is none
         self.progress = Progress(self.steps, self.state.step, loss)
         self.began = time.monotonic() - self.state.seconds
@@ -193,7 +194,7 @@ class Trainer:
             self.diverged("the loss or its gradient is not a number any more", state.step - back, state.batch - back)
         values = {"step": state.step, "epoch": state.epoch + 1, **metrics.means()}
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        self.record("train", values)
+        self.run.record("train", values)
         self.progress.train(values)
         if metrics.count and (norm := values["gradient_norm"]) < VANISHED:
             self.warn(f"gradients have vanished (mean norm {norm:.1e}): nothing is learned now")
@@ -211,7 +212,7 @@ class Trainer:
             if not math.isfinite(value):
                 self.diverged(f"training has diverged: {name.replace('_', ' ')} is {value}", state.step)
         values = {"step": state.step, "epoch": state.epoch + 1, **metrics}
-        self.record("validation", values)
+        self.run.record("validation", values)
         self.progress.validation(values)
         for sentence in self.task.warnings(metrics, state.step):
             self.warn(sentence)
@@ -241,14 +242,9 @@ class Trainer:
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
         self.run.record("end", {**end, "date": time.strftime("%Y-%m-%d")})
 
-    def record(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl; where that fails, all ranks end."""
-        with together():
-            self.run.record(kind, values)
-
     def warn(self, sentence: str) -> None:
         """Show and record that something has gone wrong; the run goes on."""
-        self.record("warning", {"step": self.state.step, "text": sentence})
+        self.run.record("warning", {"step": self.state.step, "text": sentence})
         self.progress.say(warning(sentence))
 
     def diverged(self, what: str, step: int, batch: int | None = None) -> NoReturn:
