@@ -343,6 +343,7 @@ def test_what_is_not_written_yet_is_said(tmp_path: Path) -> None:
         ("while True:\n    hidden = hidden + 1", "stopped after 2 seconds: which loop does not end?", ""),
         ("while True:\n    print('x' * 1000)", "stopped after 2 seconds", "bytes more"),
         ("import os\nos._exit(0)", "ends the whole process, as if it called exit", ""),
+        ("import os, time\nos.closerange(3, 256)\ntime.sleep(60)", "stopped after 2 seconds", ""),
         ("import os\nos.kill(os.getpid(), 11)", "ends the whole process, by signal 11", ""),
         ("torch.ones(10**10)", "more memory", ""),
         ("print('hidden', hidden.shape)\ninput()", "EOFError", "hidden torch.Size"),

@@ -81,9 +81,10 @@ def check(file: Path, name: str, seconds: float = SECONDS) -> dict[str, Any]:
                 allowed = seconds * said.get("patience", 1)
                 deadline = time.monotonic() + allowed
             except EOFError:
-                child.join()
-                how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"
-                line = f"{step}: it ends the whole process, {how}"
+                child.join(deadline - time.monotonic())
+                if child.exitcode is not None:  # else it has closed its end only, and runs until the deadline
+                    how = f"by signal {-child.exitcode}" if child.exitcode < 0 else "as if it called exit"
+                    line = f"{step}: it ends the whole process, {how}"
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)  # with whatever it has started
     child.kill()
