@@ -27,7 +27,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from minibert import modern
 from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, SelfAttention
@@ -89,9 +88,14 @@ def _as_written(kind: type[nn.Module]) -> bool:
 def _is_changed(layer: nn.Module) -> bool:
     """Whether somebody has given this layer or all layers hooks or functions, which run only when it is called."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    if _has_any_global_hook():  # type: ignore[no-untyped-call]
-        return True
-    return any(hooks) or any(map(callable, vars(layer).values()))
+    return any(hooks) or any(map(callable, vars(layer).values())) or _has_hooks_of_all()
+
+
+def _has_hooks_of_all() -> bool:
+    """Whether there are hooks of all layers; torch's own, as those of its FLOP counter, only look on."""
+    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    hooks = (hook for kind in kinds for hook in getattr(nn.modules.module, f"_global_{kind}").values())
+    return any(not hook.__module__.startswith("torch.") for hook in hooks)
 
 
 def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

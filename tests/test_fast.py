@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from minibert import fast, modern
 from minibert.bert import Bert, BertForMaskedLM, Embeddings, EncoderBlock, MLMHead, SelfAttention
@@ -348,6 +349,16 @@ def test_hooks_of_all_layers_are_called() -> None:
 
     with nn.modules.module.register_module_forward_hook(tripled):  # type: ignore[arg-type]
         assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+
+
+def test_a_counter_of_operations_counts_what_is_run() -> None:
+    """It sets hooks of all layers, which are torch's own: they do not make the work the textbook's."""
+    model, ids, positions = scatter(make_masked_lm(CONFIG)).train(), some_ids(), torch.tensor([1, 2])
+    with FlopCounterMode(display=False) as textbook:
+        model(ids, RAGGED)
+    with FlopCounterMode(display=False) as counter:
+        fast.mlm_loss(model, ids, RAGGED, positions, ids.flatten()[positions])
+    assert 0 < counter.get_total_flops() < textbook.get_total_flops()
 
 
 def test_another_rotation_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
