@@ -52,7 +52,8 @@ def rate(count: int, options: argparse.Namespace, output: Path) -> float:
     command = [
         *PROCESSES[count], str(ROOT / "train_mlm.py"), "--recipe", options.recipe, "--data", options.wikipedia,
         "--vocab", options.vocab, "--threads", "1", "--batch-size", str(BATCH // count), "--max-steps",
-        str(options.steps), "--max-articles", "2000", "--log-every", str(EVERY), "--output", str(output),
+        str(options.steps), "--max-articles", "2000", "--held-out", "16", "--log-every", str(EVERY),
+        "--output", str(output),
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
