@@ -75,7 +75,7 @@ _TEXTBOOK = {"minibert.bert", "minibert.modern"}
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
     kinds = {type(layer) for layer in model.modules()} - {*_TORCHS}
-    return all(map(_as_written, kinds)) and not any(map(_is_changed, model.modules()))
+    return all(map(_as_written, kinds)) and not _is_changed(*model.modules())
 
 
 def _as_written(kind: type[nn.Module]) -> bool:
@@ -85,10 +85,15 @@ def _as_written(kind: type[nn.Module]) -> bool:
     return kind in theirs and all(each.__module__ in _TEXTBOOK for each in functions)
 
 
-def _is_changed(layer: nn.Module) -> bool:
-    """Whether somebody has given this layer or all layers hooks or functions, which run only when it is called."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(hooks) or any(map(callable, vars(layer).values())) or _has_hooks_of_all()
+def _is_changed(*layers: nn.Module) -> bool:
+    """Whether somebody has given one of these layers, or all there are, hooks or functions, which run only when it is
+    called.
+    """
+    return _has_hooks_of_all() or any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        or any(map(callable, vars(layer).values()))
+        for layer in layers
+    )  # fmt: skip
 
 
 def _has_hooks_of_all() -> bool:
