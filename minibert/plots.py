@@ -222,10 +222,10 @@ def draw_answers(
     from minibert.metrics import BINS, calibration_error
 
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wanted = max(4, 1.3 * len(names))  # inches of the matrix
-    side = min(wanted, LARGEST - 4.6)
+    wanted, right = max(4, 1.3 * len(names)), 4.6  # inches of the matrix, and beside it
+    side = min(wanted, LARGEST - right)
     points = 10 * side / wanted  # of its texts
-    figure = new_figure(side + 4.6, side + 0.6, title)
+    figure = new_figure(side + right, side + 0.6, title)
     layout = {"height_ratios": (3, 1), "width_ratios": (side, 4)}
     matrix, share, many = figure.subplot_mosaic([["matrix", "share"], ["matrix", "many"]], **layout).values()
 
