@@ -6,7 +6,6 @@ Example:
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -90,16 +89,9 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
     print(f"{path} on the {options.split} split of {pairs.source}{control}\n\n{text}", flush=True)
 
     # What is kept: answers, picture and record.
-    beside = path / "confusion_matrix.png"
-    if not path.is_dir():  # a zip, or a name on the Hub, which is no place here
-        beside = (path.parent if path.exists() else Path()) / f"{path.name.removesuffix('.zip')}_confusion_matrix.png"
     title = [str(path), f"{options.split} split of {options.data}, {len(labels):,} pairs"]
-    picture = partial(
-        plot_answers, Path(options.figure or beside), labels, predictions.probabilities, title, model.labels
-    )
-    if not options.figure and not os.access(beside.parent, os.W_OK):  # somebody else's model, say
-        picture = partial(print, f"(no picture: {beside.parent} can't be written to; --figure names another place)")
-    keep(options, options.data, result, lambda: write_answers(answers, pairs, options), picture)
+    picture = partial(plot_answers, options.figure, path, labels, predictions.probabilities, title, model.labels)
+    keep(options, options.data, result, partial(write_answers, answers, pairs, options), picture)
 
 
 def compare(options: EvaluateOptions, device: torch.device) -> None:

@@ -10,10 +10,8 @@ What this script calls stands in minibert/: the steps in pretraining.py, the mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from minibert.cli import parse_options, run
-from minibert.errors import command
 from minibert.options import MLMOptions
 
 
@@ -32,7 +30,6 @@ def pretrain(asked: MLMOptions) -> None:
     # torch loads only now: --help does not need it.
     from minibert import pretraining
     from minibert.card import write_card
-    from minibert.checkpoint import tensors_hash
     from minibert.device import compile_blocks, keep_freed_memory
     from minibert.distributed import rank, ranks, together
     from minibert.exercises.mine import using
@@ -55,10 +52,6 @@ def pretrain(asked: MLMOptions) -> None:
 
             # Model: embeddings, encoder blocks, and a head that guesses masked tokens.
             model = start_model or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
-            identity = {"articles": tokenised.identity["content"], "vocabulary": tokenizer.fingerprint()}
-            if start_model:
-                identity["start model"] = tensors_hash(model.state_dict(), str(model.bert.config))
-            identity |= mine.identity
             mine.introduce(model, "pretraining", "training")
             model.to(run.device)
             if options.compile:
@@ -67,6 +60,7 @@ def pretrain(asked: MLMOptions) -> None:
             # The task: masked batches, their loss, and the loss on the articles held out.
             task = pretraining.MLMTask(model, tokenised.train, tokenised.held_out, tokenizer, options)
             pretraining.prepare(task, options)
+            identity = pretraining.identify(task, tokenised) | mine.identity
             start = pretraining.introduce(task, tokenised, run)
 
         # Training: forward, backward, clip, step; log, validate, checkpoint.
@@ -77,8 +71,7 @@ def pretrain(asked: MLMOptions) -> None:
             save_mlm(run.folder, model, tokenizer)
             write_card(run.folder)
             run.finish()
-            more = ["--data", "toy"] if options.data == "toy" else []
-            heading("next", command(Path(__file__).with_name("train_nli.py"), "--encoder", options.output, *more))
+            heading("next", options.followed_by())
 
 
 if __name__ == "__main__":

@@ -11,11 +11,8 @@ finetuning.py, the classifier in sbert.py, the loop in training.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from minibert.cli import parse_options, run
-from minibert.errors import command
 from minibert.options import NLIOptions, listed
 
 
@@ -34,7 +31,6 @@ def finetune(asked: NLIOptions) -> None:
     # torch loads only now: --help does not need it.
     from minibert import finetuning
     from minibert.card import write_card
-    from minibert.checkpoint import tensors_hash
     from minibert.data.pairs import Reading, load_training_pairs
     from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
@@ -49,11 +45,6 @@ def finetune(asked: NLIOptions) -> None:
         with together():  # of several processes, what goes wrong in one ends all
             # Model: the pretrained encoder with its tokenizer, and a classifier that has learned nothing yet.
             model, tokenizer = finetuning.make_classifier(options)
-            bert = model.encoder.bert
-            identity: dict[str, Any] = {
-                "encoder": tensors_hash(bert.state_dict(), str(bert.config)), "vocabulary": tokenizer.fingerprint(),
-            }  # fmt: skip
-            identity |= mine.identity
             mine.introduce(model, "finetuning", "training", "sbert")
             model.to(run.device)
             if options.compile:
@@ -68,15 +59,13 @@ def finetune(asked: NLIOptions) -> None:
                 seed=options.seed,
                 reading=Reading(listed(options.columns), options.label_names),
             )
-            identity |= {"training pairs": pairs.identity, "validation pairs": validation.identity}
 
             # A control, if it is given: what it knows is not to be learned again.
             control = finetuning.load_control(options)
-            if control is not None:
-                identity["control"] = finetuning.identify(control)
 
             # The task: batches of pairs, their loss, and the accuracy on the validation pairs.
             task = finetuning.NLITask(model, tokenizer, pairs, validation, options, control)
+            identity = finetuning.identify(task, pairs, validation, control) | mine.identity
             start = finetuning.introduce(task, pairs, validation, run)
 
         # Training: forward, backward, clip, step; log, validate, checkpoint. The best epoch is kept.
@@ -91,11 +80,7 @@ def finetune(asked: NLIOptions) -> None:
             if options.zip:
                 heading("zipped", str(zip_classifier(run.folder)))
             run.finish()
-            more = [] if options.data == "hub" else ["--data", options.data]
-            more += ["--columns", options.columns] if options.columns else []
-            if options.validation_share:  # there may be no part left for a test
-                more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
-            heading("next", command(Path(__file__).with_name("evaluate.py"), "--model", options.output, *more))
+            heading("next", options.followed_by())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import OPTIONS, WORDS, MLMOptions, NLIOptions, flag, listed
+from minibert.options import NO_PATHS, OPTIONS, MLMOptions, NLIOptions, flag, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
@@ -84,7 +84,7 @@ def was_trained_on(folder: Path, data: str, split: str) -> bool:
     from minibert.data.files import files_of_split  # which loads `datasets`
 
     trained = str(read_json(folder / OPTIONS, None).get("data", ""))
-    if any(name in ("", *WORDS) or not Path(name).exists() for name in (trained, data)):
+    if any(name in ("", *NO_PATHS["data"]) or not Path(name).exists() for name in (trained, data)):
         return False
     try:
         read = {(file.stat().st_dev, file.stat().st_ino) for file in files_of_split(Path(trained), "train")}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from minibert.inference import TrainedModel, evaluating
 from minibert.losses import contrastive_loss, mix, summed_loss
 from minibert.metrics import mean_cosine, temperature
 from minibert.options import NLIOptions
-from minibert.progress import heading
+from minibert.progress import heading, warning
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import WordPieceTokenizer
@@ -219,10 +220,18 @@ def load_control(options: NLIOptions) -> TrainedModel | None:
     return control
 
 
-def identify(control: TrainedModel) -> str:
-    """A hash of all that a control's answers follow from."""
-    weights = control.networks[-1].state_dict()  # its classifier, with the encoder in it
-    return tensors_hash(weights, f"{control.encoder.config} {control.tokenizer.fingerprint()} {control.max_length}")
+def identify(task: NLITask, train: Pairs, validation: Pairs, control: TrainedModel | None) -> dict[str, Any]:
+    """What a run depends on besides its options, see `minibert.training.train`."""
+    bert = task.model.encoder.bert
+    identity = {
+        "encoder": tensors_hash(bert.state_dict(), str(bert.config)), "vocabulary": task.tokenizer.fingerprint(),
+        "training pairs": train.identity, "validation pairs": validation.identity,
+    }  # fmt: skip
+    if control is not None:
+        weights = control.networks[-1].state_dict()  # its classifier, with the encoder in it
+        about = f"{control.encoder.config} {control.tokenizer.fingerprint()} {control.max_length}"
+        identity["control"] = tensors_hash(weights, about)
+    return identity
 
 
 def log_probabilities(control: TrainedModel, pairs: Pairs) -> Tensor:
@@ -241,7 +250,7 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
     counts = dict(zip(labels, np.bincount(train.labels, minlength=len(labels)), strict=True))
     heading("labels", ", ".join(f"{label} {count:,}" for label, count in counts.items()) + " in training")
     for label in [label for label, count in counts.items() if not count]:
-        heading("WARNING:", f"no pair to train on is labelled {label}, so the model can't learn it")
+        print(warning(f"no pair to train on is labelled {label}, so the model can't learn it"), flush=True)
     if repeated := repeated_pairs(train, validation):
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:

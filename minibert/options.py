@@ -33,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
-WORDS = ("hub", "hub-pairs", "toy")  # of `--data`, which are no paths
+NO_PATHS = {"data": ("hub", "hub-pairs", "toy"), "vocab": ("train",)}  # what these options take besides paths
 OPTIONS = "options.json"  # where a run's folder has its options
 
 GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
@@ -101,7 +101,7 @@ def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
     if value >= least and value > bounds["above"] and value < bounds["below"]:
         return ""
     if bounds["below"] == 1:
-        return f"it has to be in [{least}, 1)"
+        return f"it has to be in {'(' if bounds['above'] == 0 else '['}0, 1)"
     if least == 0 and value < 0:
         return "it can't be negative"
     if bounds["above"] == 0:
@@ -171,9 +171,18 @@ class TrainingOptions(Options):
 
     def continued_by(self, ranks: int = 1) -> str:
         """The command that goes on with the run, on as many processes as before."""
-        script = Path(__file__).parents[1] / self.SCRIPT  # where the clone is, if this is one
-        line = command(script if script.is_file() else self.SCRIPT, "--output", self.output, "--resume")
+        line = _started(self.SCRIPT, "--output", self.output, "--resume")
         return line if ranks == 1 else f"torchrun ... {shlex.join(shlex.split(line)[1:])}"
+
+    def followed_by(self) -> str:
+        """The command that comes after the run."""
+        raise NotImplementedError
+
+
+def _started(script: str, *words: str) -> str:
+    """The command that starts one of the scripts, which is in a clone, if this is one."""
+    file = Path(__file__).parents[1] / script
+    return command(file if file.is_file() else script, *words)
 
 
 def _options_of_run(kind: type[TrainingOptions], output: str | None) -> dict[str, Any]:
@@ -239,7 +248,9 @@ class MLMOptions(TrainingOptions):
     dropout: float = rate(0.1, "model", "dropout of hidden vectors and of attention weights")
     schedule: str = option("linear", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = rate(0.06, "training", "share of the steps in which the learning rate rises to its peak")
-    mask_rate: float = rate(0.15, "training", "share of tokens to predict in training (in validation, always 0.15)")
+    mask_rate: float = option(
+        0.15, "training", "share of tokens to predict in training (in validation, always 0.15)", above=0, below=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -247,6 +258,10 @@ class MLMOptions(TrainingOptions):
             raise UserError("--neighbour-heads needs --architecture modernbert: heads are pointed by rotated biases")
         if self.start_from and self.vocab not in ("", self.start_from):
             raise UserError("--vocab and --start-from contradict each other: the model's own vocabulary is used")
+
+    def followed_by(self) -> str:
+        """Fine-tuning of the model that this run has made."""
+        return _started("train_nli.py", "--encoder", self.output, *(["--data", "toy"] if self.data == "toy" else []))
 
     def model_config(self, vocab_size: int, pad_token_id: int) -> ModelConfig:
         """The model these options ask for, over a vocabulary of `vocab_size`."""
@@ -321,6 +336,15 @@ class NLIOptions(TrainingOptions):
             raise UserError(f"--debias {self.debias}: a control learns what hypotheses tell, and nothing else")
         if self.debias_weight != NLIOptions.debias_weight and not self.debias:
             raise UserError(f"--debias-weight {self.debias_weight:g} needs --debias")
+
+    def followed_by(self) -> str:
+        """The report on the classifier, or its answer for a pair, if --validation-share has left no part to test on."""
+        if self.validation_share:
+            more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
+        else:
+            more = [] if self.data == "hub" else ["--data", self.data]
+            more += ["--columns", self.columns] if self.columns else []
+        return _started("evaluate.py", "--model", self.output, *more)
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -54,19 +54,19 @@ FONTS = (
 )  # fmt: skip
 
 
-class NoMatplotlib(UserError):
-    """There is no matplotlib."""
+class NoPicture(UserError):
+    """There is no matplotlib, or no place to draw to."""
 
 
 def need_matplotlib() -> Any:
-    """matplotlib, or `NoMatplotlib` is raised."""
+    """matplotlib, or `NoPicture` is raised."""
     # A notebook tells the programs that it starts to draw into it. Where there is no such thing, matplotlib won't load.
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure
         import matplotlib.style
     except ImportError as error:
-        raise NoMatplotlib(f"a picture needs matplotlib: {install('plots')}") from error
+        raise NoPicture(f"a picture needs matplotlib: {install('plots')}") from error
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
@@ -78,10 +78,10 @@ def need_matplotlib() -> Any:
 
 @contextmanager
 def optional() -> Iterator[None]:
-    """For a picture that nobody has asked for: without matplotlib, a line says that there is none."""
+    """For a picture that nobody has asked for: where it can't be drawn, a line says so."""
     try:
         yield
-    except NoMatplotlib as missing:
+    except NoPicture as missing:
         print(f"(no picture: {missing})")
 
 
@@ -318,9 +318,20 @@ def plot_training(folder: Path) -> None:
 
 
 @optional()
-def plot_answers(path: Path, *given: Any) -> None:
-    """What evaluate.py draws, if there is matplotlib: `draw_answers` of what is given."""
+def plot_answers(figure: str, model: Path, *given: Any) -> None:
+    """What evaluate.py draws, if there is matplotlib: `draw_answers` of what is given, by default beside the model."""
+    path = Path(figure) if figure else _beside(model)
     save(draw_answers(*given), path)
+
+
+def _beside(model: Path) -> Path:
+    """A place in the model's folder; beside a zip of one; here, if it is a name on the Hub."""
+    path = model / "confusion_matrix.png"
+    if not model.is_dir():
+        path = (model.parent if model.exists() else Path()) / f"{model.name.removesuffix('.zip')}_confusion_matrix.png"
+    if not os.access(path.parent, os.W_OK):  # somebody else's model, say
+        raise NoPicture(f"{path.parent} can't be written to; --figure names another place")
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)

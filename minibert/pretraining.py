@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minibert import fast
 from minibert.bert import BertForMaskedLM
+from minibert.checkpoint import tensors_hash
 from minibert.config import ARCHITECTURES, IGNORED, ModelConfig
 from minibert.data.articles import Articles, TextColumn, TokenisedArticles
 from minibert.data.batching import Batch, Blocks, TokenisedTexts, batch_generator, epoch_batches, pad, unknown_share
@@ -194,10 +195,8 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
     """Give a new model the head start that the options ask for.
 
     Raises:
-        UserError: there is nothing to learn from: less than one block, or no token masked.
+        UserError: there is less than one block to learn from.
     """
-    if not options.mask_rate:
-        raise UserError("--mask-rate 0 leaves nothing to predict: it has to be above 0")
     if not task.steps_per_epoch:
         few = f"{options.data} has too few tokens to train on, fewer than the {options.max_length:,} of one block"
         raise UserError(f"{few}: give more text, a smaller --max-length, or --no-blocks")
@@ -208,6 +207,15 @@ def prepare(task: MLMTask, options: MLMOptions) -> None:
         bias.data = torch.from_numpy(log_frequencies(task.counts())).to(bias)
     if options.neighbour_heads:
         point_at_neighbours(task.model.bert)
+
+
+def identify(task: MLMTask, articles: TokenisedArticles) -> dict[str, Any]:
+    """What a run depends on besides its options, see `minibert.training.train`."""
+    model = task.model
+    identity = {"articles": articles.identity["content"], "vocabulary": task.tokenizer.fingerprint()}
+    if task.options.start_from:
+        identity["start model"] = tensors_hash(model.state_dict(), str(model.bert.config))
+    return identity
 
 
 def introduce(task: MLMTask, articles: TokenisedArticles, run: Run[MLMOptions]) -> dict[str, float]:

@@ -39,7 +39,7 @@ from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
-from minibert.options import OPTIONS, WORDS, TrainingOptions, flag
+from minibert.options import NO_PATHS, OPTIONS, TrainingOptions, flag
 from minibert.plots import plot_training
 from minibert.progress import heading, warning
 
@@ -155,7 +155,8 @@ def open_run(options: Options) -> Iterator[Run[Options]]:
             device = pick_device(options.device, options.threads, local_rank())
             precision = pick_precision(options.precision, device)
             if precision == "bfloat16" and not has_bfloat16(device):
-                heading("WARNING:", f"torch finds no units for bfloat16 in this {device.type}: float32 is faster")
+                no_units = f"torch finds no units for bfloat16 in this {device.type}: float32 is faster"
+                print(warning(no_units), flush=True)
             named = str(device) if world_size() == 1 else device.type  # of several ranks each has a GPU of its own
             options = dataclasses.replace(options, device=named, precision=precision)
             folder, claim = Path(options.output), None
@@ -180,7 +181,7 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
         return _resumable(folder, options)
     _check_place(folder)
     data = Path(options.data)
-    if options.data not in WORDS and data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+    if options.data not in NO_PATHS["data"] and data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise UserError(
             f"--output {folder} is in --data, where what a run writes is data, too: choose another --output"
         )
@@ -201,7 +202,7 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left)}
     for name in _READ:
         path = getattr(options, name, "")
-        if path and (name != "data" or path not in WORDS) and Path(path).resolve() in replaced:
+        if path and path not in NO_PATHS.get(name, ()) and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
     return None
 

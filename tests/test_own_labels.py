@@ -171,7 +171,7 @@ def test_a_label_that_training_never_has_is_a_warning(folder: Path, capsys: pyte
     write(folder / "pairs.csv", rows("yes,no"))
     train("yes,no,maybe", "--max-steps", "1")
     out = capsys.readouterr().out
-    assert "WARNING: no pair to train on is labelled maybe" in " ".join(out.split())
+    assert "warning: no pair to train on is labelled maybe" in " ".join(out.split())
     assert "labelled yes," not in out
 
 

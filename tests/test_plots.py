@@ -159,7 +159,8 @@ def answers(matrix: list[list[int]], probability: float = 0.8) -> tuple[Any, Any
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
-    plots.plot_answers(tmp_path / "sub" / "matrix.png", *answers([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]]), ["model"])
+    given = answers([[8, 1, 1], [0, 1500, 1500], [0, 0, 0]])
+    plots.plot_answers(str(tmp_path / "sub" / "matrix.png"), tmp_path, *given, ["model"])
     axes = drawn[0].axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}  # by (column, row)
     assert [cells[column, 0][0] for column in range(3)] == ["8\n80%", "1\n10%", "1\n10%"]
@@ -448,7 +449,7 @@ def test_without_matplotlib(
     monkeypatch.setattr(builtins, "__import__", without)
     advice = f"a picture needs matplotlib: {install('plots')}"
     plots.plot_training(here)
-    plots.plot_answers(here / "picture.png", *answers([[1, 0, 0]] * 3))
+    plots.plot_answers("", here, *answers([[1, 0, 0]] * 3))
     assert capsys.readouterr().out.splitlines() == [f"(no picture: {advice})"] * 2
     given = ["--model", "model", "--data", "test.jsonl", "--max-pairs", "0", "--device", "cpu"]
     evaluate.main(given)
@@ -483,7 +484,7 @@ from pathlib import Path
 import numpy as np
 from minibert import plots
 if os.environ["MPLBACKEND"]:
-    plots.plot_answers(Path("a.png"), np.array([0, 1]), np.eye(3)[:2])
+    plots.plot_answers("a.png", Path(), np.array([0, 1]), np.eye(3)[:2])
 plots.plot_training(Path())
 print(os.environ["MPLBACKEND"])
 """

@@ -29,7 +29,7 @@ def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) 
 
 
 def test_an_epoch_has_every_article_once(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(config, tokenizer, mask_rate=0.0)
+    task = make(config, tokenizer, mask_rate=1e-9)
     batches = list(task.batches(0, 0))
     assert len(batches) == task.steps_per_epoch == 6  # 16 articles, 3 at a time
     rows = [tuple(row[mask].tolist()) for b in batches for row, mask in zip(b.input_ids, b.attention_mask, strict=True)]
@@ -38,7 +38,7 @@ def test_an_epoch_has_every_article_once(config: ModelConfig, tokenizer: WordPie
 
 
 def test_batches_name_their_positions_and_answers(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    masked, plain = (next(make(config, tokenizer, mask_rate=rate, batch_size=16).batches(0, 0)) for rate in (0.5, 0.0))
+    masked, plain = (next(make(config, tokenizer, mask_rate=rate, batch_size=16).batches(0, 0)) for rate in (0.5, 1e-9))
     assert masked.positions is not None
     assert len(masked.positions) > 20
     assert torch.equal(masked.labels, plain.input_ids.flatten()[masked.positions])
@@ -103,7 +103,7 @@ def test_the_unigram_guesser_by_hand() -> None:
 def test_blocks_have_no_padding_and_lose_nothing_but_the_end(
     config: ModelConfig, tokenizer: WordPieceTokenizer
 ) -> None:
-    options = MLMOptions(batch_size=3, max_length=7, mask_rate=0.0, blocks=True)
+    options = MLMOptions(batch_size=3, max_length=7, mask_rate=1e-9, blocks=True)
     whole, held_out = tokenise(TEXTS, tokenizer, 1_000), tokenise(TEXTS[:5], tokenizer, 1_000)
     task = MLMTask(make_masked_lm(config), whole, held_out, tokenizer, options)
     batches = list(task.batches(0, 0))
@@ -151,8 +151,9 @@ def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPie
 
 
 def test_nothing_to_learn_from_is_refused(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    with pytest.raises(UserError, match="--mask-rate 0 leaves nothing to predict"):
-        prepare(make(config, tokenizer, mask_rate=0.0), MLMOptions(mask_rate=0.0))
+    task = make(config, tokenizer, blocks=True, max_length=512)
+    with pytest.raises(UserError, match="fewer than the 512 of one block"):
+        prepare(task, task.options)
 
 
 def test_a_model_is_trained_further_with_this_runs_dropout(

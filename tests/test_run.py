@@ -628,6 +628,15 @@ def test_what_no_run_has_written_is_not_replaced_unasked(tmp_path: Path) -> None
         check_output(chosen)
 
 
+def test_a_word_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """toy for --data, train for --vocab: a run may go into folders of these names."""
+    monkeypatch.chdir(tmp_path)
+    assert check_output(MLMOptions(data="toy", vocab="train", output="train")) is None
+    assert check_output(MLMOptions(data="toy", vocab="train", output="toy")) is None
+    with pytest.raises(UserError, match="--start-from train is in --output"):
+        check_output(MLMOptions(data="toy", start_from="train", output="train"))
+
+
 def test_data_is_neither_replaced_nor_mixed_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("run/metrics.jsonl", "toy/options.json"):

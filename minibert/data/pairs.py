@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,16 +129,21 @@ def same_text(text: str) -> int:
     They may differ in case, white space, accents, and what is not seen (zero-width spaces, soft hyphens, controls).
     """
     plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
-    for character in _unseen().intersection(plain):
+    for character in filter(_is_passed_over, set(plain)):
         plain = plain.replace(character, "")
     return xxhash.xxh3_64_intdigest(plain.encode())
 
 
 @cache
-def _unseen() -> frozenset[str]:
-    """Marks, control and format characters."""
-    kinds = ("Mn", "Mc", "Me", "Cc", "Cf")
-    return frozenset(chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in kinds)
+def _is_passed_over(character: str) -> bool:
+    """Whether it is a control, a format character or a mark that changes no letter: an accent, a vowel point.
+
+    Not so the vowel signs of India, Thailand and others, which are marks to Unicode, and make other words.
+    """
+    accents = {1, *range(10, 37), *range(200, 241)}  # canonical combining classes
+    kind, name = unicodedata.category(character), unicodedata.name(character, "")
+    is_accent = unicodedata.combining(character) in accents or "VARIATION SELECTOR" in name or "JOINER" in name
+    return kind in ("Cc", "Cf", "Me") or is_accent
 
 
 def _read(source: Source, split: str, reading: Reading, choices: Sequence[Columns], meant: bool = False) -> Pairs:

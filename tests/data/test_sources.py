@@ -583,6 +583,9 @@ def test_repeated_pairs_are_counted() -> None:
         ("Hello , world !", "Hello, world!"),
         ("ﬁne ½", "fine 1\u20442"),
         ("\ufeffa\u3000b\u2060", "a b"),
+        ("שָׁלוֹם", "שלום"),
+        ("مُحَمَّد", "محمد"),
+        ("a\ufe0f k\u034fb", "a kb"),
     ],
 )
 def test_the_same_text_in_another_form(one: str, other: str) -> None:
@@ -592,7 +595,18 @@ def test_the_same_text_in_another_form(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("a cat.", "a cat?"), ("7", "8"), ("ein", "eins"), ("猫", "犬"), ("+", "-")]
+    ("one", "other"),
+    [
+        ("a cat.", "a cat?"),
+        ("7", "8"),
+        ("ein", "eins"),
+        ("猫", "犬"),
+        ("+", "-"),
+        ("वह खाता है", "वह खाती है"),
+        ("क्त", "कत"),
+        ("ดุ", "ดู"),
+        ("か", "が"),  # other vowels, other letters
+    ],
 )
 def test_other_text(one: str, other: str) -> None:
     assert same_text(one) != same_text(other)
