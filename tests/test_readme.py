@@ -33,7 +33,7 @@ OPTIONS = {"train_mlm.py": MLMOptions, "train_nli.py": NLIOptions, "evaluate.py"
 RECIPE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT + USING + RECIPE, re.DOTALL)
 SHELL = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-COMMANDS = [shlex.split(line, comments=True) for line in SHELL if line.strip()]
+COMMANDS = [words for line in SHELL if (words := shlex.split(line, comments=True))]
 # Each from the script's name on, whatever starts it.
 SCRIPTS = [
     words[next(index for index, word in enumerate(words) if word in OPTIONS) :]
