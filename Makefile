@@ -29,7 +29,7 @@ strong: .venv/installed
 	$(BIN)/python train_mlm.py --recipe strong --data $(WIKIPEDIA) $(if $(VOCAB),--vocab $(VOCAB)) \
 	    --output models/bert_mlm_strong
 	$(BIN)/python train_mlm.py --recipe strong --start-from models/bert_mlm_strong --learning-rate 5e-4 \
-	    --data $(patsubst hub,hub-pairs,$(SNLI)) --min-characters 0 --max-steps 320 \
+	    --data $(patsubst hub,stanfordnlp/snli,$(SNLI)) --min-characters 0 --max-steps 320 \
 	    --output models/bert_mlm_captions
 	$(BIN)/python train_nli.py --recipe strong --data $(SNLI) --encoder models/bert_mlm_captions \
 	    --output models/sbert_nli_strong

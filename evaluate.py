@@ -1,4 +1,4 @@
-"""Report how well a trained classifier does, or ask it about one pair.
+"""Report how well a trained classifier does, ask it about one pair, or compare vectors' cosines with people's scores.
 
 Example:
     python evaluate.py --data toy
@@ -108,7 +108,7 @@ def compare(options: EvaluateOptions, device: torch.device) -> None:
 
 
 def ask(options: EvaluateOptions, device: torch.device) -> None:
-    """Print the probabilities for one pair, and on standard error what makes them doubtful."""
+    """Print the probabilities for one pair, and warn on standard error of unknown or truncated text."""
     from minibert.hub import load_classifier
     from minibert.progress import warning
 
@@ -132,7 +132,9 @@ def write_answers(answers: Predictions, pairs: Pairs, options: EvaluateOptions) 
 
 
 def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: Callable[[], object]) -> None:
-    """Write the record of an evaluation, where --json says and beside the card, and do others: all that can be done."""
+    """Write the record of an evaluation, where --json says and beside the card, after other actions; should one fail,
+    the others are still done.
+    """
     from minibert.card import add_evaluation
     from minibert.files import write_json
 

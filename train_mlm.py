@@ -30,7 +30,7 @@ def pretrain(asked: MLMOptions) -> None:
     # torch loads only now: --help does not need it.
     from minibert import pretraining
     from minibert.card import write_card
-    from minibert.device import compile_blocks, keep_freed_memory
+    from minibert.device import keep_freed_memory
     from minibert.distributed import rank, ranks, together
     from minibert.exercises.mine import using
     from minibert.hub import save_mlm
@@ -54,8 +54,6 @@ def pretrain(asked: MLMOptions) -> None:
             model = start_model or make_masked_lm(options.model_config(tokenizer.vocab_size, tokenizer.pad_id))
             mine.introduce(model, "pretraining", "training")
             model.to(run.device)
-            if options.compile:
-                compile_blocks(run.device)
 
             # The task: masked batches, their loss, and the loss on the articles held out.
             task = pretraining.MLMTask(model, tokenised.train, tokenised.held_out, tokenizer, options)

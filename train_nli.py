@@ -32,7 +32,6 @@ def finetune(asked: NLIOptions) -> None:
     from minibert import finetuning
     from minibert.card import write_card
     from minibert.data.pairs import Reading, load_training_pairs
-    from minibert.device import compile_blocks
     from minibert.distributed import rank, ranks, together
     from minibert.exercises.mine import using
     from minibert.hub import save_classifier, zip_classifier
@@ -47,8 +46,6 @@ def finetune(asked: NLIOptions) -> None:
             model, tokenizer = finetuning.make_classifier(options)
             mine.introduce(model, "finetuning", "training", "sbert")
             model.to(run.device)
-            if options.compile:
-                compile_blocks(run.device)
 
             # Data: sentence pairs with a label each.
             pairs, validation = load_training_pairs(

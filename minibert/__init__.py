@@ -1,7 +1,7 @@
-"""minibert: a BERT small enough to read in an evening.
+"""minibert: a BERT whose mathematics, 700 lines, you can read in an evening.
 
 Read the scripts first, then bert, masking and sbert, then pretraining, finetuning and training; the rest when you need
-it. README has the whole tree.
+it, fast last. README has the whole tree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """BERT: embeddings, a stack of encoder blocks, and a head that guesses masked tokens.
 
-This is the model of figure 1 of "Attention is all you need" and section 3 of the BERT paper. Nothing here is for speed:
-`minibert.fast` computes the same numbers, with these same modules and less work.
+This is the model of figure 1 of "Attention is all you need" and section 3 of the BERT paper. Attention is left to
+torch's kernel, whose formula `SelfAttention.weights` writes out; nothing else here is for speed. `minibert.fast`
+computes the same numbers, with these same modules and less work.
 
 Sizes: B sequences in a batch, T tokens in each, D hidden size, H heads of K = D / H numbers, F intermediate size,
 V vocabulary, L blocks. `attention_mask` (B, T) is bool, True = a real token, False = padding; None = all are real.
@@ -61,7 +62,9 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention: each token becomes a weighted mean of all tokens' values.
 
-        softmax(Q K^T / sqrt(K)) V, in H heads side by side, then one more linear layer
+        softmax(q k^T / sqrt(K)) v, in H heads side by side, then one more linear layer
+
+    with q, k, v (T, K) a head's queries, keys and values.
 
     Source: Vaswani et al. 2017, section 3.2.
     """
@@ -190,9 +193,9 @@ class Bert(nn.Module):
 
 
 class MLMHead(nn.Module):
-    """From a token's vector to a score for each word of the vocabulary.
+    """From a token's vector h to a score for each word of the vocabulary: E norm(gelu(W h + b)) + c.
 
-    The last matrix is the table of word embeddings itself ("tied"): a word's input and output vectors are one.
+    The last matrix, E, is the table of word embeddings itself ("tied"): a word's input and output vectors are one.
 
     Source: Devlin et al. 2019, and their code; Press & Wolf 2017, "Using the output embedding" (tying).
     """

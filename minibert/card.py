@@ -151,8 +151,7 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
 
 def _dataset(data: str, pairs: bool) -> str:
     """What `--data` is called on the Hub, if that is known."""
-    known = {"hub": "stanfordnlp/snli" if pairs else "wikimedia/wikipedia", "hub-pairs": "stanfordnlp/snli"}
-    return known.get(data, data)
+    return data if data != "hub" else "stanfordnlp/snli" if pairs else "wikimedia/wikipedia"
 
 
 def _numbers(record: dict[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 Weights, those of the best epoch, the optimiser's moments and random states are tensors; the metadata says which run it
 is of and where that was. The place in the data is two numbers, epoch and batch, since order and masks follow from those
 (see minibert.data.batching). Nothing in a safetensors file can run code, it appears whole or not at all, and a checksum
-of all that is in it tells a damaged one.
+of all that is in it shows whether it is damaged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def save_checkpoint(
     groups = {"model": model.state_dict(), "best": best}
     groups |= {f"optimizer.{name}": optimizer.state[parameter] for name, parameter in model.named_parameters()}
     groups |= {f"random.{number}": states for number, states in enumerate(random)}
-    tensors = {f"{group}.{name}": tensor for group, its in groups.items() for name, tensor in its.items()}
+    tensors = {f"{group}.{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
     seen = set[int]()
     for name, tensor in tensors.items():  # layers may share weights: each has its own in the file
         if tensor.numel() and tensor.data_ptr() in seen:

@@ -141,7 +141,7 @@ def _said_once() -> Iterator[None]:
 def run(main: Callable[[], None]) -> None:
     """Call a script's `main` and turn what a person can put right into one line and an exit status.
 
-    2: something the user can mend; a full standard output counts, and is reported last. 130, 143
+    2: something the user can put right; a full standard output counts, and is reported last. 130, 143
     and 129: stopped by SIGINT, SIGTERM and SIGHUP. A bug keeps its traceback.
     """
     os.environ.setdefault("TQDM_LEAVE", "")  # no bar stays, of whatever library, when what it counted is done

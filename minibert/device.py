@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -70,6 +71,11 @@ def pick_precision(name: str, device: torch.device) -> str:
         except RuntimeError as error:
             raise UserError(f"--precision bfloat16 can't be used on {device}: give float32") from error
     return name
+
+
+def products(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Within it, matrix products are computed in bfloat16 or, as they are, in float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def has_bfloat16(device: torch.device) -> bool:

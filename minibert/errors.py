@@ -1,6 +1,6 @@
-"""The two ways for a run to end early that are not bugs, and what a terminal may be shown.
+"""What a person can put right, the interruption of a run, and what a terminal may be shown.
 
-Every other exception is a bug, and keeps its traceback.
+A script turns these, and an OSError, into one line. Any other exception is a bug, and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -68,13 +68,13 @@ def encode(
     return hidden if packing is None or positions is not None else packing.unpack(hidden)
 
 
-_TORCHS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList)
+_TORCH_LAYERS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList)
 _TEXTBOOK = {"minibert.bert", "minibert.modern"}
 
 
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
-    kinds = {type(layer) for layer in model.modules()} - {*_TORCHS}
+    kinds = {type(layer) for layer in model.modules()} - {*_TORCH_LAYERS}
     return all(map(_as_written, kinds)) and not _is_changed(*model.modules())
 
 
@@ -284,10 +284,17 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor
 
 
 class _VocabularyLoss(torch.autograd.Function):
-    """Keeps for the backward pass E = exp(logits - reference), (M, C) per slice, with one reference for each row.
+    """`vocabulary_loss` on a CPU, a slice of the logits z = h W^T + b at a time.
 
-    The gradient of the logits is the probability, E times a factor for each row, minus 1 at the label. It is never
-    written out: the factors go into the smaller matrix of each product, and the labels are subtracted as M rows.
+    Forward (algorithm 3), with m the highest logit of a row so far:
+
+        m' = max(m, max z)     s' = s exp(m - m') + sum exp(z - m')     and at the end     log sum exp(z) = m + log s
+
+    Backward: the gradient of z is the probability minus 1 at the label. E = exp(z - m'), (M, C) for each slice of C
+    columns, was kept, so the probability is f E, with a factor f = exp(m' - log sum exp) for each row. The gradient is
+    never written out: f goes into the smaller matrix of each product, and the labels are subtracted as M rows.
+
+        dW = E^T (f h) - h at the labels' rows          dh = f (E W) - W[labels]
     """
 
     @staticmethod
@@ -299,7 +306,7 @@ class _VocabularyLoss(torch.autograd.Function):
         highest = bias.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
-        exponentials, references = [], []
+        exponentials, highests = [], []
         for columns in _slices(len(weight)):
             products = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t())
             logits = products.to(bias.dtype)  # (M, C), C up to COLUMNS
@@ -310,9 +317,9 @@ class _VocabularyLoss(torch.autograd.Function):
             total = total * (highest - higher).exp() + exponential.sum(dim=1)
             highest = higher
             exponentials.append(exponential.to(dtype))
-            references.append(higher)
+            highests.append(higher)
         log_total = highest + total.log()
-        factors = (torch.stack(references) - log_total).exp()  # (slices, M): E times these are probabilities
+        factors = (torch.stack(highests) - log_total).exp()  # (slices, M)
         ctx.save_for_backward(hidden, weight, labels, factors, *exponentials)
         correct = (at_label == highest).sum()
         ctx.mark_non_differentiable(correct)

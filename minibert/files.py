@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and a folder's files are told from damaged ones.
+"""Files appear whole or not at all, and damage to a folder's files is noticed.
 
 A file is written under another name, then renamed, which a file system does in one go. A folder is written with
 SHA256SUMS, the checksums of all its files in the form that `sha256sum --check` reads, and read only if they are right.
@@ -111,7 +111,7 @@ def is_part_of(file: Path, data: Path) -> bool:
 def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
     """The JSON object in a file, or, by `kind`, the list or either.
 
-    Where there is no file, `advice` is given; if it is None, there need be none, and it is as one of nothing.
+    Where there is no file, `advice` is given; if that is None, a missing file is read as one of nothing.
 
     Raises:
         UserError: there is no such file, or it holds something else, or it can be understood in two ways.
@@ -150,7 +150,7 @@ def _no_number(constant: str) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, a JSON object a line; what is wrong with the file is raised as it comes."""
+    """The records of a run's metrics.jsonl, a JSON object a line; errors are raised unchanged."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

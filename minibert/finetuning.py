@@ -258,7 +258,7 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
     unknown_share(task.train[1], task.tokenizer, run.options.data)  # an error if no hypothesis can be spelled
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
-    heading("model", f"{parameters / 1e6:.1f} M parameters with the classifier")
+    heading("model", f"{parameters:,} parameters with the classifier")
     task.announce(run, "pairs")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
     return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}

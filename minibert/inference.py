@@ -3,8 +3,8 @@
     model = minibert.from_pretrained("models/sbert_nli_small")
     model.encode(["A man is playing a guitar."])
 
-No answer depends on what else is asked in the same call: padding is invisible to the model, and sentences are put into
-batches by their length only to have less of it.
+No answer depends, beyond rounding, on what else is asked in the same call: padding is invisible to the model, and
+sentences are put into batches by their length only to have less of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,7 @@ from minibert import fast
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS
 from minibert.data.batching import batches_of_like_length, pad, tokenise
-from minibert.device import has_bfloat16
+from minibert.device import has_bfloat16, products
 from minibert.errors import UserError, printable
 from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
@@ -79,7 +79,7 @@ class Predictions:
         """(pairs,) the likeliest label of each, as a place in `names`."""
         return self.probabilities.argmax(axis=1).astype(np.int64)
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Predictions:
+    def __getitem__(self, rows: NDArray[Any] | slice) -> Predictions:
         """Those of some pairs: their places, a mask of all pairs, or a slice."""
         rows = np.atleast_1d(np.arange(len(self.probabilities))[rows])
         sides = self.embeddings.reshape(2, len(self.probabilities), -1)[:, rows]
@@ -94,21 +94,21 @@ class Predictions:
             labels: (pairs,) their own, as places in `names`; -1 for none. If none has one, they have no column.
             columns: what the sentences and their label are called; by default premise, hypothesis and label.
         """
-        labels = np.full(len(self.probabilities), -1) if labels is None else labels
-        own = int((labels >= 0).any())
-        names = [*(columns or ("premise", "hypothesis")), "label"][: 2 + own]
+        premise, hypothesis, label, *_ = (*(columns or ("premise", "hypothesis")), "label")
+        table: dict[str, Sequence[str]] = {premise: self.premises, hypothesis: self.hypotheses}
+        if labels is not None and (labels >= 0).any():
+            table[label] = [("", *self.names)[number + 1] for number in labels]
+        table["prediction"] = [self.names[number] for number in self.labels]
+        for name, shares in zip(self.names, self.probabilities.T, strict=True):
+            table[f"probability_{name}"] = [f"{share:.6f}" for share in shares]
 
         def write(file: Path) -> None:
             with file.open("w", encoding="utf-8", newline="", errors="replace") as handle:
                 # A line ends with \n. Told so, `csv` leaves a cell with \r without quotes, and readers see two rows.
                 lines: Any = SimpleNamespace(write=lambda line: handle.write(line.removesuffix("\r\n") + "\n"))
                 writer = csv.writer(lines)
-                writer.writerow([*names, "prediction", *(f"probability_{name}" for name in self.names)])
-                pairs = zip(self.premises, self.hypotheses, labels, self.labels, self.probabilities, strict=True)
-                for premise, hypothesis, label, answer, shares in pairs:
-                    its = [("", *self.names)[label + 1]] * own
-                    row = [premise, hypothesis, *its, self.names[answer], *(f"{share:.6f}" for share in shares)]
-                    writer.writerow(row)
+                writer.writerow(table)
+                writer.writerows(zip(*table.values(), strict=True))
 
         write_file(path, write)
 
@@ -201,7 +201,7 @@ class TrainedModel:
 
         Args:
             sentences: any number of texts, or one; each is cut to `max_length` tokens.
-            batch_size: sentences in a pass through the network; does not change the vectors.
+            batch_size: sentences in a pass through the network; changes the vectors by no more than rounding.
             normalize: whether to scale vectors to length 1, so that their dot product is the cosine; None does what the
                 folder says (its modules.json).
             precision: "float32", or "bfloat16", whose products have 8 bits of precision and take about half the time;
@@ -226,9 +226,8 @@ class TrainedModel:
         texts = tokenise(sentences, self.tokenizer, self.max_length)
         vectors = np.empty((len(texts), self.embedding_size), dtype=np.float32)
         tokens_in_pass = TOKENS_IN_PASS if self.device.type == "cpu" else None
-        products = torch.autocast(self.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
         bar = tqdm(total=len(texts), desc="encoding", unit="text", disable=len(texts) < LONG or None)
-        with evaluating(self.sentence_encoder), products, bar:
+        with evaluating(self.sentence_encoder), products(precision, self.device), bar:
             for rows in batches_of_like_length(texts.lengths, batch_size, tokens_in_pass):
                 input_ids, mask = pad([texts[row] for row in rows], self.tokenizer.pad_id)  # (B, T) each
                 mask = mask.to(self.device)
@@ -249,7 +248,7 @@ class TrainedModel:
 
         Args:
             premises, hypotheses: as many of the one as of the other.
-            batch_size: sentences in a pass through the network; does not change the answers.
+            batch_size: as in `encode`.
         Raises:
             TypeError, UserError: as in `encode`; the model has no classifier; the lists differ in length or are empty.
         """
@@ -260,7 +259,8 @@ class TrainedModel:
         _check_no_table(premises, hypotheses)
         if len(premises) != len(hypotheses) or len(premises) == 0:
             raise UserError(
-                f"{len(premises)} premises and {len(hypotheses)} hypotheses: need as many, and at least one"
+                f"{len(premises)} premises and {len(hypotheses)} hypotheses: give as many of the one as of the other,"
+                " and at least one"
             )
         seen = [""] * len(premises) if self.hypothesis_only else premises
         # What `NLIClassifier.forward` does, but for the batches: sentences of like length are encoded together.
@@ -332,15 +332,15 @@ class TrainedModel:
         ids = self.tokenizer.encode([text], max_length=self.max_length + 1)[0]  # one more than is read: is there more?
         if len(ids) == 2:  # [CLS] and [SEP]
             raise UserError(f"{name} is empty: write a sentence there")
-        tokens = self.tokenizer.tokens(self.tokenizer.encode([text], max_length=self.max_length)[0])
-        notes = {
-            f"{name} has more than the {self.max_length} tokens that are read; the rest is left out.":
-                len(ids) > self.max_length,
-            f"{UNK} in {name} stands for something that the vocabulary can't spell.": UNK in tokens,
-            f"most words of {name} are unknown to this model, which can only spell them: its answers mean little.":
-                self.known_share(text) < 1 / 2,
-        }  # fmt: skip
-        return tokens, [note[0].upper() + note[1:] for note, true in notes.items() if true]
+        tokens, notes = self.tokenizer.tokens(self.tokenizer.encode([text], max_length=self.max_length)[0]), []
+        if len(ids) > self.max_length:
+            notes.append(f"{name} has more than the {self.max_length} tokens that are read; the rest is left out.")
+        if UNK in tokens:
+            notes.append(f"{UNK} in {name} stands for something that the vocabulary can't spell.")
+        if self.known_share(text) < 1 / 2:
+            unknown = f"most words of {name} are unknown to this model, which can only spell them"
+            notes.append(f"{unknown}: its answers mean little.")
+        return tokens, [note[0].upper() + note[1:] for note in notes]
 
     def known_share(self, *texts: str) -> float:
         """The share of the words read that are whole in the vocabulary; 1 if there are no words."""

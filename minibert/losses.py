@@ -18,6 +18,8 @@ TEMPERATURE = 0.05  # SimCSE's: cosines from -1 to 1 become logits from -20 to 2
 def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
     """Cross-entropy of finding a positive pair's other half by its cosine, in both directions, summed over these pairs.
 
+        1/2 sum_i [ -log softmax_j( cos(u_i, v_j) / t )_i - log softmax_j( cos(u_j, v_i) / t )_i ],  i positive
+
     Args:
         u, v: (B, W) the two sides' vectors.
         positive: (B,) bool, the pairs whose halves belong together. All u and all v of the batch are candidates, those
@@ -34,7 +36,9 @@ def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
 
 
 def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mix each example with another one of its batch, in shares drawn from Beta(alpha, alpha) for each.
+    """Mix each example x_i with another one of its batch, in shares s_i drawn from Beta(alpha, alpha) for each.
+
+        s_i x_i + (1 - s_i) x_p(i), with p a random permutation; labels, as one-hot rows, likewise
 
     Args:
         features: (B, N) float, B at least 1.

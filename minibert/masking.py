@@ -1,11 +1,12 @@
 """The 80/10/10 rule: which tokens the model has to guess, and what it sees in their place.
 
 Of the tokens that carry text, 15 % are chosen. Of those, 80 % become [MASK], 10 % become a random token, 10 % stay as
-they are; all of them are predicted. Since any token may have been chosen, the model must keep a good guess for each.
+they are; all of them are predicted. The model can't tell which of the tokens that it sees were chosen, so it has to
+keep a representation of every one.
 
-There are two deliberate deviations. Each token is chosen independently, as in the notebook, where BERT's own code picks
-a fixed number per sequence. And a random token is never a special one: the notebook's collator draws from the whole
-vocabulary, including [CLS], [PAD] and [MASK].
+There are deliberate deviations. Each token is chosen independently, as in the notebook, where BERT's own code picks a
+fixed number per sequence. And special tokens are neither chosen nor drawn: BERT's code and the notebook's collator draw
+from the whole vocabulary, including [CLS], [PAD] and [MASK], and BERT's code may choose [UNK].
 
 Source: Devlin et al. 2019, section 3.1 "Task #1" and appendix A.1.
 """

@@ -53,7 +53,7 @@ class RotaryAttention(SelfAttention):
 
         (R(m) q) . (R(n) k)  =  q . R(n - m) k
 
-    so "the previous word" is the same pattern everywhere, and is learned once instead of 128 times. Values are not
+    so "the previous word" is the same pattern everywhere, and is learned once instead of 127 times. Values are not
     rotated: what a token contributes does not depend on its position.
 
     Source: Su et al. 2021, "RoFormer", sections 3.2.2 and 3.4.2.

@@ -1,4 +1,4 @@
-"""AdamW, the learning rate's course, and clipping."""
+"""AdamW, the learning-rate schedule, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from minibert.options import SCHEDULES, TrainingOptions
 
 def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW as the options have it; beta1 0.9 and epsilon 1e-8 are torch's and the notebook's own.
+
+        m = beta1 m + (1 - beta1) g          v = beta2 v + (1 - beta2) g^2          for a gradient g, at step t
+        w = w - rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + decay w)
 
     By default all parameters are decayed, biases and norms included, as in the notebook. With `decayed` "matrices" only
     those of two dimensions are, the embeddings among them, which is BERT's own rule.
@@ -33,10 +36,10 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
 
 
 def schedule(name: str, total_steps: int, warmup_ratio: float) -> Callable[[int], float]:
-    """The factor on the peak learning rate, by the number of steps already taken.
+    """The factor on the peak learning rate, by the number t of steps already taken, of S in all.
 
-    It rises linearly over the first `int(total_steps * warmup_ratio)` steps, from 0 at the very first, as the
-    notebook's scheduler does. After them "linear" falls from 1 to 0, "constant" stays at 1.
+    It is t / W in the first W = `int(total_steps * warmup_ratio)` steps, so 0 at the very first, as by the notebook's
+    scheduler. After them "linear" has (S - t) / (S - W), from 1 to 0, and "constant" stays at 1.
 
     Raises:
         ValueError: the name is none of `SCHEDULES`.

@@ -1,9 +1,8 @@
 """The options of the three scripts: a dataclass each.
 
-A field is a flag: `max_length` is `--max-length`. Its default is the flag's default, its group and its help are where
-`--help` has it and the line that it prints, its bounds are checked when the options are made, so that a wrong flag
-costs no time. Unless a comment says otherwise, a default is the course notebook's own value; `--recipe strong` sets
-others (docs/recipe.md).
+Each field is a flag, `max_length` is `--max-length`: its default, its group in `--help` and the text there, its bounds.
+They are checked when the options are made, so that a wrong flag costs no time. Where the course notebook has a setting,
+its value is the default; `--recipe strong` sets others (docs/recipe.md).
 
 This file imports nothing heavy: `--help` has to answer before torch has loaded.
 
@@ -15,7 +14,6 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -33,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
-NO_PATHS = {"data": ("hub", "hub-pairs", "toy"), "vocab": ("train",)}  # what these options take besides paths
+NO_PATHS = {"data": ("hub", "toy"), "vocab": ("train",)}  # what these options take besides paths
 OPTIONS = "options.json"  # where a run's folder has its options
 
 GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
@@ -53,18 +51,16 @@ def option(
     return field(default=default, metadata={"group": group, "help": help, "choices": choices, **bounds})
 
 
-count = partial(option, at_least=1)  # a whole number
-limit = partial(option, at_least=0)  # one that may be 0
-rate = partial(option, at_least=0, below=1)  # a number in [0, 1)
+count = partial(option, at_least=1, else_say="it has to be at least 1")
+limit = partial(option, at_least=0, else_say="it has to be 0 or more")
+positive = partial(option, above=0, else_say="it has to be a number above 0")
+rate = partial(option, at_least=0, below=1, else_say="it has to be in [0, 1)")
 sequence_length = partial(option, at_least=3, else_say="[CLS], one token and [SEP] need 3")
-seed = partial(
-    option, 42, "run",
-    at_least=0, below=2**64, else_say="it has to be below 2 ** 64, which is as far as torch's go",
-)  # fmt: skip
+seed = partial(option, 42, "run", at_least=0, below=2**64, else_say="it has to be from 0 to 2 ** 64 - 1")
 
 
 def columns(optional: str) -> Any:
-    """Names of columns, parted by commas."""
+    """Names of columns, separated by commas."""
     return option(
         "", "data",
         f"the data's columns: two sentences{optional}, as in question1,question2,is_duplicate (default: premise,"
@@ -73,7 +69,7 @@ def columns(optional: str) -> Any:
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """Names parted by commas; "" has none."""
+    """Names separated by commas; "" has none."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
@@ -88,25 +84,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            if (choices := item.metadata["choices"]) and value not in choices:
-                raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(choices)}")
-            if not isinstance(value, str | bool | None) and (complaint := _complaint(value, item.metadata)):
-                raise UserError(f"{flag(item.name)} {value}: {complaint}")
-
-
-def _complaint(value: float, bounds: Mapping[str, Any]) -> str:
-    """What is wrong with a number; NaN and infinity are none."""
-    least = bounds["at_least"]
-    if value >= least and value > bounds["above"] and value < bounds["below"]:
-        return ""
-    if bounds["below"] == 1:
-        return f"it has to be in {'(' if bounds['above'] == 0 else '['}0, 1)"
-    if least == 0 and value < 0:
-        return "it can't be negative"
-    if bounds["above"] == 0:
-        return "it has to be a number above 0"
-    return bounds["else_say"] or (f"it has to be at least {least}" if least else "it has to be a number")
+            value, has = getattr(self, item.name), item.metadata
+            if has["choices"] and value not in has["choices"]:
+                raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(has['choices'])}")
+            is_number = not isinstance(value, str | bool | None)
+            if is_number and not (value >= has["at_least"] and has["above"] < value < has["below"]):  # NaN is refused
+                raise UserError(f"{flag(item.name)} {value}: {has['else_say']}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +107,7 @@ class TrainingOptions(Options):
     max_length: int
     recipe: str = option("notebook", "most used", "where the other options' defaults come from", choices=RECIPES)
     epochs: int = count(3, "most used", "passes over the training data")
-    batch_size: int = count(16, "most used", "examples in a batch; a step has so many x --accumulate x processes")
+    batch_size: int = count(16, "most used", "examples in a batch; a step has this many x --accumulate x processes")
     resume: bool = option(
         False, "most used", "continue the unfinished run in --output, with its own options, from its last checkpoint"
     )
@@ -132,19 +115,19 @@ class TrainingOptions(Options):
     mine: str = option("", "model", "a folder of layers that you wrote (docs/exercises.md); they are checked first")
     max_steps: int = limit(0, "training", "stop after this many steps, with the schedule fitted to them; 0: all epochs")
     accumulate: int = count(1, "training", "batches of each rank whose gradients are added up before a step")
-    clip: float = option(1.0, "training", "largest gradient norm", above=0)
+    clip: float = positive(1.0, "training", "largest gradient norm")
     weight_decay: float = limit(0.01, "training", "AdamW's decoupled weight decay")
     decayed: str = option("all", "training", "decay all weights, as in the notebook, or matrices only", choices=DECAYED)
     beta2: float = rate(0.999, "training", "AdamW's decay of the mean of squared gradients")
-    textbook: bool = option(False, "training", "train with the textbook's own forwards: the same losses, more slowly")
+    textbook: bool = option(False, "training", "train with the textbook's forward passes: the same losses, more slowly")
     seed: int = seed("seed of every random choice")
     device: str = option("auto", "run", DEVICE)
     threads: int = limit(
-        0, "run", "CPU threads; 0 leaves torch's own choice", below=1_025, else_say="more than 1,024 make no sense"
+        0, "run", "CPU threads; 0 leaves torch's own choice", below=1_025, else_say="it has to be from 0 to 1,024"
     )
     precision: str = option("auto", "run", "auto: bfloat16 on a GPU that has it, else float32", choices=PRECISIONS)
     compile: bool = option(False, "run", "compile the encoder's blocks with torch.compile before training")
-    log_every: int = limit(0, "run", "steps between two lines of progress; 0: at most 100, and twenty lines or more")
+    log_every: int = limit(0, "run", "steps between two lines of progress; 0: 100, in a short run fewer: twenty lines")
     save_every: int = limit(1_000, "run", "steps between checkpoints (one more at each epoch's end); 0: epochs only")
 
     def __post_init__(self) -> None:
@@ -214,15 +197,17 @@ class MLMOptions(TrainingOptions):
         "beta2": 0.98, "decayed": "matrices",
     }  # fmt: skip
 
-    data: str = option("hub", "most used", f"hub-pairs (SNLI as text), {DATA}")
+    data: str = option("hub", "most used", DATA)
     vocab: str = option(
         "", "most used",
         "vocab.txt, tokenizer.json, folder or Hub name; train: learn one (default: bert-base-uncased; for toy: train)",
     )  # fmt: skip
     output: str = option("models/bert_mlm_small", "most used", "folder for the model, its metrics and its pictures")
-    learning_rate: float = option(5e-4, "most used", "peak learning rate", above=0)
-    line_by_line: bool = option(False, "data", "take each line of a .txt for an article (else empty lines part them)")
-    min_characters: int = limit(200, "data", "leave out articles of no more characters than this")
+    learning_rate: float = positive(5e-4, "most used", "peak learning rate")
+    line_by_line: bool = option(
+        False, "data", "take each line of a .txt for an article (else empty lines separate them)"
+    )
+    min_characters: int = limit(200, "data", "leave out articles of at most this many characters")
     max_articles: int = limit(30_000, "data", "articles to train on; 0: all there are")
     held_out: int = count(500, "data", "further articles, never trained on, for the reported loss")
     max_length: int = sequence_length(128, "data", "the longest sequence of tokens, [CLS] and [SEP] included")
@@ -249,8 +234,9 @@ class MLMOptions(TrainingOptions):
     schedule: str = option("linear", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = rate(0.06, "training", "share of the steps in which the learning rate rises to its peak")
     mask_rate: float = option(
-        0.15, "training", "share of tokens to predict in training (in validation, always 0.15)", above=0, below=1
-    )
+        0.15, "training", "share of tokens to predict in training (in validation, always 0.15)",
+        above=0, below=1, else_say="it has to be in (0, 1)",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -287,7 +273,7 @@ class NLIOptions(TrainingOptions):
     data: str = option("hub", "most used", DATA)
     encoder: str = option("models/bert_mlm_small", "most used", "the pretrained encoder: a folder or a BERT on the Hub")
     output: str = option("models/sbert_nli_small", "most used", "folder for the classifier, its metrics and pictures")
-    learning_rate: float = option(2e-5, "most used", "peak learning rate", above=0)
+    learning_rate: float = positive(2e-5, "most used", "peak learning rate")
     columns: str = columns(" and a label")
     labels: str = option(
         "", "data",
@@ -302,15 +288,15 @@ class NLIOptions(TrainingOptions):
     pooling: str = option("mean", "model", "how a sentence's token vectors become one", choices=POOLINGS)
     projection: int = limit(
         0, "model", "dimensions that token vectors are projected to before they become one; 0: no projection",
-        below=MOST_WIDTH + 1, else_say=f"more than {MOST_WIDTH:,} make no sense",
+        below=MOST_WIDTH + 1, else_say=f"it has to be from 0 to {MOST_WIDTH:,}",
     )  # fmt: skip
     dropout: float = rate(0.1, "model", "dropout of the features that the classifier sees")
     schedule: str = option("constant", "training", "how the learning rate moves after its peak", choices=SCHEDULES)
     warmup_ratio: float = rate(0.0, "training", "share of the steps in which the learning rate rises to its peak")
     contrast: float = limit(0.0, "training", "weight of a second loss: entailed pairs find each other in their batch")
     mixup: float = limit(
-        0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(it, it); 0: none",
-        below=1_001, else_say="more than 1,000 make no sense: all shares are a half then",
+        0.0, "training", "half of the loss on mixtures of pairs, shares from Beta(mixup, mixup); 0: none",
+        below=1_001, else_say="it has to be from 0 to 1,000, where all shares are a half",
     )  # fmt: skip
     debias: str = option(
         "", "training",
@@ -360,9 +346,14 @@ class NLIOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Options):
-    """Options of evaluate.py: the report on a trained classifier, or its answer for one pair."""
+    """Options of evaluate.py: the report on a trained classifier, its answer for one pair, or how well the cosines of
+    any encoder's vectors agree with people.
+    """
 
-    model: str = option("models/sbert_nli_small", "most used", "folder or zip written by train_nli.py")
+    model: str = option(
+        "models/sbert_nli_small", "most used",
+        "folder, zip or Hub name of a model: one with a classifier, or for --similarity any encoder",
+    )  # fmt: skip
     data: str = option("hub", "most used", DATA)
     split: str = option("test", "most used", "which part of the data", choices=SPLITS)
     batch_size: int = count(64, "most used", "sentences in a pass through the encoder; does not change the results")

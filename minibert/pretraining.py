@@ -188,11 +188,11 @@ def _check_kept(options: MLMOptions, config: ModelConfig) -> None:
     for name, its in kept.items():
         if (asked := getattr(options, name)) not in (its, getattr(usual, name)):
             said, has = (flag(name), "") if asked is True else (f"{flag(name)} {asked}", f", with {its}")
-            raise UserError(f"{said}: the model in {options.start_from} is trained further as it is{has}")
+            raise UserError(f"{said}: the model in {options.start_from} is trained further as it is{has}; leave it out")
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:
-    """Give a new model the head start that the options ask for.
+    """Set a new model's first biases as the options ask.
 
     Raises:
         UserError: there is less than one block to learn from.
@@ -233,7 +233,7 @@ def introduce(task: MLMTask, articles: TokenisedArticles, run: Run[MLMOptions]) 
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
     shape = f"{layers} x {config.hidden_size}, {config.num_attention_heads} heads, {config.intermediate_size:,} inside"
-    heading("model", f"{shape}: {parameters / 1e6:.1f} M parameters")
+    heading("model", f"{shape}: {parameters:,} parameters")
     loss, accuracy = task.baseline()
     task.announce(run, "blocks" if options.blocks else "articles")
     heading("unigrams", f"held-out loss {loss:.4f}, accuracy {accuracy:.4f}: a guess by frequency")

@@ -15,8 +15,8 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix} [{remaining
 
 
 class Progress:
-    """Shows a run's metrics, from `step` on, to which it had got before. A bar asks for `loss`, the mean over the last
-    steps, about once a second.
+    """Shows a run's metrics, continuing from `step`. A bar asks for `loss`, the mean over the last steps, about once a
+    second.
     """
 
     def __init__(self, total_steps: int, step: int = 0, loss: Callable[[], float] | None = None) -> None:
@@ -55,7 +55,7 @@ class Progress:
         shown = "  ".join(
             f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if isinstance(value, float)
         )
-        place = f"epoch {metrics['epoch']} finished after {metrics['step']:,} steps"
+        place = f"epoch {metrics['epoch']}, validated after {metrics['step']:,} steps"
         self.say(f"{place}  |  {painted(shown, RESULT, sys.stdout)}")
 
     def say(self, line: str) -> None:

@@ -10,7 +10,8 @@ models/bert_mlm_small/
         step-00001000.safetensors    all that is needed to go on (minibert.checkpoint)
 
 Each line of metrics.jsonl is an object with a `kind`: "start" (sizes and baselines), "train" (means over the steps
-since the line before, never across two epochs), "validation" (at each epoch's end), "warning" and "end".
+since the line before, never across two epochs), "validation" (at each epoch's end and after the last step), "warning"
+and "end".
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from torch.optim import Optimizer
 
 from minibert.card import CARD, CIRCUMSTANCES, EVALUATION
 from minibert.checkpoint import Checkpoint, State, random_state, read_checkpoint, save_checkpoint
-from minibert.device import has_bfloat16, pick_device, pick_precision
+from minibert.device import compile_blocks, has_bfloat16, pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
@@ -159,6 +160,8 @@ def open_run(options: Options) -> Iterator[Run[Options]]:
                 print(warning(no_units), flush=True)
             named = str(device) if world_size() == 1 else device.type  # of several ranks each has a GPU of its own
             options = dataclasses.replace(options, device=named, precision=precision)
+            if options.compile:
+                compile_blocks(device)
             folder, claim = Path(options.output), None
             if rank() == 0:
                 claim = claims.enter_context(claimed(folder))
@@ -236,7 +239,7 @@ def _resumable(folder: Path, options: TrainingOptions) -> Checkpoint:
     if others:  # if the recipe is another one, it is the reason
         name = "recipe" if before.get("recipe") != options.recipe else others[0]
         asked = f"{flag(name)} {now.get(name)}"
-        raise UserError(f"{asked} contradicts the run to be resumed, which has {before.get(name)}")
+        raise UserError(f"{asked} contradicts the run to be resumed, which has {before.get(name)}: leave it out")
     if about["ranks"] != world_size():
         raise UserError(
             f"ranks: {world_size()} contradicts the run to be resumed, which has {about['ranks']}:"

@@ -236,7 +236,7 @@ def _as_bert(backend: Tokenizer, lowercase: bool, strip_accents: bool | None = N
 
 
 def _alphabet(backend: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """A text's commonest characters, as many as `ALPHABET` and `COVERAGE` say, and all as common as the last one."""
+    """A text's commonest characters, as many as `ALPHABET` and `COVERAGE` say, ties with the last included."""
     normal = backend.normalizer.normalize_str
     counts = Counter(character for text in texts for character in normal(text) if not character.isspace())
     covered, least = 0, 0

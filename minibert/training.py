@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NoReturn
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from minibert.checkpoint import State, tensors_hash
-from minibert.device import describe
+from minibert.device import describe, products
 from minibert.distributed import add_gradients, all_reduce_max, check_same, gather, once, rank, together, world_size
 from minibert.errors import Interrupted, UserError, say_at_once
 from minibert.optimizer import adamw, clip_gradients, schedule
@@ -48,7 +48,7 @@ class Task:
     Attributes:
         score: the validation metric, higher is better, that picks the best epoch; None keeps the last one.
         step_size: examples of a step, over all micro-batches and ranks.
-        steps_per_epoch: so that each of `examples` has its turn; the last step may have fewer.
+        steps_per_epoch: enough for every one of `examples` to be seen once; the last step may have fewer.
     """
 
     score: str | None = None
@@ -97,16 +97,16 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
     """
     trainer = Trainer(task, run)
     trainer.begin(identity, start)
-    state, steps, options = trainer.state, trainer.steps, run.options
+    state, steps, save_every = trainer.state, trainer.steps, run.options.save_every or math.inf
     with closing(trainer.progress) as progress, stop_signals() as signalled:
-        while state.step < steps or state.batch:  # none is left of a run that was stopped before its last validation
+        while state.step < steps or state.batch:  # with no step left, the last epoch's validation may still be due
             for batch in islice(task.batches(state.epoch, state.batch), steps - state.step):
                 trainer.step(batch)
                 state.step += 1
                 state.batch += 1
                 progress.advance()
                 stop = signalled()
-                save = bool(stop) or (bool(options.save_every) and state.step % options.save_every == 0)
+                save = stop or state.step % save_every == 0
                 if save or state.step % trainer.log_every == 0:
                     trainer.log()
                 if save:
@@ -138,7 +138,7 @@ class Trainer:
     def begin(self, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
         """Write the first records, or put everything back as it was at the checkpoint."""
         if rank():
-            torch.manual_seed((self.options.seed + rank()) % 2**64)  # ranks drop out other elements of other examples
+            torch.manual_seed((self.options.seed + rank()) % 2**64)  # each rank needs a dropout of its own
         with together():
             check_same(identity)
             if world_size() > 1:
@@ -150,7 +150,7 @@ class Trainer:
                 self.run.begin(self.model)
         if not self.state.step:
             self.run.record("start", {"steps": self.steps, **start})
-        loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # of one rank, it is none
+        loss = (lambda: self.metrics.means()["loss"]) if world_size() == 1 else None  # one rank's is not the run's
         self.progress = Progress(self.steps, self.state.step, loss)
         self.began = time.monotonic() - self.state.seconds
         self.metrics = Metrics()
@@ -164,7 +164,7 @@ class Trainer:
         for index in range(rank() * accumulate, (rank() + 1) * accumulate):
             part = batch.part(index, accumulate * world_size()).to(self.device)
             if part.count:
-                with self.precision():
+                with products(self.options.precision, self.device):
                     loss, extras = self.task.loss(part)
                 (loss / batch.count).backward()
                 loss_sum = loss_sum + loss.detach()
@@ -174,11 +174,6 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.metrics.add_step(batch, loss_sum, norm)
-
-    def precision(self) -> AbstractContextManager[None]:
-        """Within it, products are computed as `options.precision` says (see `minibert.device.pick_precision`)."""
-        bfloat16 = self.options.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
     def log(self) -> None:
         """Show and record the means over the steps since the last time, and end the run if one of them went wrong.
@@ -204,7 +199,7 @@ class Trainer:
         state, score = self.state, self.task.score
         self.progress.doing("validating")
         self.model.eval()
-        with torch.no_grad(), self.precision():
+        with torch.no_grad(), products(self.options.precision, self.device):
             metrics = self.task.validate()
         self.model.train()
         self.progress.doing("training")
@@ -237,7 +232,7 @@ class Trainer:
         heading("trained", f"for {duration(state.seconds)}, to step {state.step:,}")
         if self.best:
             self.model.load_state_dict(self.best)
-            score = f"{self.task.score} {state.best_score:.4f}"
+            score = f"{str(self.task.score).replace('_', ' ')} {state.best_score:.4f}"
             heading("kept", f"epoch {state.best_epoch}, the best on validation: {score}")
         end = {"step": state.step, "seconds": round(state.seconds, 1), "best_epoch": state.best_epoch}
         self.run.record("end", {**end, "date": time.strftime("%Y-%m-%d")})

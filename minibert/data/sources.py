@@ -79,7 +79,7 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
     """A source of texts: its training split, so that text can come from the very pairs that are classified later.
 
     Args:
-        data: "hub" for Wikipedia, "hub-pairs" for SNLI, "toy", a path, or a name on the Hub.
+        data: "hub" for Wikipedia, "toy", a path, or a name on the Hub.
         everything: of Wikipedia, stream all 41 files and keep none, instead of the notebook's rows of the first.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
     """
@@ -92,7 +92,7 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
         return Source(data, first, lambda: f"{NOTEBOOK_ROWS} rows of {digest([file])}")
     if data == "toy":
         return _in_memory(data, [(article["text"],) for article in toy_articles()])
-    return _hub(HUB_SNLI, "train") if data == "hub-pairs" else _named(data, "train", line_by_line)
+    return _named(data, "train", line_by_line)
 
 
 def open_pairs(data: str, split: str, labels: Sequence[str] = LABELS, option: str = "--data") -> Source:

@@ -15,7 +15,7 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Exercise:
-    """An evening's piece."""
+    """One exercise."""
 
     parts: Mapping[str, tuple[str, ...]]  # what is written: methods of a class, or a function, which has none
     stop: str  # of the tour, which explains it

@@ -68,7 +68,7 @@ def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
     """Every token in tokenizer_config.json and special_tokens_map.json, as its text or as an object."""
     names, unknown = SPECIAL_TOKENS_MAP.read(file.with_name(MAP))
     if strange := [name for name in unknown if not name.endswith("_token")]:
-        raise UserError(f"{MAP} has {strange[0]!r:.40}, which is no special token: it belongs into {SETTINGS}")
+        raise UserError(f"{MAP} has {strange[0]!r:.40}, which is no special token: it belongs in {SETTINGS}")
     for place, values in ((SETTINGS, settings), (MAP, names)):
         for name, value in values.items():
             content = value.get("content") if isinstance(value, dict) else value

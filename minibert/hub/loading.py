@@ -91,7 +91,7 @@ def from_pretrained(name: str | Path) -> TrainedModel:
 
 
 def load_classifier(name: str | Path) -> TrainedModel:
-    """The same of a folder that has to have a classifier; without one, it is a UserError that says so."""
+    """Load a model that has to have a classifier; a UserError, if it has none."""
     model = from_pretrained(name)
     if model.classifier is None:
         raise UserError(f"{name} has no classifier: write one with train_nli.py")
@@ -105,7 +105,7 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
 
 
 def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:
-    """The same of an encoder with its MLM head; `dropout` is the rate within the encoder, None = the folder's."""
+    """An encoder with its MLM head, likewise; `dropout` is the rate within the encoder, None = the folder's."""
     with _opened(name) as folder:
         return _read_network(encoder_folder(folder), with_head=True, dropout=dropout)
 

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
 
-# Each of their weights is one of ours, or several that lie in theirs on top of one another.
+# Each of their weights is one of ours, or several of ours, one below the other (ModernBERT's Wqkv).
 Names = dict[str, tuple[str, ...]]
 
 # Ours, BERT's and ModernBERT's. `N` is the number of a block, `*` stands for weight and bias; `head.` is the MLM head.
-# A tensor of theirs that stands in several rows has these weights of ours on top of one another.
 TABLE = {
     "embeddings.word_embeddings.weight": ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight"),
     "embeddings.position_embeddings.weight": ("embeddings.position_embeddings.weight", None),
@@ -92,9 +91,9 @@ def _names(config: ModelConfig, head: bool) -> Names:
         for block in range(config.num_hidden_layers if "N." in ours else 1):
             for part in ("weight", "bias") if bias and "*" in ours else ("weight",):
                 name, own = (each.replace("N.", f"{block}.").replace("*", part) for each in (theirs, ours))
+                if name.startswith("layers.0.attn_norm."):  # in a ModernBERT, the first block's attention has none
+                    continue
                 names[name] = (*names.get(name, ()), own)
-    for part in ("weight", "bias"):
-        names.pop(f"layers.0.attn_norm.{part}", None)  # in a ModernBERT, the first block's attention has none
     return names
 
 

@@ -88,7 +88,7 @@ NORMALIZE_TABLE = Table(
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """What is to be known of it."""
+    """What these files say."""
 
     max_length: int  # tokens kept of each sentence
     pooling: str = "mean"  # one of `POOLINGS`

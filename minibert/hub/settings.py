@@ -32,7 +32,7 @@ class Table:
     """The names of a JSON file. Lists of them have spaces between the names."""
 
     used: str  # what decides what is computed, and how
-    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # the values that are fine
+    only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # the only values accepted
     harmless: str = ""  # what changes no answer
     strict: bool = False  # whether any other name is refused; otherwise it is reported as unused
 
@@ -122,7 +122,7 @@ BERT = Kind(
 
 
 def _without_windows(values: Values) -> Values:
-    """Refuse layers that attend to a window, in the words of any version; leave out what else is said of them."""
+    """Refuse layers that attend to a window, whichever version's names the file uses; drop these settings."""
     windows = ("layer_types", "rope_parameters", "global_attn_every_n_layers", "local_attention", "local_rope_theta")
     rest = {name: value for name, value in values.items() if name not in windows}
     kinds, angles = values.get("layer_types"), values.get("rope_parameters")
