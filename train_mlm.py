@@ -40,13 +40,13 @@ def pretrain(asked: MLMOptions) -> None:
     from minibert.training import train
 
     keep_freed_memory()
-    with ranks(), using(asked.mine) as mine, open_run(pretraining.settled(asked)) as run:
+    with ranks(), using(asked.mine) as mine, open_run(pretraining.with_vocabulary(asked)) as run:
         options = run.options
         with together():  # of several processes, what goes wrong in one ends all
             start_model = pretraining.load_start(options)  # of --start-from
 
             # Data: a sample of articles, some of them held out. Tokenizer: loaded, or learned from them.
-            with pretraining.open_articles(options) as articles:
+            with pretraining.sample_articles(options) as articles:
                 tokenizer = pretraining.make_tokenizer(options, articles)
                 tokenised = articles.tokenised(tokenizer, None if options.blocks else options.max_length)
 

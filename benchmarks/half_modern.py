@@ -26,7 +26,7 @@ from minibert.config import ModelConfig, ModernBertConfig
 from minibert.device import keep_freed_memory
 from minibert.modern import ModernBert, make_masked_lm
 from minibert.options import MLMOptions
-from minibert.pretraining import MLMTask, make_tokenizer, open_articles, prepare, settled
+from minibert.pretraining import MLMTask, make_tokenizer, prepare, sample_articles, with_vocabulary
 from minibert.run import open_run
 from minibert.training import train
 
@@ -44,9 +44,9 @@ def main() -> None:
 def pretrain(network: str, asked: MLMOptions) -> None:
     """What train_mlm.py does, with another network, and without saving it."""
     keep_freed_memory()
-    with open_run(settled(asked)) as run:
+    with open_run(with_vocabulary(asked)) as run:
         options = run.options
-        with open_articles(options) as found:
+        with sample_articles(options) as found:
             tokenizer = make_tokenizer(options, found)
             articles = found.tokenised(tokenizer, None if options.blocks else options.max_length)
         model = make_network(network, options.model_config(tokenizer.vocab_size, tokenizer.pad_id)).to(run.device)

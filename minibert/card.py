@@ -19,7 +19,7 @@ from huggingface_hub import EvalResult, ModelCardData
 import minibert
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import NO_PATHS, OPTIONS, MLMOptions, NLIOptions, flag, listed
+from minibert.options import METRICS, NO_PATHS, OPTIONS, MLMOptions, NLIOptions, flag, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
@@ -94,7 +94,7 @@ def was_trained_on(folder: Path, data: str, split: str) -> bool:
 
 
 def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
-    options, records = read_json(folder / OPTIONS, ""), read_records(folder / "metrics.jsonl")
+    options, records = read_json(folder / OPTIONS, ""), read_records(folder / METRICS)
     start, end, name = records[0], records[-1], folder.resolve().name
     pairs = "encoder" in options
     kind: type[MLMOptions] | type[NLIOptions] = NLIOptions if pairs else MLMOptions

@@ -32,7 +32,7 @@ ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
 NO_PATHS = {"data": ("hub", "toy"), "vocab": ("train",)}  # what these options take besides paths
-OPTIONS = "options.json"  # where a run's folder has its options
+OPTIONS, METRICS = "options.json", "metrics.jsonl"  # where a run's folder has its options and its measurements
 
 GROUPS = ("most used", "data", "model", "training", "run")  # of `--help`, in this order
 

@@ -29,7 +29,7 @@ from minibert.cli import Parser, parse_options, run
 from minibert.config import LABELS
 from minibert.errors import UserError, install
 from minibert.files import read_json, read_records, write_file
-from minibert.options import OPTIONS, Options, limit, option
+from minibert.options import METRICS, OPTIONS, Options, limit, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -299,7 +299,7 @@ def draw_run(folder: Path) -> Any:
     Raises:
         UserError: it has no metrics.jsonl, or a damaged one.
     """
-    metrics, options = folder / "metrics.jsonl", folder / OPTIONS
+    metrics, options = folder / METRICS, folder / OPTIONS
     if not metrics.is_file():
         raise UserError(f"there is no {metrics}: --run is a folder that train_mlm.py or train_nli.py has written")
     try:

@@ -141,7 +141,7 @@ def _batch(input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Batch:
     return Batch(input_ids, attention_mask, labels.flatten()[positions], positions, tokens=int(attention_mask.sum()))
 
 
-def open_articles(options: MLMOptions) -> Articles:
+def sample_articles(options: MLMOptions) -> Articles:
     """The articles that the options ask for; nothing is read yet."""
     return Articles(
         options.data, max_articles=options.max_articles, held_out=options.held_out, seed=options.seed,
@@ -159,7 +159,7 @@ def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenize
     return load_tokenizer(name)
 
 
-def settled(options: MLMOptions) -> MLMOptions:
+def with_vocabulary(options: MLMOptions) -> MLMOptions:
     """The options with a vocabulary. The toy world works without a network and has few words: it learns its own."""
     if options.start_from:
         return replace(options, vocab="")

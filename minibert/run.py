@@ -40,13 +40,13 @@ from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
-from minibert.options import NO_PATHS, OPTIONS, TrainingOptions, flag
+from minibert.hub.settings import WEIGHTS
+from minibert.options import METRICS, NO_PATHS, OPTIONS, TrainingOptions, flag
 from minibert.plots import plot_training
 from minibert.progress import heading, warning
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
-WEIGHTS, METRICS = "model.safetensors", "metrics.jsonl"
 STEP = "step-*.safetensors"
 RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, "confusion_matrix.png", OPTIONS)
 
@@ -183,31 +183,41 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
     if options.resume:
         return _resumable(folder, options)
     _check_place(folder)
+    if not options.overwrite:
+        _check_free(folder, with_zip=getattr(options, "zip", False))
+    _check_read(folder, options)
+    return None
+
+
+def _check_free(folder: Path, with_zip: bool) -> None:
+    """Refuse a folder in which there is something that the run would replace."""
+    if list_checkpoints(folder):
+        raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
+    if (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} has a finished model: choose another --output, or replace it with --overwrite")
+    left, archive = left_by_a_run(folder), zip_path(folder)
+    own = {folder / METRICS, folder / OPTIONS} if folder / OPTIONS in left else set()  # a run that came to nothing
+    foreign = [file for file in left if file not in own]
+    if with_zip and archive.exists() and not _is_ours(archive):
+        foreign.append(archive)
+    if foreign:
+        raise UserError(
+            f"{foreign[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
+        )
+
+
+def _check_read(folder: Path, options: TrainingOptions) -> None:
+    """Refuse to write into the data, and to replace what is to be read."""
     data = Path(options.data)
     if options.data not in NO_PATHS["data"] and data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise UserError(
             f"--output {folder} is in --data, where what a run writes is data, too: choose another --output"
         )
-    left = left_by_a_run(folder)
-    if not options.overwrite:
-        if list_checkpoints(folder):
-            raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
-        if (folder / WEIGHTS).exists():
-            raise UserError(f"{folder} has a finished model: choose another --output, or replace it with --overwrite")
-        own = {folder / METRICS, folder / OPTIONS} if folder / OPTIONS in left else set()  # a run that came to nothing
-        foreign = [file for file in left if file not in own]
-        if getattr(options, "zip", False) and zip_path(folder).exists() and not _is_ours(zip_path(folder)):
-            foreign.append(zip_path(folder))
-        if foreign:
-            raise UserError(
-                f"{foreign[0]} is in the way: the run would replace it; choose another --output, or give --overwrite"
-            )
-    replaced = {path.resolve() for path in (folder, zip_path(folder), *left)}
+    replaced = {path.resolve() for path in (folder, zip_path(folder), *left_by_a_run(folder))}
     for name in _READ:
         path = getattr(options, name, "")
         if path and path not in NO_PATHS.get(name, ()) and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
-    return None
 
 
 def _check_place(folder: Path) -> None:

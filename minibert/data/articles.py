@@ -37,7 +37,7 @@ from tqdm import tqdm
 from minibert.data.batching import CHUNK, TokenisedTexts, id_type
 from minibert.data.files import digest
 from minibert.data.formats import BATCH
-from minibert.data.pairs import same_text
+from minibert.data.pairs import text_key
 from minibert.data.sources import NOTEBOOK_ROWS, open_articles
 from minibert.errors import UserError, reason
 from minibert.files import read_json
@@ -114,7 +114,7 @@ class Articles(ExitStack):
 
         Otherwise the questions asked of the model would depend on what it was trained on.
         """
-        with self._kept():
+        with self._writing_cache():
             file, content = self._work / "texts.arrow", self.identity["content"]
             _write_texts(file, self.source.texts())
             self.source.check_unchanged(content)
@@ -132,8 +132,8 @@ class Articles(ExitStack):
         count = min(self.max_articles or rest, rest)
         rows = rows.shuffle(seed=self.seed)
         train, last = rows.select(range(count)), rows.select(range(count, count + self.held_out))
-        known = {same_text(text) for text in TextColumn(last)}
-        kept = _filter(train, lambda text: same_text(text) not in known)
+        known = {text_key(text) for text in TextColumn(last)}
+        kept = _filter(train, lambda text: text_key(text) not in known)
         if not len(kept):
             raise UserError(
                 f"{self.source.name} repeats itself: all {count} articles to train on are among those held out, too"
@@ -147,7 +147,7 @@ class Articles(ExitStack):
         if known := _open(folder, recipe):
             return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)
         texts = self.texts
-        with self._kept():
+        with self._writing_cache():
             place = self._work / folder.name
             place.mkdir()
             _write_ids(place / TRAIN, texts.train, tokenizer, max_length)
@@ -166,7 +166,7 @@ class Articles(ExitStack):
         return self.enter_context(_workplace(self.folder))
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _writing_cache(self) -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowException) as error:

@@ -115,15 +115,15 @@ def load_training_pairs(
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
-    """How many validation pairs stand in training, too, as `same_text` compares."""
+    """How many validation pairs stand in training, too, as `text_key` compares."""
     known, asked = (
-        list(zip(map(same_text, pairs.premises), map(same_text, pairs.hypotheses), strict=True))
+        list(zip(map(text_key, pairs.premises), map(text_key, pairs.hypotheses), strict=True))
         for pairs in (train, validation)
     )
     return sum(map(set(known).__contains__, asked))
 
 
-def same_text(text: str) -> int:
+def text_key(text: str) -> int:
     """A number that is equal for texts which a reader takes for the same.
 
     They may differ in case, white space, accents, and what is not seen (zero-width spaces, soft hyphens, controls).
@@ -203,7 +203,7 @@ def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str
 
 def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs, Pairs]:
     """Part pairs so that the second part has a share of them, or a few more, and no premise of the first."""
-    keys = np.array([same_text(premise) for premise in pairs.premises], dtype=np.uint64)
+    keys = np.array([text_key(premise) for premise in pairs.premises], dtype=np.uint64)
     _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
     count = int(np.searchsorted(np.cumsum(sizes[order]), share * len(pairs))) + 1

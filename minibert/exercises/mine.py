@@ -73,7 +73,9 @@ def using(folder: str) -> Iterator[Mine]:
 
 
 def _swap(instead: Mapping[int, Any], students: list[ModuleType]) -> None:
-    """Bind other objects to names, in the package's modules and a student's, and in tables that they keep."""
+    """Bind other objects to names, in the package's modules and a student's, which have imported them from one another,
+    and in tables that they keep.
+    """
     for module in (*(each for name, each in sys.modules.items() if name.split(".")[0] == "minibert"), *students):
         for names in (vars(module), *(value for value in vars(module).values() if type(value) is dict)):
             for name, value in names.items():

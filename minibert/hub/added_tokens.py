@@ -21,14 +21,14 @@ from minibert.files import read_json
 from minibert.hub.settings import Table, Values
 from minibert.tokenizer import SPECIAL_TOKENS
 
-WHOLE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+SPECIAL_TOKENS_MAP, ADDED_TOKENS = "special_tokens_map.json", "added_tokens.json"
 
 BERTS = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}  # "cls_token": "[CLS]", ...
 LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")  # the fifth, "special", changes no ids
 
-SPECIAL_TOKENS_MAP = Table(used=" ".join([*BERTS, "bos_token", "eos_token", *LISTS]))  # and any other NAME_token
+SPECIAL_TOKENS_MAP_TABLE = Table(used=" ".join([*BERTS, "bos_token", "eos_token", *LISTS]))  # and any other NAME_token
 
 ADVICE = (
     "load the folder with transformers' AutoTokenizer and save it to another one, whose tokenizer.json has them all"
@@ -47,7 +47,7 @@ def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Val
     if lost := [token for token in SPECIAL_TOKENS if token not in tokens]:
         raise UserError(f"{lost[0]} is not among the added tokens, so it would be split in texts: {ADVICE}")
     _check_settled(backend)
-    own_tokens = [(WHOLE, {**token, "id": str(token["id"])}) for token in own]
+    own_tokens = [(TOKENIZER_JSON, {**token, "id": str(token["id"])}) for token in own]
     for place, said in [*own_tokens, *_said(file, settings)]:
         token = {**dict.fromkeys(FLAGS), **said} if isinstance(said, dict) else {"content": said}
         content = token.get("content")
@@ -57,19 +57,21 @@ def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Val
             if token.get(name, value) != value:
                 other = f"{token[name]!s:.20} for the {name} of {content!r:.40}"
                 raise UserError(f"{place} has {other}, an added token, where the tokenizer has {value}: {ADVICE}")
-    decoder, old = settings.get("added_tokens_decoder"), read_json(file.with_name(ADDED), None)
+    decoder, old = settings.get("added_tokens_decoder"), read_json(file.with_name(ADDED_TOKENS), None)
     if decoder is not None and len(decoder) < len(tokens):  # transformers would know no others
-        raise UserError(f"{SETTINGS} lacks added tokens of {file.name} in its added_tokens_decoder: {ADVICE}")
+        raise UserError(f"{TOKENIZER_CONFIG} lacks added tokens of {file.name} in its added_tokens_decoder: {ADVICE}")
     if old and (not own or not old.items() <= {token: int(known["id"]) for token, known in tokens.items()}.items()):
-        raise UserError(f"{ADDED} has tokens or ids that {file.name} has not: {ADVICE}")
+        raise UserError(f"{ADDED_TOKENS} has tokens or ids that {file.name} has not: {ADVICE}")
 
 
 def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
     """Every token in tokenizer_config.json and special_tokens_map.json, as its text or as an object."""
-    names, unknown = SPECIAL_TOKENS_MAP.read(file.with_name(MAP))
+    names, unknown = SPECIAL_TOKENS_MAP_TABLE.read(file.with_name(SPECIAL_TOKENS_MAP))
     if strange := [name for name in unknown if not name.endswith("_token")]:
-        raise UserError(f"{MAP} has {strange[0]!r:.40}, which is no special token: it belongs in {SETTINGS}")
-    for place, values in ((SETTINGS, settings), (MAP, names)):
+        raise UserError(
+            f"{SPECIAL_TOKENS_MAP} has {strange[0]!r:.40}, which is no special token: it belongs in {TOKENIZER_CONFIG}"
+        )
+    for place, values in ((TOKENIZER_CONFIG, settings), (SPECIAL_TOKENS_MAP, names)):
         for name, value in values.items():
             content = value.get("content") if isinstance(value, dict) else value
             if content != BERTS.get(name, content):
@@ -81,8 +83,8 @@ def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
                 yield place, value
     decoder = settings.get("added_tokens_decoder")
     if not isinstance(decoder, dict | None) or not all(isinstance(token, dict) for token in (decoder or {}).values()):
-        raise UserError(f"{SETTINGS} has an added_tokens_decoder that is not an object of ids and tokens")
-    yield from ((SETTINGS, {**token, "id": index}) for index, token in (decoder or {}).items())
+        raise UserError(f"{TOKENIZER_CONFIG} has an added_tokens_decoder that is not an object of ids and tokens")
+    yield from ((TOKENIZER_CONFIG, {**token, "id": index}) for index, token in (decoder or {}).items())
 
 
 def _check_settled(backend: Tokenizer) -> None:

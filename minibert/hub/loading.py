@@ -23,7 +23,7 @@ from minibert.errors import UserError, hub_reason, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
 from minibert.hub.names import check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
 from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
-from minibert.hub.settings import ADVICE, Table, blaming, check_inside, read_config
+from minibert.hub.settings import ADVICE, WEIGHTS, Table, blaming, check_inside, read_config
 from minibert.hub.tokenization import FILES as TOKENIZER_FILES
 from minibert.hub.tokenization import read_tokenizer
 from minibert.inference import TrainedModel
@@ -31,7 +31,7 @@ from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import FEATURES, NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 
-WEIGHTS, SHARDS, CLASSIFIER = "model.safetensors", "model.safetensors.index.json", "classifier.json"
+SHARDS, CLASSIFIER = "model.safetensors.index.json", "classifier.json"
 
 # Tokenizers may have a few tokens fewer than the model has rows: some round the matrix up to a multiple of 64 or 128.
 MOST_SPARE_ROWS = 127

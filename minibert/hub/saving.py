@@ -14,22 +14,22 @@ from minibert.bert import BertForMaskedLM
 from minibert.config import ModelConfig
 from minibert.errors import UserError
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
-from minibert.hub.added_tokens import ADDED, MAP
+from minibert.hub.added_tokens import ADDED_TOKENS, SPECIAL_TOKENS_MAP
 from minibert.hub.names import PREFIXES, encoder_names, export_weights, mlm_names
-from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, WHOLE
-from minibert.hub.settings import config_values, kind_of
+from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, SENTENCE_TRANSFORMERS
+from minibert.hub.settings import CONFIG, WEIGHTS, config_values, kind_of
 from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import FEATURES, NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 
 MODEL_FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
+    CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "classifier.json",
     "classifier.safetensors", "modules.json", "1_Pooling/config.json", "1_Dense/config.json",
     "1_Dense/model.safetensors", "2_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
 )  # fmt: skip
 
 # Files that loading reads and nothing here writes: whoever put them there, they change the model that they lie beside.
-FOREIGN_FILES = (MAP, ADDED, WHOLE, *ENCODER_FILES[1:])
+FOREIGN_FILES = (SPECIAL_TOKENS_MAP, ADDED_TOKENS, SENTENCE_TRANSFORMERS, *ENCODER_FILES[1:])
 
 
 def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
@@ -105,8 +105,8 @@ def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], c
 def _write_model(
     folder: Path, tensors: dict[str, Tensor], config: ModelConfig, tokenizer: WordPieceTokenizer, *, with_head: bool
 ) -> None:
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "config.json", config_values(config, with_head))
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, config_values(config, with_head))
     tokenizer.save(folder, config.max_position_embeddings)
 
 
@@ -122,7 +122,7 @@ def _write_modules(folder: Path, encoder: SentenceEncoder) -> None:
     if encoder.projection is not None:
         sizes = {"in_features": encoder.bert.config.hidden_size, "out_features": encoder.size}
         write_json(folder / paths[1] / "config.json", sizes | DENSE)
-        _save_linear(encoder.projection, folder / paths[1] / "model.safetensors", "linear.")
+        _save_linear(encoder.projection, folder / paths[1] / WEIGHTS, "linear.")
     pooling = {"word_embedding_dimension": encoder.size, POOLING_FLAGS[encoder.pooling]: True}
     write_json(folder / paths[-1] / "config.json", pooling)
 

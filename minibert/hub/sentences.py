@@ -17,12 +17,12 @@ from typing import Any
 from minibert.config import MOST_WIDTH
 from minibert.errors import UserError
 from minibert.files import is_file, read_json
-from minibert.hub.added_tokens import SETTINGS
+from minibert.hub.added_tokens import TOKENIZER_CONFIG
 from minibert.hub.settings import CONFIG, Table, Values, check_inside
-from minibert.hub.tokenization import TOKENIZER_CONFIG
+from minibert.hub.tokenization import TOKENIZER_CONFIG_TABLE
 from minibert.sbert import POOLINGS
 
-MODULES, WHOLE = "modules.json", "config_sentence_transformers.json"
+MODULES, SENTENCE_TRANSFORMERS = "modules.json", "config_sentence_transformers.json"
 
 # The settings of the encoder: older folders call them by its architecture. The first file that says anything is read.
 ENCODER_FILES = tuple(
@@ -52,7 +52,7 @@ DENSE = {"bias": True, "activation_function": "torch.nn.modules.linear.Identity"
 DENSE_DEFAULTS = {"activation_function": "torch.nn.modules.activation.Tanh", "module_input_name": "sentence_embedding"}
 
 MODULE_TABLE = Table(used="type path name", only={"kwargs": ([], {}, None)}, harmless="idx", strict=True)
-WHOLE_TABLE = Table(
+SENTENCE_TRANSFORMERS_TABLE = Table(
     used="prompts default_prompt_name",
     only={"truncate_dim": (None,), "model_type": ("SentenceTransformer",)},
     harmless="__version__ requirements similarity_fn_name",
@@ -107,13 +107,13 @@ def encoder_folder(folder: Path) -> Path:
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
     """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D."""
     encoder = encoder_folder(folder)
-    tokenizer, unknown = TOKENIZER_CONFIG.read(encoder / SETTINGS)
+    tokenizer, unknown = TOKENIZER_CONFIG_TABLE.read(encoder / TOKENIZER_CONFIG)
     ignored = [name for name in unknown if not name.endswith("_token")]  # such a one is an added token
     length = tokenizer.get("model_max_length", tokenizer.get("max_len"))  # the latter in older folders
     if not is_file(folder / MODULES):
         return SentenceSettings(_length(folder, length, positions), ignored=tuple(ignored))
     modules = _modules(folder)
-    ignored += _check_whole(folder / WHOLE)
+    ignored += _check_prompts(folder / SENTENCE_TRANSFORMERS)
     read = (ENCODER_TABLE.read(encoder / name) for name in ENCODER_FILES)
     settings, unknown = next((each for each in read if each[0]), ({}, []))
     if settings.get("max_seq_length") is not None:
@@ -157,9 +157,9 @@ def _modules(folder: Path) -> dict[str, str]:
     return dict(steps)
 
 
-def _check_whole(file: Path) -> list[str]:
+def _check_prompts(file: Path) -> list[str]:
     """Refuse a prompt before every text; returns the names that mean nothing."""
-    values, unknown = WHOLE_TABLE.read(file)
+    values, unknown = SENTENCE_TRANSFORMERS_TABLE.read(file)
     name, prompts = values.get("default_prompt_name"), values.get("prompts") or {}
     texts = {"query": "", "document": "", **prompts} if isinstance(prompts, dict) else {}
     if name is not None and (not isinstance(name, str) or texts.get(name, "unknown")):

@@ -16,7 +16,7 @@ from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
 from minibert.files import CHECKPOINTS, read_json
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ADVICE = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"  # where there is no model
 
 # The `tokenizer_class` of a BERT's own tokenizer, which transformers builds of vocabulary and settings, and those that

@@ -19,17 +19,24 @@ from tokenizers import Tokenizer
 
 from minibert.errors import UserError
 from minibert.files import MOST_TEXT, is_file, read_json
-from minibert.hub.added_tokens import ADDED, MAP, SETTINGS, SPECIAL_TOKENS_MAP, WHOLE, check_added
+from minibert.hub.added_tokens import (
+    ADDED_TOKENS,
+    SPECIAL_TOKENS_MAP,
+    SPECIAL_TOKENS_MAP_TABLE,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    check_added,
+)
 from minibert.hub.settings import BUILT, CONFIG, MODERNBERT, TAKEN, TOKENIZERS, Table, Values, blaming
 from minibert.tokenizer import CLS, SEP, SPECIAL_TOKENS, UNK, WordPieceTokenizer, bert_backend, has_capitals
 
 VOCABULARY = "vocab.txt"
-FILES = (WHOLE, VOCABULARY, SETTINGS, MAP, ADDED, CONFIG)
+FILES = (TOKENIZER_JSON, VOCABULARY, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS, CONFIG)
 
-TOKENIZER_CONFIG = Table(
+TOKENIZER_CONFIG_TABLE = Table(
     used=f"""
         do_lower_case strip_accents tokenize_chinese_chars added_tokens_decoder model_max_length max_len
-        {SPECIAL_TOKENS_MAP.used} """,
+        {SPECIAL_TOKENS_MAP_TABLE.used} """,
     only={
         "tokenizer_class": (None, *TOKENIZERS), "auto_map": (None,), "truncation_side": ("right",),
         "padding_side": ("right",), "do_basic_tokenize": (True,), "never_split": (None, []), "clean_text": (True,),
@@ -45,12 +52,12 @@ TOKENIZER_CONFIG = Table(
         chat_template clean_up_tokenization_spaces max_length stride truncation_strategy pad_to_multiple_of
         pad_token_type_id """,
 )  # fmt: skip
-TOKENIZER = Table(
+TOKENIZER_TABLE = Table(
     used="model normalizer pre_tokenizer post_processor decoder added_tokens truncation padding",
     harmless="version",
     strict=True,
 )
-MODEL = Table(
+MODEL_TABLE = Table(
     used="type vocab max_input_chars_per_word",
     only={"unk_token": (UNK,), "continuing_subword_prefix": ("##",)},
     strict=True,
@@ -71,11 +78,11 @@ MOST_ADDED = 10_000  # with more, the library takes seconds; BERT's own folders 
 
 def read_tokenizer(path: Path) -> WordPieceTokenizer:
     """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it."""
-    files = [path / name for name in (WHOLE, VOCABULARY) if is_file(path / name)] if path.is_dir() else [path]
+    files = [path / name for name in (TOKENIZER_JSON, VOCABULARY) if is_file(path / name)] if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path} has neither a {WHOLE} nor a {VOCABULARY}")
+        raise UserError(f"{path} has neither a {TOKENIZER_JSON} nor a {VOCABULARY}")
     file = files[0]
-    settings, _ = TOKENIZER_CONFIG.read(file.with_name(SETTINGS))
+    settings, _ = TOKENIZER_CONFIG_TABLE.read(file.with_name(TOKENIZER_CONFIG))
     values: Values = {}
     if is_json := file.suffix == ".json":
         values = read_json(file, "")
@@ -89,7 +96,9 @@ def read_tokenizer(path: Path) -> WordPieceTokenizer:
 def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
     """BERT's tokenizer over a vocab.txt."""
     if settings.get("tokenizer_class") in TAKEN:
-        raise UserError(f"{SETTINGS} has the tokenizer_class {settings['tokenizer_class']}, which needs a {WHOLE}")
+        raise UserError(
+            f"{TOKENIZER_CONFIG} has the tokenizer_class {settings['tokenizer_class']}, which needs a {TOKENIZER_JSON}"
+        )
     is_file(file, MOST_TEXT)
     try:
         text = file.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before the first token
@@ -98,8 +107,8 @@ def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
     tokens = [line.rstrip() for line in text.rstrip().split("\n")]
     if "" in tokens:
         raise UserError(f"line {tokens.index('') + 1} is blank: a token's id is the number of its line")
-    if is_file(file.with_name(SETTINGS)) and settings.get("do_lower_case") is None and has_capitals(tokens):
-        raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {SETTINGS}")
+    if is_file(file.with_name(TOKENIZER_CONFIG)) and settings.get("do_lower_case") is None and has_capitals(tokens):
+        raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {TOKENIZER_CONFIG}")
     lowercase, strip_accents = _flag(settings, "do_lower_case", None), _flag(settings, "strip_accents", None)
     return bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
 
@@ -107,7 +116,7 @@ def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
 def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
     value = settings.get(name)
     if value is not None and not isinstance(value, bool):
-        raise UserError(f"{SETTINGS} has the {name} {value!r:.40}, which is neither true nor false")
+        raise UserError(f"{TOKENIZER_CONFIG} has the {name} {value!r:.40}, which is neither true nor false")
     return missing if value is None else value
 
 
@@ -122,17 +131,17 @@ def _class(config: Path, settings: Values) -> str:
 
 def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
     """All that a tokenizer.json says, its truncation and padding left out."""
-    TOKENIZER.check("it", values)
+    TOKENIZER_TABLE.check("it", values)
     for part in TYPES:
         _check_types(part, values.get(part))
     for part in ("truncation", "padding"):
         if isinstance(values.get(part), dict) and values[part].get("direction", "Right") != "Right":
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
-    MODEL.check("its model", values["model"])
+    MODEL_TABLE.check("its model", values["model"])
     if len(values.get("added_tokens", [])) > MOST_ADDED:
         raise UserError(f"{len(values['added_tokens']):,} added tokens: more than {MOST_ADDED:,} make no sense")
     # A folder without settings is BERT's to transformers, a file by itself is what it says.
-    is_a_models = is_file(file.with_name(SETTINGS)) or is_file(file.with_name(CONFIG))
+    is_a_models = is_file(file.with_name(TOKENIZER_CONFIG)) or is_file(file.with_name(CONFIG))
     if is_a_models and settings["tokenizer_class"] in BUILT:
         _check_built(values, settings)
     try:
@@ -173,7 +182,7 @@ def _check_built(values: Values, settings: Values) -> None:
     for name in ("normalizer", "pre_tokenizer", "max_input_chars_per_word"):
         if here[name] != built[name]:
             raise UserError(
-                f"its {name} is {json.dumps(here[name]):.200}, but by {SETTINGS} (a {BUILT[0]}'s)"
+                f"its {name} is {json.dumps(here[name]):.200}, but by {TOKENIZER_CONFIG} (a {BUILT[0]}'s)"
                 f" {json.dumps(built[name])}: make them agree, or have the tokenizer_class {TAKEN[0]} there if this"
                 " file is right"
             )

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForPreTraining, ModernBertForMaskedLM
 
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
-from minibert.hub.added_tokens import SPECIAL_TOKENS_MAP
+from minibert.hub.added_tokens import SPECIAL_TOKENS_MAP_TABLE
 from minibert.hub.loading import CLASSIFIER_TABLE
 from minibert.hub.names import TABLE, TIED, UNUSED, export_weights, mlm_names
 from minibert.hub.sentences import (
@@ -24,11 +24,11 @@ from minibert.hub.sentences import (
     MODULE_TABLE,
     NORMALIZE_TABLE,
     POOLING_TABLE,
-    WHOLE_TABLE,
+    SENTENCE_TRANSFORMERS_TABLE,
     read_sentence_settings,
 )
 from minibert.hub.settings import BERT, KINDS, MODERNBERT, Kind, Table, config_values, kind_of, read_config
-from minibert.hub.tokenization import MODEL, TOKENIZER, TOKENIZER_CONFIG, TYPES
+from minibert.hub.tokenization import MODEL_TABLE, TOKENIZER_CONFIG_TABLE, TOKENIZER_TABLE, TYPES
 from minibert.modern import make_masked_lm
 
 TINY: dict[str, Any] = {
@@ -429,9 +429,9 @@ def test_all_weights_of_transformers_are_known(config: ModelConfig, theirs: Any)
 
 
 FILES = {
-    "tokenizer_config.json": TOKENIZER_CONFIG, "special_tokens_map.json": SPECIAL_TOKENS_MAP,
-    "tokenizer.json": TOKENIZER, "its model": MODEL, "modules.json": MODULE_TABLE,
-    "sentence_bert_config.json": ENCODER_TABLE, "config_sentence_transformers.json": WHOLE_TABLE,
+    "tokenizer_config.json": TOKENIZER_CONFIG_TABLE, "special_tokens_map.json": SPECIAL_TOKENS_MAP_TABLE,
+    "tokenizer.json": TOKENIZER_TABLE, "its model": MODEL_TABLE, "modules.json": MODULE_TABLE,
+    "sentence_bert_config.json": ENCODER_TABLE, "config_sentence_transformers.json": SENTENCE_TRANSFORMERS_TABLE,
     "1_Pooling/config.json": POOLING_TABLE, "1_Dense/config.json": DENSE_TABLE,
     "2_Normalize/config.json": NORMALIZE_TABLE, "classifier.json": CLASSIFIER_TABLE,
 }  # fmt: skip
