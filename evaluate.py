@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibert.cli import parse_options, run
-from minibert.errors import RESULT, UserError, all_of, painted
+from minibert.errors import RESULT, all_of, painted
 from minibert.options import EvaluateOptions, listed
+
+SOME = 1_000  # sentences of each side that are looked at for unknown words
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +39,10 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     # torch loads only now: --help does not need it.
     from minibert.device import pick_device
-    from minibert.files import is_part_of
     from minibert.plots import check_picture
+    from minibert.run import check_written
 
-    for flag, file in (("--predictions", options.predictions), ("--json", options.json)):
-        if file and is_part_of(Path(file), Path(options.similarity or options.data)):
-            raise UserError(f"{flag} {file} is, or lies in, what is to be read: name another file")
+    check_written(options)
     if options.figure:
         check_picture(Path(options.figure))
     answer = ask if options.premise is not None else compare if options.similarity else report
@@ -81,8 +81,10 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
         return
     labels, predictions = pairs.labels[labelled], answers[labelled]
     result = figures(labels, predictions)
-    if was_trained_on(path, options.data, options.split):
+    if was_trained_on(path, pairs.files):
         print(warning(f"{path} was trained on {options.data} itself, so this is no test of it"), end="\n\n")
+    if model.known_share(*pairs.premises[:SOME], *pairs.hypotheses[:SOME]) < 1 / 2:
+        print(warning(f"most words of {options.data} are unknown to {path}: its answers mean little"), end="\n\n")
     control = " (hypothesis only: a control, trained and evaluated on emptied premises)" * model.hypothesis_only
     accuracy = f"accuracy {result['accuracy']:.4f}"
     text = report_text(result).replace(accuracy, painted(accuracy, RESULT, sys.stdout))

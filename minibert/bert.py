@@ -112,7 +112,13 @@ class SelfAttention(nn.Module):
         return context.transpose(1, 2).flatten(2)
 
     def allowed(self, attention_mask: Tensor | None) -> Tensor | None:
-        """Which keys may be attended to: (B, T) to (B, 1, 1, T), the same for every head and query."""
+        """Which keys may be attended to: (B, T) to (B, 1, 1, T), the same for every head and query.
+
+        Raises:
+            TypeError: the mask is not bool. (Torch's kernel would add a float one to the scores.)
+        """
+        if attention_mask is not None and attention_mask.dtype != torch.bool:
+            raise TypeError(f"attention_mask is {attention_mask.dtype}, and has to be bool, True = a real token")
         return None if attention_mask is None else attention_mask[:, None, None, :]
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 import minibert
+from minibert.config import REPORTED
 from minibert.errors import UserError, printable
 from minibert.files import read_json, read_records, write_file, write_json
-from minibert.options import METRICS, NO_PATHS, OPTIONS, MLMOptions, NLIOptions, flag, listed
+from minibert.options import METRICS, OPTIONS, MLMOptions, NLIOptions, flag, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
 SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
@@ -28,9 +30,8 @@ SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
 CIRCUMSTANCES = {
     "recipe", "output", "device", "threads", "cache", "resume", "overwrite", "log_every", "save_every", "zip",
 }  # fmt: skip
-# Licences that are known, and what is not the name of a label in scikit-learn's report.
+# Licences that are known.
 _LICENCES = {"wikimedia/wikipedia": "CC BY-SA", "stanfordnlp/snli": "CC BY-SA 4.0", "toy": "Apache-2.0, as minibert"}
-_MEANS = {"accuracy", "macro avg", "weighted avg"}
 
 _USE = {
     MLMOptions: 'print(model.fill_mask("A poodle is a kind of [MASK].")[0])',
@@ -79,18 +80,15 @@ def add_evaluation(folder: Path, report: dict[str, Any]) -> None:
         write_card(folder, report)
 
 
-def was_trained_on(folder: Path, data: str, split: str) -> bool:
-    """Whether the run that left a folder read one of the very files of a split: they need not say any."""
-    from minibert.data.files import files_of_split  # which loads `datasets`
+def was_trained_on(folder: Path, files: Iterable[Path]) -> bool:
+    """Whether the run that left a folder read the content of one of these files, wherever it was then."""
+    from minibert.data.files import digest  # which loads `datasets`
 
-    trained = str(read_json(folder / OPTIONS, None).get("data", ""))
-    if any(name in ("", *NO_PATHS["data"]) or not Path(name).exists() for name in (trained, data)):
-        return False
     try:
-        read = {(file.stat().st_dev, file.stat().st_ino) for file in files_of_split(Path(trained), "train")}
-        return any((file.stat().st_dev, file.stat().st_ino) in read for file in files_of_split(Path(data), split))
-    except UserError:  # what was read then can't be read now
+        read = read_records(folder / METRICS)[0]["files"]
+    except (OSError, ValueError, LookupError, TypeError):  # it is no run's folder, or an older version's
         return False
+    return any(digest([file]) in read for file in files)
 
 
 def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
@@ -145,7 +143,8 @@ def _flags(options: dict[str, Any], kind: type[MLMOptions] | type[NLIOptions]) -
     for name, value in options.items():
         if name not in CIRCUMSTANCES and value != getattr(recipe, name, None):  # an older version's has other names
             named = flag(name) if value is not False else flag(f"no_{name}")
-            flags += [named] if isinstance(value, bool) else [named, str(value)]
+            text = str(value)
+            flags += [named] if isinstance(value, bool) else [f"{named}={text}"] if text[:1] == "-" else [named, text]
     return flags
 
 
@@ -165,7 +164,7 @@ def _row(report: dict[str, Any]) -> dict[str, str]:
     if SIMILAR in report:
         others = {name.replace("_", " "): report[name][SIMILAR] for name in ("untrained_encoder", "word_overlap")}
         return {**about, **_numbers({SIMILAR: report[SIMILAR], "pearson": report["pearson"], **others}), **date}
-    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in _MEANS}
+    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in REPORTED}
     return {**about, **_numbers({**report, **f1}), **date}
 
 

@@ -29,6 +29,8 @@ from minibert.options import GROUPS, SCRIPTS, TrainingOptions, flag
 Options = TypeVar("Options")
 DASHES = ("-", "\u2013", "\u2014")  # text copied from a page may have long ones
 VALUES = {int: "N", float: "X"}  # what help calls a value
+ONCE = ("data", "columns", "labels")
+TEXTS = ("premise", "hypothesis", "text", "columns", "labels")  # options that name no path
 MESSAGES = {  # argparse's, and what is said instead
     ": expected one argument": " needs a value (behind =, if it begins with a dash)",
     ": ignored explicit argument": " takes no value, but was given",
@@ -57,6 +59,15 @@ class Parser(argparse.ArgumentParser):
         for theirs, ours in MESSAGES.items():
             message = message.replace(theirs, ours)
         raise UserError(message.removeprefix("argument "))
+
+
+class _Once(argparse.Action):
+    """An option that people may give twice because they mean both; otherwise the last one counts."""
+
+    def __call__(self, _: Any, namespace: Any, value: Any, word: Any = None) -> None:
+        if hasattr(namespace, self.dest):
+            raise UserError(f"{word} is given twice: give it once (several files are given as their folder)")
+        setattr(namespace, self.dest, value)
 
 
 class _Help(argparse.HelpFormatter):
@@ -95,10 +106,18 @@ def parse_options(
             choices = field.metadata["choices"]
             (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
             settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
+            settings |= {"action": _Once} if name in ONCE else {}
         groups[field.metadata["group"]].add_argument(flag(name), **settings)
     with _said_once():
-        given = vars(parser.parse_args(arguments))
+        given = {name: value if name in TEXTS else _at_home(value)
+                 for name, value in vars(parser.parse_args(arguments)).items()}  # fmt: skip
         return options.of(**given) if issubclass(options, TrainingOptions) else options(**given)
+
+
+def _at_home(value: Any) -> Any:
+    """A path with its ~, which not all shells expand after --output=."""
+    is_there = isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if is_there else value  # noqa: PTH111 - which keeps it, if there is no home
 
 
 def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
@@ -128,7 +147,7 @@ def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
 @contextmanager
 def _said_once() -> Iterator[None]:
     """Of the processes that torchrun starts with one command line, the first says what is wrong with it."""
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
         yield
         return
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

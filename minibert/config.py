@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -18,6 +19,7 @@ from minibert.errors import UserError
 # SNLI's, in its own order (0, 1, 2): the labels of pairs where `--labels` names no others.
 LABELS = ("entailment", "neutral", "contradiction")
 MOST_LABELS = 1_000
+REPORTED = ("accuracy", "macro avg", "weighted avg")  # what stands beside the labels in scikit-learn's report
 
 # More than any BERT has: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
@@ -29,7 +31,7 @@ IGNORED = -100
 
 def label_key(label: object) -> str:
     """What two spellings of a label share: case and blanks do not matter, and a whole number may be written as 2.0."""
-    text = str(label).strip().casefold()
+    text = unicodedata.normalize("NFC", str(label)).strip().casefold()
     number = re.fullmatch(r"([+-]?[0-9]+)[.]0*", text)
     return number[1] if number else text
 
@@ -42,6 +44,8 @@ def checked_labels(labels: Sequence[str], place: str) -> tuple[str, ...]:
             f"{place} has the labels {list(labels)!r:.100}, and has to have two or more different names, at most"
             f" {MOST_LABELS:,}, each of 1 to 100 printable characters"
         )
+    if taken := [label for label in labels if label.strip() in REPORTED]:
+        raise UserError(f"{place} has the label {taken[0]}, which the report has for a mean: give it another name")
     return tuple(label.strip() for label in labels)
 
 

@@ -25,6 +25,7 @@ from torch import nn
 
 from minibert.errors import Interrupted, UserError, what_failed
 
+TORCHRUNS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables, beside WORLD_SIZE
 TIMEOUT = timedelta(minutes=30)  # longer than ranks may differ in reading their data
 
 Value = TypeVar("Value")
@@ -52,9 +53,14 @@ def ranks() -> Iterator[None]:
     gloo carries what is in the CPU's memory, NCCL what is on a GPU. Ranks other than 0 print nothing and show no bars;
     what goes wrong in one of them alone still reaches stderr.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if size == "1":
         yield
         return
+    if missing := [name for name in TORCHRUNS if not os.environ.get(name)]:
+        raise UserError(f"WORLD_SIZE is {size}, but there is no {missing[0]}: start with torchrun, or unset WORLD_SIZE")
+    if not size.isdigit():
+        raise UserError(f"WORLD_SIZE is {size!r}, which is no number: start with torchrun, or unset it")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     with ExitStack() as silence:
         if rank():

@@ -21,15 +21,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import minibert.bert
+import minibert.modern
+import minibert.sbert
 from minibert import modern
-from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, SelfAttention
+from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, MLMHead, SelfAttention
 from minibert.losses import summed_loss
 from minibert.modern import ModernBert, PreNormBlock, RotaryAttention
 from minibert.sbert import NLIClassifier, SentenceEncoder
@@ -48,8 +50,11 @@ def encode(
     Returns:
         (B, T, D), or (M, D) with `positions`. The numbers at padding mean nothing.
     Raises:
-        ValueError: T is more than the model has positions, or (on a CPU) one of `positions` is padding.
+        ValueError: the mask is not bool or has another shape, T is more than the model has positions, or (on a CPU) one
+            of `positions` is padding.
     """
+    if attention_mask is not None and (attention_mask.shape, attention_mask.dtype) != (input_ids.shape, torch.bool):
+        raise ValueError(f"attention_mask has to be bool and {tuple(input_ids.shape)}, as input_ids")
     if not _known(bert):
         return select(bert(input_ids, attention_mask), positions)
     packing = Packing.of(attention_mask)
@@ -68,51 +73,82 @@ def encode(
     return hidden if packing is None or positions is not None else packing.unpack(hidden)
 
 
-_TORCH_LAYERS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList)
-_TEXTBOOK = {"minibert.bert", "minibert.modern"}
+def _functions(kind: type[nn.Module]) -> dict[str, Any]:
+    """What a class has itself that runs: functions, properties, and whatever else Python binds to an object."""
+    return {name: value for name, value in vars(kind).items() if hasattr(value, "__get__")}
+
+
+# The classes that the functions of this file can replace, and their functions, as they were when it was imported.
+_MODULES = (minibert.bert, minibert.modern, minibert.sbert)
+_OWN = [
+    kind
+    for module in _MODULES
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, nn.Module)
+]
+_TORCH_LAYERS = [nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList]
+_TEXTBOOK = {kind: _functions(kind) for kind in (*_OWN, *_TORCH_LAYERS)}
 
 
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
-    kinds = {type(layer) for layer in model.modules()} - {*_TORCH_LAYERS}
-    return all(map(_as_written, kinds)) and not _is_changed(*model.modules())
+    layers = [*model.modules()]
+    return all(map(_as_written, set(map(type, layers)))) and all(map(_joins, layers)) and not is_changed(*layers)
 
 
 def _as_written(kind: type[nn.Module]) -> bool:
-    """Whether a class is the textbook's, with all functions that it and those above it have there."""
-    theirs = [each for each in kind.__mro__ if each.__module__ in _TEXTBOOK]
-    functions = (its for each in theirs for its in vars(each).values() if isinstance(its, FunctionType))
-    return kind in theirs and all(each.__module__ in _TEXTBOOK for each in functions)
+    """Whether a class is one of the textbook's, and all that it has and inherits is as it was written there."""
+    above = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    return kind in _TEXTBOOK and all(each not in _TEXTBOOK or _functions(each) == _TEXTBOOK[each] for each in above)
 
 
-def _is_changed(*layers: nn.Module) -> bool:
+def _joins(layer: nn.Module) -> bool:
+    """Whether a layer is made of what `attention` and `vocabulary_loss` take together."""
+    if isinstance(layer, Bert):
+        return len(layer.layers) > 0
+    if isinstance(layer, SelfAttention):
+        projections = (layer.query, layer.key, layer.value)
+        return all(type(each) is nn.Linear for each in projections) and (
+            len({each.bias is None for each in projections}) == 1
+        )
+    return not isinstance(layer, MLMHead) or isinstance(layer.bias, Tensor)
+
+
+def is_own(layer: nn.Module, kind: type[nn.Module], name: str = "forward") -> bool:
+    """Whether a layer, of a class or of one below it, has a function of its own in the place of the class's."""
+    return getattr(type(layer), name) is not _TEXTBOOK[kind][name] or name in vars(layer)
+
+
+def is_changed(*layers: nn.Module) -> bool:
     """Whether somebody has given one of these layers, or all there are, hooks or functions, which run only when it is
     called.
     """
-    return _has_hooks_of_all() or any(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-        or any(map(callable, vars(layer).values()))
-        for layer in layers
-    )  # fmt: skip
+    return _has_hooks_of_all() or any(has_hooks(each) or any(map(callable, vars(each).values())) for each in layers)
+
+
+def has_hooks(layer: nn.Module) -> bool:
+    """Whether a layer has hooks of its own."""
+    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(kinds)
 
 
 def _has_hooks_of_all() -> bool:
     """Whether there are hooks of all layers; torch's own, as those of its FLOP counter, only look on."""
     kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
     hooks = (hook for kind in kinds for hook in getattr(nn.modules.module, f"_global_{kind}").values())
-    return any(not hook.__module__.startswith("torch.") for hook in hooks)
+    return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
 
 
 def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What `encoder(input_ids, attention_mask)` gives: (B, T) to (B, W)."""
-    if type(encoder).forward is not SentenceEncoder.forward or _is_changed(encoder):
+    if is_own(encoder, SentenceEncoder) or is_changed(encoder):
         return encoder(input_ids, attention_mask)
     return encoder.pool(encode(encoder.bert, input_ids, attention_mask), attention_mask)
 
 
 def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
     """What `classifier.score(features)` gives: (B, 3W) to (B, C)."""
-    if type(classifier).score is not NLIClassifier.score or _is_changed(classifier):
+    if is_own(classifier, NLIClassifier, "score") or is_changed(classifier) or not _as_written(nn.Dropout):
         return classifier.score(features)
     return classifier.classifier(dropout(features, classifier.dropout))
 
@@ -242,14 +278,14 @@ LEVELS = 2**16
 
 def dropout(x: Tensor, layer: nn.Module) -> Tensor:
     """What a dropout layer does to x, of any shape; a layer that is not torch's own, or was changed, is called."""
-    if type(layer) is not nn.Dropout or _is_changed(layer):
+    if type(layer) is not nn.Dropout or is_changed(layer):
         return layer(x)
     return drop(x, layer.p) if layer.training and layer.p else x
 
 
 def drop(x: Tensor, p: float) -> Tensor:
     """`F.dropout` with 16 random bits per element: p to the nearest 1/65,536, the mean kept exactly."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or p == 1:
         return F.dropout(x, p)  # a single kernel there, with its own random numbers
     dropped = min(round(p * LEVELS), LEVELS - 1)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)  # 64 bits each, for 4 elements
@@ -306,13 +342,19 @@ class _VocabularyLoss(torch.autograd.Function):
         highest = bias.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
+        right = torch.zeros_like(labels, dtype=torch.bool)  # (M,) whether it is the first one of those that are highest
         exponentials, highests = [], []
         for columns in _slices(len(weight)):
             products = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t())
             logits = products.to(bias.dtype)  # (M, C), C up to COLUMNS
-            rows, places = _labels_in(columns, labels)
-            at_label[rows] = logits[rows, places]
             higher = torch.maximum(highest, logits.amax(dim=1))
+            right &= higher == highest  # in the slices before, there was one as high
+            rows, places = _labels_in(columns, labels)
+            own = logits[rows]  # few: a slice has the labels of few rows
+            at_label[rows] = own.gather(1, places.unsqueeze(1)).squeeze(1)
+            before = torch.arange(own.shape[1]) < places.unsqueeze(1)
+            is_first = ~((own == at_label[rows].unsqueeze(1)) & before).any(dim=1)
+            right[rows] = (at_label[rows] > highest[rows]) & (at_label[rows] == higher[rows]) & is_first
             exponential = logits.sub_(higher.unsqueeze(1)).exp_()
             total = total * (highest - higher).exp() + exponential.sum(dim=1)
             highest = higher
@@ -321,7 +363,7 @@ class _VocabularyLoss(torch.autograd.Function):
         log_total = highest + total.log()
         factors = (torch.stack(highests) - log_total).exp()  # (slices, M)
         ctx.save_for_backward(hidden, weight, labels, factors, *exponentials)
-        correct = (at_label == highest).sum()
+        correct = right.sum()
         ctx.mark_non_differentiable(correct)
         return (log_total - at_label).sum(), correct
 

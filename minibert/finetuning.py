@@ -28,6 +28,7 @@ from minibert.data.batching import (
     tokenise,
     unknown_share,
 )
+from minibert.data.files import digest
 from minibert.data.pairs import Pairs, repeated_pairs
 from minibert.distributed import gather, rank, world_size
 from minibert.errors import UserError
@@ -65,7 +66,7 @@ class NLITask(Task):
         options: NLIOptions,
         control: TrainedModel | None = None,
     ) -> None:
-        if type(model).forward is not NLIClassifier.forward:
+        if fast.is_own(model, NLIClassifier):
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
         super().__init__(model, options, len(train))
         self.tokenizer, self.device = tokenizer, next(model.parameters()).device
@@ -170,6 +171,10 @@ class NLITask(Task):
                 logits.append(self.forward(batch)[-1].cpu())
                 labels.append(batch.labels.cpu())
         divisor = temperature(torch.cat(logits).double().numpy(), torch.cat(labels).numpy())
+        if divisor is None:
+            why = "they may be too few, or all answered right"
+            print(warning(f"the validation pairs do not tell how sure answers should be ({why}): not calibrated"))
+            return 1.0
         with torch.no_grad():
             for parameter in self.model.classifier.parameters():
                 parameter.div_(divisor)
@@ -243,7 +248,7 @@ def log_probabilities(control: TrainedModel, pairs: Pairs) -> Tensor:
     return torch.from_numpy(np.concatenate(portions)).clamp_min(LEAST).log()
 
 
-def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, float]:
+def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOptions]) -> dict[str, Any]:
     """Print what is about to be trained on what; returns the sizes and baselines that metrics.jsonl begins with."""
     heading("pairs", f"{len(train):,} to train on, {len(validation):,} for validation, from {train.source}")
     labels = task.model.labels
@@ -255,10 +260,13 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
         heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
     if run.options.hypothesis_only:
         heading("control", "the premises are emptied: what is reached now is reached without inference")
-    unknown_share(task.train[1], task.tokenizer, run.options.data)  # an error if no hypothesis can be spelled
+    sides = task.train[run.options.hypothesis_only :]  # an error if one of them can't be spelled at all
+    if (unknown := max(unknown_share(side, task.tokenizer, run.options.data) for side in sides)) > 0.01:
+        heading("unknown", f"{unknown:.1%} [UNK]: what the encoder's vocabulary can't spell")
     parameters = sum(parameter.numel() for parameter in task.model.parameters())
     majority = float(np.bincount(validation.labels).max() / len(validation))
     heading("model", f"{parameters:,} parameters with the classifier")
     task.announce(run, "pairs")
     heading("majority", f"validation accuracy {majority:.4f}: always answering the most frequent label")
-    return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority}
+    files = [digest([file]) for file in train.files]
+    return {"parameters": parameters, "pairs": len(train), "majority_accuracy": majority, "files": files}

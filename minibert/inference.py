@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,7 +57,7 @@ class Guess(TypedDict):
     sequence: str
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Predictions:
     """What a model says of pairs.
 
@@ -74,6 +74,9 @@ class Predictions:
     premises: Sequence[str] = ()
     hypotheses: Sequence[str] = ()
 
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """(pairs,) the likeliest label of each, as a place in `names`."""
@@ -82,11 +85,11 @@ class Predictions:
     def __getitem__(self, rows: NDArray[Any] | slice) -> Predictions:
         """Those of some pairs: their places, a mask of all pairs, or a slice."""
         rows = np.atleast_1d(np.arange(len(self.probabilities))[rows])
-        sides = self.embeddings.reshape(2, len(self.probabilities), -1)[:, rows]
+        sides = self.embeddings.reshape(2, len(self.probabilities), self.embeddings.shape[1])[:, rows]
         texts = ([text[row] for row in rows] if text else () for text in (self.premises, self.hypotheses))
-        return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), -1), self.names, *texts)
+        return Predictions(self.probabilities[rows], sides.reshape(2 * len(rows), sides.shape[2]), self.names, *texts)
 
-    def write_csv(self, path: Path, labels: NDArray[np.int64] | None = None, columns: Sequence[str] = ()) -> None:
+    def write_csv(self, path: str | Path, labels: NDArray[np.int64] | None = None, columns: Sequence[str] = ()) -> None:
         """Write a row for each pair: its sentences, its own label, the answer, and the probability of each label.
 
         Args:
@@ -110,7 +113,7 @@ class Predictions:
                 writer.writerow(table)
                 writer.writerows(zip(*table.values(), strict=True))
 
-        write_file(path, write)
+        write_file(Path(path), write)
 
     def __repr__(self) -> str:
         """A table of the first ten pairs: how they begin, the answer, and the probability of each label."""
@@ -157,6 +160,13 @@ class TrainedModel:
     classifier: NLIClassifier | None = None
     hypothesis_only: bool = False
     ignored: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        own = (self.masked_lm is None or self.masked_lm.bert is self.encoder) and (
+            self.classifier is None or self.classifier.encoder is self.sentence_encoder
+        )
+        if not own:
+            raise ValueError("masked_lm and classifier have to share the encoder: replace all of them together")
 
     @property
     def device(self) -> torch.device:
@@ -241,7 +251,7 @@ class TrainedModel:
     def similarity(self, first: str | Sequence[str], second: str | Sequence[str]) -> NDArray[np.float32]:
         """The cosine of each of A sentences with each of B: (A, B), from -1 to 1; one string is one sentence."""
         u, v = (np.atleast_2d(self.encode(sentences, normalize=True)) for sentences in (first, second))
-        return u @ v.T
+        return (u @ v.T).clip(-1, 1)
 
     def predict(self, premises: Sequence[str], hypotheses: Sequence[str], batch_size: int = 64) -> Predictions:
         """How likely each label is: whether a premise entails its hypothesis, leaves it open, or contradicts it.
@@ -262,12 +272,14 @@ class TrainedModel:
                 f"{len(premises)} premises and {len(hypotheses)} hypotheses: give as many of the one as of the other,"
                 " and at least one"
             )
+        if fast.is_own(self.classifier, NLIClassifier) or fast.is_changed(self.classifier):
+            raise TypeError("predict goes through a classifier's encoder and score: override these, not its forward")
         seen = [""] * len(premises) if self.hypothesis_only else premises
         # What `NLIClassifier.forward` does, but for the batches: sentences of like length are encoded together.
         embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, W)
         with evaluating(self.classifier):
-            u, v = torch.from_numpy(embeddings).to(self.device).chunk(2)  # (pairs, W) each
-            logits = self.classifier.score(pair_features(u, v))
+            u, v = torch.from_numpy(embeddings).to(self.classifier.classifier.weight).chunk(2)  # (pairs, W) each
+            logits = self.classifier.score(pair_features(u, v)).float()
             probabilities = logits.softmax(dim=-1)  # (pairs, C)
         shares = _finite(probabilities.cpu().numpy())
         return Predictions(shares, embeddings, self.classifier.labels, list(premises), list(hypotheses))
@@ -299,7 +311,7 @@ class TrainedModel:
             raise UserError(f"top_k {top_k}: it has to be from 1 to {self.tokenizer.vocab_size:,}")
         with evaluating(self.masked_lm):
             input_ids, positions = (torch.from_numpy(array).to(self.device) for array in (ids, places))
-            logits = self.masked_lm(input_ids.unsqueeze(0))[0, positions]  # (M, V)
+            logits = self.masked_lm(input_ids.unsqueeze(0))[0, positions].float()  # (M, V)
             scores, tokens = (tensor.cpu().numpy() for tensor in logits.softmax(dim=-1).topk(top_k))  # (M, k) each
         answers = [
             [self._guess(ids, place, token, score, alone=len(places) == 1) for score, token in zip(*row, strict=True)]
@@ -360,7 +372,11 @@ class TrainedModel:
 
 
 def _check_no_table(*several: object) -> None:
-    """A table (pandas' DataFrame, a data set) has as many rows as sentences, but gives the names of its columns."""
+    """A table (pandas' DataFrame, a data set) has as many rows as sentences, but gives the names of its columns; a set
+    has no order.
+    """
+    if any(isinstance(texts, Set | Mapping) for texts in several):
+        raise TypeError("sentences are in a list, whose order answers keep: a set or a dictionary has none")
     if any(hasattr(texts, "columns") or hasattr(texts, "column_names") for texts in several):
         raise TypeError("sentences are in a list, or in one column: give table['column'], not the table")
 
@@ -393,7 +409,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             _BORROWED[module] = _BORROWED.get(module, 0) + 1
             module.training = False
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # and not inference_mode: what a layer keeps for later may be needed in training
             yield
     finally:
         with _LOCK:

@@ -44,7 +44,7 @@ def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[T
         features: (B, N) float, B at least 1.
         labels: (B,) int64 in [0, classes).
         classes: C.
-        alpha: over 0. Near 0 one of the two has nearly all of the mixture, at 1 all shares are equally likely.
+        alpha: at least 0.01. Near 0 one of the two has nearly all of the mixture, at 1 all shares are equally likely.
     Returns:
         the mixtures, (B, N), and the share of each class in them, (B, C): a target for `F.cross_entropy`.
     """

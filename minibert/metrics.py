@@ -23,9 +23,10 @@ BINS = 15  # of confidence
 
 def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, Any]:
     """Every figure of the report, ready for JSON, from the true labels, (pairs,), and what a model says."""
-    from sklearn.metrics import classification_report, confusion_matrix, log_loss
+    from sklearn.metrics import classification_report, confusion_matrix
 
-    predicted = predictions.labels
+    predicted, probabilities = predictions.labels, predictions.probabilities
+    own = probabilities[np.arange(len(labels)), labels].clip(np.finfo(np.float32).smallest_subnormal)
     # Without the premises, which are all alike if they are the control's.
     hypotheses = torch.from_numpy(predictions.embeddings[len(labels) :]).double()
     names = predictions.names
@@ -35,8 +36,8 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
-        "loss": float(log_loss(labels, predictions.probabilities, labels=naming["labels"])),
-        "calibration_error": calibration_error(labels, predictions.probabilities),
+        "loss": float(-np.log(own.astype(np.float64)).mean()),
+        "calibration_error": calibration_error(labels, probabilities),
         "mean_cosine": mean_cosine(F.normalize(hypotheses, dim=-1).sum(dim=0), len(labels)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),
         "report": classification_report(labels, predicted, output_dict=True, **naming),
@@ -136,8 +137,10 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
     return float(np.abs(np.bincount(bins, weights=right - confidence)).sum() / len(labels))
 
 
-def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
     """The number by which logits, (pairs, C), are to be divided for the true labels, (pairs,), to be likeliest.
+
+    None if there is no such number between 1/20 and 20: if all answers are right, say, none can be too sure.
 
     Source: Guo et al. 2017, section 4.2.
     """
@@ -148,7 +151,8 @@ def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float
         scaled = logits / np.exp(log_temperature)
         return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+    best = float(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x)
+    return float(np.exp(best)) if abs(best) < 2.99 else None
 
 
 def mean_cosine(directions: Tensor, count: int) -> float:

@@ -79,7 +79,7 @@ def rotate(heads: Tensor, theta: float) -> Tensor:
         theta: pair i is rotated by theta^(-2i / K) radians a position.
     """
     T, K = heads.shape[-2:]
-    frequencies = theta ** (torch.arange(0, K, 2, device=heads.device) / -K)  # (K/2,)
+    frequencies = theta ** (torch.arange(0, K, 2, dtype=torch.float32, device=heads.device) / -K)  # (K/2,)
     angles = torch.outer(torch.arange(T, device=heads.device), frequencies)  # (T, K/2)
     cos, sin = angles.cos(), angles.sin()
     x, y = heads.chunk(2, dim=-1)  # (..., T, K/2) each
@@ -218,6 +218,6 @@ def pointing(head_size: int, theta: float, distance: int) -> tuple[Tensor, Tenso
     query = torch.zeros(2, head_size // 2)  # the x of all pairs, then the y, as in `rotate`
     key = torch.zeros_like(query)
     query[0, :pairs] = LENGTH
-    back = -distance * theta ** (torch.arange(0, head_size, 2) / -head_size)[:pairs]
+    back = -distance * theta ** (torch.arange(0, head_size, 2, dtype=torch.float32) / -head_size)[:pairs]
     key[0, :pairs], key[1, :pairs] = LENGTH * back.cos(), LENGTH * back.sin()
     return query.flatten(), key.flatten()

@@ -28,6 +28,7 @@ POOLINGS = ("mean", "cls", "max")  # minibert.sbert
 DECAYED = ("all", "matrices")  # minibert.optimizer
 PRECISIONS = ("auto", "float32", "bfloat16")  # minibert.device
 SPLITS = ("train", "validation", "test")
+LEAST_MIXUP = 0.01  # torch draws shares near 0 and 1 wrongly from a Beta that has hardly any others
 ENTAILED = "entailment"  # the label whose pairs --contrast brings together
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")  # of a new model
@@ -85,6 +86,8 @@ class Options:
     def __post_init__(self) -> None:
         for item in fields(self):
             value, has = getattr(self, item.name), item.metadata
+            if value == "" and item.default:
+                raise UserError(f"{flag(item.name)} is empty: leave it out, or give it a value")
             if has["choices"] and value not in has["choices"]:
                 raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(has['choices'])}")
             is_number = not isinstance(value, str | bool | None)
@@ -318,6 +321,8 @@ class NLIOptions(TrainingOptions):
                 f"--contrast {self.contrast} brings the sentences of pairs labelled {ENTAILED} together, and --labels"
                 f" has no {ENTAILED}: give --contrast 0, or this name to the label of pairs that belong together"
             )
+        if 0 < self.mixup < LEAST_MIXUP:
+            raise UserError(f"--mixup {self.mixup:g}: it has to be 0, or from {LEAST_MIXUP} to 1,000")
         if self.debias and self.hypothesis_only:
             raise UserError(f"--debias {self.debias}: a control learns what hypotheses tell, and nothing else")
         if self.debias_weight != NLIOptions.debias_weight and not self.debias:
@@ -342,6 +347,13 @@ class NLIOptions(TrainingOptions):
         """Which of the labels is entailment, -1 if none is."""
         keys = [label_key(name) for name in self.label_names]
         return keys.index(ENTAILED) if ENTAILED in keys else -1
+
+
+# What evaluate.py looks at if it is asked for something else than the report.
+USED = {
+    "--premise": ("--model", "--device", "--premise", "--hypothesis"),
+    "--similarity": ("--model", "--device", "--similarity", "--split", "--columns", "--batch-size", "--json"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,10 +390,10 @@ class EvaluateOptions(Options):
         if (self.premise is None) != (self.hypothesis is None):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
         instead = "--premise" if self.premise is not None else "--similarity" if self.similarity else ""
-        asked = {"--similarity": self.similarity, "--figure": self.figure, "--predictions": self.predictions,
-                 "--json": self.json if instead == "--premise" else ""}  # fmt: skip
-        if instead and (needless := [flag for flag, value in asked.items() if value and flag != instead]):
-            raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
+        if instead:
+            others = (flag(item.name) for item in fields(self) if getattr(self, item.name) != item.default)
+            if needless := [other for other in others if other not in USED[instead]]:
+                raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
         if self.predictions and not self.predictions.lower().endswith(".csv"):
             raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
         if self.predictions and any(re.match("prediction$|probability_", name) for name in listed(self.columns)):

@@ -42,6 +42,7 @@ SHADES = "Blues"
 # Lines at the top and on the right measure nothing.
 LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
 
+MATRIX = "confusion_matrix.png"
 TOKEN = 0.17  # inches for each, which its name at 8 points just needs
 SMALLEST, LARGEST = 1.6, 40.0  # inches: of a panel, of the whole figure
 LONGEST = 32  # characters of a name
@@ -326,9 +327,9 @@ def plot_answers(figure: str, model: Path, *given: Any) -> None:
 
 def _beside(model: Path) -> Path:
     """A place in the model's folder; beside a zip of one; here, if it is a name on the Hub."""
-    path = model / "confusion_matrix.png"
+    path = model / MATRIX
     if not model.is_dir():
-        path = (model.parent if model.exists() else Path()) / f"{model.name.removesuffix('.zip')}_confusion_matrix.png"
+        path = (model.parent if model.exists() else Path()) / f"{model.name.removesuffix('.zip')}_{MATRIX}"
     if not os.access(path.parent, os.W_OK):  # somebody else's model, say
         raise NoPicture(f"{path.parent} can't be written to; --figure names another place")
     return path

@@ -57,7 +57,7 @@ class MLMTask(Task):
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
-        if type(model).loss is not BertForMaskedLM.loss:
+        if fast.is_own(model, BertForMaskedLM, "loss"):
             raise TypeError("MLMTask has a loss of its own: override MLMTask.loss, not the model's")
         self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         super().__init__(model, options, len(self.train))
@@ -156,6 +156,8 @@ def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenize
     name = options.start_from or options.vocab
     if not options.lowercase:
         raise UserError(f"--no-lowercase is for --vocab train: {name} says itself what becomes of case")
+    if options.vocab_size != MLMOptions.vocab_size:
+        raise UserError(f"--vocab-size {options.vocab_size} is for --vocab train: {name} has the size that it has")
     return load_tokenizer(name)
 
 

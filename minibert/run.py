@@ -38,17 +38,17 @@ from minibert.checkpoint import Checkpoint, State, random_state, read_checkpoint
 from minibert.device import compile_blocks, has_bfloat16, pick_device, pick_precision
 from minibert.distributed import gather, local_rank, rank, together, world_size
 from minibert.errors import UserError
-from minibert.files import CHECKPOINTS, STAGING, claimed, remove_partial, write_json, zip_path
+from minibert.files import CHECKPOINTS, STAGING, claimed, is_part_of, remove_partial, write_json, zip_path
 from minibert.hub.saving import FOREIGN_FILES, MODEL_FILES
 from minibert.hub.settings import WEIGHTS
-from minibert.options import METRICS, NO_PATHS, OPTIONS, TrainingOptions, flag
-from minibert.plots import plot_training
+from minibert.options import METRICS, NO_PATHS, OPTIONS, EvaluateOptions, TrainingOptions, flag
+from minibert.plots import MATRIX, plot_training
 from minibert.progress import heading, warning
 
 Options = TypeVar("Options", bound=TrainingOptions)
 
 STEP = "step-*.safetensors"
-RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, "confusion_matrix.png", OPTIONS)
+RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, MATRIX, OPTIONS)
 
 KEPT = 2  # should the newest be lost to a failing disk, there is one before it
 
@@ -213,11 +213,33 @@ def _check_read(folder: Path, options: TrainingOptions) -> None:
         raise UserError(
             f"--output {folder} is in --data, where what a run writes is data, too: choose another --output"
         )
+    cache = getattr(options, "cache", "")
+    real = Path(cache or os.devnull).resolve()
+    if real == folder.resolve() or (options.data not in NO_PATHS["data"] and real.is_relative_to(data.resolve())):
+        raise UserError(f"--cache {cache} is --output itself, or in --data: choose another folder")
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left_by_a_run(folder))}
     for name in _READ:
         path = getattr(options, name, "")
         if path and path not in NO_PATHS.get(name, ()) and Path(path).resolve() in replaced:
             raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
+
+
+def check_written(options: EvaluateOptions) -> None:
+    """Refuse files that evaluate.py would write over what it reads, over a run's own, or over one another."""
+    model, data = Path(options.model), Path(options.similarity or options.data)
+    kept = {path.resolve() for path in left_by_a_run(model) if path.name != MATRIX}
+    for name in ("predictions", "json", "figure"):
+        text = getattr(options, name)
+        path = Path(text)
+        if not text:
+            continue
+        if path.is_dir() or path.is_symlink():
+            raise UserError(f"{flag(name)} {path} is a {'link' if path.is_symlink() else 'folder'}: name a file")
+        if path.resolve() in kept:
+            raise UserError(f"{flag(name)} {path} is a file of the model or of another option's: name another one")
+        if is_part_of(path, data) and name != "figure":
+            raise UserError(f"{flag(name)} {path} is, or lies in, what is to be read: name another file")
+        kept.add(path.resolve())
 
 
 def _check_place(folder: Path) -> None:

@@ -73,6 +73,8 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, bert: Bert, pooling: str = "mean", projection: int = 0) -> None:
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
         self.bert, self.pooling = bert, pooling
         # Initialised as torch does it: with BERT's 0.02 the outputs would be a third as large as the inputs.
         self.projection = nn.Linear(bert.config.hidden_size, projection) if projection else None

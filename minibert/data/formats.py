@@ -38,7 +38,7 @@ def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = Fa
 
     Args:
         file: of one of the formats in `READERS`, also with .gz. A .txt is read as articles if ("text",) is among the
-            choices, and as tab-separated otherwise, as SNLI has it.
+            choices, unless it begins with a header of pairs, and as tab-separated otherwise, as SNLI has it.
         choices: sets of columns that say the same; the first one that the file has is read.
         line_by_line: an article of a .txt is a line, and not what stands between empty lines.
     """
@@ -48,13 +48,20 @@ def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = Fa
         if file.stat().st_size == 0:
             return
         with opened(file, "rb") as handle:
-            if kind == ".txt" and ("text",) in choices:
+            if kind == ".txt" and ("text",) in choices and not _is_table(handle, choices):
                 yield from _articles(file, handle, line_by_line)
             else:
                 yield from READERS[kind](file, handle, choices)
     except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError, RecursionError) as error:
         text = reason(error).strip() or type(error).__name__
         raise UserError(f"can't read {file} as {kind[1:]}: {text.splitlines()[0]}") from error
+
+
+def _is_table(handle: BinaryIO, choices: Sequence[Columns]) -> bool:
+    """Whether a .txt begins with the header of pairs, separated by tabs, as SNLI's own has it."""
+    header = handle.readline().decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
+    handle.seek(0)
+    return any(len(choice) > 1 and set(choice) <= set(header) for choice in choices)
 
 
 def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[Row]:
@@ -128,7 +135,10 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
     for place, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
-        cells = [row[name] for name in choose(place, list(row), choices)]
+        chosen = choose(place, list(row), choices)
+        alike = [each for each in choices if each[:2] == chosen[:2]]  # as the file has begun; a label may be missing
+        choices = [each for each in alike if each[2:] in ((), chosen[2:])] if chosen[2:] else alike
+        cells = [row[name] for name in chosen]
         yield tuple(valid_unicode(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
@@ -247,6 +257,10 @@ def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
                     " the file with line feeds at the ends of its lines"
                 )
             line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+        if number <= 2 and b"\0" in line:
+            raise UserError(
+                f"{file}, line {number}: a NUL byte, so it may be in UTF-16 or be no text: save it as UTF-8"
+            )
         try:
             yield number, line.decode("utf-8")
         except UnicodeDecodeError as error:

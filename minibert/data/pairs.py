@@ -9,8 +9,9 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Pairs:
     identity: Mapping[str, Any] = field(default_factory=dict)  # what decides them, as JSON, wherever their files are
     source: str = ""  # where they are from, as messages call it
     left_out: int = 0  # how many rows lack a sentence
+    files: tuple[Path, ...] = ()  # that they were read from
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +53,8 @@ class Pairs:
         """Some of them, by their places or by a mask; `how` they were chosen becomes a part of what decides them."""
         rows = np.arange(len(self))[rows]
         premises, hypotheses = ([texts[row] for row in rows] for texts in (self.premises, self.hypotheses))
-        return Pairs(premises, hypotheses, self.labels[rows], {**self.identity, **how}, self.source, self.left_out)
+        identity = {**self.identity, **how}
+        return replace(self, premises=premises, hypotheses=hypotheses, labels=self.labels[rows], identity=identity)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Reading:
     columns: Columns = ()  # of both sentences and their label; () finds those of `PAIR_COLUMNS`
     labels: tuple[str, ...] = LABELS  # their names, which numbers count from 0
     model: str = ""  # that has these labels, if one is asked
+    trust_numbers: bool = False  # whether numbers are known to be of these labels, though not all of them occur
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -110,7 +114,8 @@ def load_training_pairs(
             raise UserError(f"{error}; {advice}") from error
         if other.parts.keys() == source.parts.keys():
             raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
-        validation = _labelled(other, "validation", reading, meant=True)  # which may be too small for all labels
+        known = replace(reading, trust_numbers=True)  # for it may be too small for all labels
+        validation = _labelled(other, "validation", known)
     return _sample(train, max_train, seed), _sample(validation, max_validation, seed)
 
 
@@ -126,28 +131,26 @@ def repeated_pairs(train: Pairs, validation: Pairs) -> int:
 def text_key(text: str) -> int:
     """A number that is equal for texts which a reader takes for the same.
 
-    They may differ in case, white space, accents, and what is not seen (zero-width spaces, soft hyphens, controls).
+    They may differ in case, white space, accents on Latin and Greek letters, Hebrew's and Arabic's vowel points, and
+    what is not seen (zero-width spaces, soft hyphens, controls).
     """
     plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
-    for character in filter(_is_passed_over, set(plain)):
+    plain = re.sub("([a-z\u0370-\u03ff])[\u0300-\u036f]+", r"\1", plain)  # elsewhere marks make other letters
+    for character in filter(_is_unseen, set(plain)):
         plain = plain.replace(character, "")
     return xxhash.xxh3_64_intdigest(plain.encode())
 
 
 @cache
-def _is_passed_over(character: str) -> bool:
-    """Whether it is a control, a format character or a mark that changes no letter: an accent, a vowel point.
-
-    Not so the vowel signs of India, Thailand and others, which are marks to Unicode, and make other words.
-    """
-    accents = {1, *range(10, 37), *range(200, 241)}  # canonical combining classes
+def _is_unseen(character: str) -> bool:
+    """Whether it is a control, a format character, a variation selector, or a point that may be left out."""
     kind, name = unicodedata.category(character), unicodedata.name(character, "")
-    is_accent = unicodedata.combining(character) in accents or "VARIATION SELECTOR" in name or "JOINER" in name
-    return kind in ("Cc", "Cf", "Me") or is_accent
+    is_point = unicodedata.combining(character) in range(10, 37)  # Unicode's classes of Hebrew's and Arabic's
+    return kind in ("Cc", "Cf", "Me") or is_point or "VARIATION SELECTOR" in name or "GRAPHEME JOINER" in name
 
 
-def _read(source: Source, split: str, reading: Reading, choices: Sequence[Columns], meant: bool = False) -> Pairs:
-    """All pairs with two sentences. Unless numbers are known to be `meant` so, two classes are not two of SNLI's."""
+def _read(source: Source, split: str, reading: Reading, choices: Sequence[Columns]) -> Pairs:
+    """All pairs with two sentences; a `UserError`, if two of SNLI's three numbers alone may be another data set's."""
     numbers, left_out, written = _numbers(reading.labels), 0, set()
     premises, hypotheses, labels = [], [], []
     content = source.digest()
@@ -162,20 +165,21 @@ def _read(source: Source, split: str, reading: Reading, choices: Sequence[Column
         if number >= 0:
             written.add(label_key(label[0]))
     source.check_unchanged(content)
-    if reading.labels == LABELS and written in ({"0", "1"}, {"1", "2"}) and not meant:
+    if reading.labels == LABELS and written in ({"0", "1"}, {"1", "2"}) and not reading.trust_numbers:
         one, two = sorted(written)
+        say = "" if reading.model else "say what they mean, as in train_nli.py --labels different,duplicate, or "
         raise UserError(
-            f"{source.name} has {one} and {two} for labels and no {3 - int(one) - int(two)}, so they are not SNLI's"
-            " entailment, neutral, contradiction: say what they mean, as in train_nli.py --labels different,duplicate,"
-            " or write the labels as words"
+            f"{source.name} has {one} and {two} for labels and no {3 - int(one) - int(two)}, so they may not be SNLI's"
+            f" entailment, neutral, contradiction: {say}write the labels as words"
         )
     identity = {"content": content, "split": split, **reading.identity}
-    return Pairs(premises, hypotheses, np.array(labels, dtype=np.int64), identity, source.name, left_out)
+    numbered = np.array(labels, dtype=np.int64)
+    return Pairs(premises, hypotheses, numbered, identity, source.name, left_out, tuple(source.files))
 
 
-def _labelled(source: Source, split: str, reading: Reading, meant: bool = False) -> Pairs:
+def _labelled(source: Source, split: str, reading: Reading) -> Pairs:
     """The pairs that have a label and two sentences."""
-    pairs = _read(source, split, reading, PAIR_COLUMNS, meant)
+    pairs = _read(source, split, reading, PAIR_COLUMNS)
     pairs = pairs.select(pairs.labels >= 0)
     if not len(pairs):
         raise UserError(f"{source.name} has no labelled pair in its {split} split ({some(list(source.parts))})")
@@ -202,17 +206,20 @@ def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str
 
 
 def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs, Pairs]:
-    """Part pairs so that the second part has a share of them, or a few more, and no premise of the first."""
+    """Split pairs so that the second part has a share of them, or somewhat less, and no premise of the first."""
     keys = np.array([text_key(premise) for premise in pairs.premises], dtype=np.uint64)
     _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    count = int(np.searchsorted(np.cumsum(sizes[order]), share * len(pairs))) + 1
-    if count >= len(sizes):
+    left, chosen = share * len(pairs), []
+    for premise in np.random.default_rng(seed).permutation(len(sizes)):
+        if sizes[premise] <= left:  # or else a premise with most of the pairs would take them all
+            chosen.append(premise)
+            left -= sizes[premise]
+    if not chosen:
         raise UserError(
-            f"--validation-share {share} leaves nothing to train on: {data} has {len(pairs)} labelled pairs, of"
-            f" {len(sizes)} premises, and a premise is in one part only"
+            f"--validation-share {share} takes nothing: {data} has {len(pairs)} labelled pairs, each of the"
+            f" {len(sizes)} premises is in {sizes.min()} of them or more, and a premise is in one part only: raise it"
         )
-    taken = np.isin(premises, order[:count])
+    taken = np.isin(premises, chosen)
     return (
         pairs.select(~taken, part="rest", validation_share=share),
         pairs.select(taken, part="share", validation_share=share),
@@ -250,7 +257,7 @@ def load_scored_pairs(data: str, split: str, columns: Columns = ()) -> ScoredPai
 
 def _score(value: Any, place: str) -> float:
     try:
-        score = float(value)
+        score = float(str(value).replace("_", "?"))  # to Python, "1_000" is a number
     except (TypeError, ValueError):
         score = math.nan
     if isinstance(value, bool) or not math.isfinite(score):

@@ -49,6 +49,7 @@ class Source:
     name: str  # as messages call it
     parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]  # files or splits: passes over wanted columns
     digest: Callable[[], str]  # a hash of the content as it is at the moment
+    files: Sequence[Path] = ()  # that they are read from
 
     def rows(self, choices: Sequence[Columns]) -> Iterator[tuple[str, Row]]:
         """The rows of all parts, each with its place; texts are text, "" for null, and anything else a `UserError`."""
@@ -123,7 +124,7 @@ def _named(
     if there:
         files = files_of_split(path, split, labels)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
-        return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""))
+        return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""), files)
     missing, name = f"no file or folder {data}", _HUB_NAME.fullmatch(data)
     if not name or ending(path) in ENDINGS:
         takes = "hub, toy, a path" if option == "--data" else "a path"
@@ -141,7 +142,7 @@ def _hub(data: str, split: str, missing: str = "", option: str = "--data") -> So
     chosen = [splits[each] for each in names_of_split(splits, split, f"split of {data} on the Hub")]
     files = [Path(file["filename"]) for rows in chosen for file in rows.cache_files]
     parts = {f"{data}, split {rows.split}": partial(_dataset_rows, data, rows) for rows in chosen}
-    return Source(f"{data} on the Hub", parts, lambda: digest(files))
+    return Source(f"{data} on the Hub", parts, lambda: digest(files), files)
 
 
 def _dataset_rows(name: str, rows: Any, choices: Sequence[Columns]) -> Iterator[Row]:

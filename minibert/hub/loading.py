@@ -22,7 +22,7 @@ from minibert.config import checked_labels
 from minibert.errors import UserError, hub_reason, printable
 from minibert.files import CHECKSUMS, MOST_TEXT, check_folder, is_file, read_json
 from minibert.hub.names import check_complete, encoder_names, has_mlm_head, import_weights, left_out, mlm_names
-from minibert.hub.sentences import SentenceSettings, encoder_folder, read_sentence_settings
+from minibert.hub.sentences import SentenceSettings, encoder_folder, modules_after, read_sentence_settings
 from minibert.hub.settings import ADVICE, WEIGHTS, Table, blaming, check_inside, read_config
 from minibert.hub.tokenization import FILES as TOKENIZER_FILES
 from minibert.hub.tokenization import read_tokenizer
@@ -101,7 +101,9 @@ def load_classifier(name: str | Path) -> TrainedModel:
 def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
     """The encoder alone, to train it further, its tokenizer, and the names of what else there is."""
     with _opened(name) as folder:
-        return _read_network(encoder_folder(folder), with_head=False)
+        encoder, tokenizer, unused = _read_network(encoder_folder(folder), with_head=False)
+        classifier = ["classifier"] if is_file(folder / CLASSIFIER) else []
+        return encoder, tokenizer, [*unused, *(module.lower() for module in modules_after(folder)), *classifier]
 
 
 def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:

@@ -103,11 +103,12 @@ def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
 
 
 def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
-    """A model's weights under their names; a KeyError, if `names` has not the very same weights."""
+    """A model's weights under their names; a UserError, if `names` has not the very same weights."""
     state = model.state_dict()
     named = [name for ours in names.values() for name in ours]
     if sorted(named) != sorted(state):
-        raise KeyError(f"no name for {sorted(state.keys() ^ set(named))}")
+        first, *_ = sorted(state.keys() ^ set(named))
+        raise UserError(f"the folder format has other weights than the model, {first} the first: it can't be saved")
     return {theirs: torch.cat([state[name] for name in ours]).cpu() for theirs, ours in names.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from minibert.bert import BertForMaskedLM
 from minibert.config import ModelConfig
 from minibert.errors import UserError
+from minibert.fast import has_hooks
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
 from minibert.hub.added_tokens import ADDED_TOKENS, SPECIAL_TOKENS_MAP
+from minibert.hub.loading import from_pretrained
 from minibert.hub.names import PREFIXES, encoder_names, export_weights, mlm_names
 from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, SENTENCE_TRANSFORMERS
 from minibert.hub.settings import CONFIG, WEIGHTS, config_values, kind_of
@@ -32,7 +35,7 @@ MODEL_FILES = (
 FOREIGN_FILES = (SPECIAL_TOKENS_MAP, ADDED_TOKENS, SENTENCE_TRANSFORMERS, *ENCODER_FILES[1:])
 
 
-def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
+def save_mlm(folder: str | Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
     """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
     Where the folder can't be written (a `UserError`), nothing in it has changed.
@@ -44,11 +47,16 @@ def save_mlm(folder: Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer
         PREFIXES[type(config)] + name if name in encoder else name: tensor
         for name, tensor in export_weights(model, mlm_names(config)).items()
     }
-    write_folder(folder, lambda staging: _write_model(staging, tensors, config, tokenizer, with_head=True))
+
+    def write(staging: Path) -> None:
+        _write_model(staging, tensors, config, tokenizer, with_head=True)
+        from_pretrained(staging)  # an error now is better than later
+
+    write_folder(Path(folder), write)
 
 
 def save_classifier(
-    folder: Path, model: NLIClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
+    folder: str | Path, model: NLIClassifier, tokenizer: WordPieceTokenizer, max_length: int, hypothesis_only: bool
 ) -> None:
     """Write what `SentenceTransformer` reads, with the classifier beside it; see `save_mlm`.
 
@@ -57,10 +65,14 @@ def save_classifier(
         hypothesis_only: whether it is the control, which is used on emptied premises.
     """
     encoder, config = model.encoder, model.encoder.bert.config
-    width = 0 if encoder.projection is None else encoder.size
-    _check_sayable(model, lambda its: NLIClassifier(SentenceEncoder(make_bert(its), projection=width)), config)
     if encoder.pooling not in POOLING_FLAGS:
         raise UserError(f"the pooling {encoder.pooling!r} has no name in the folder format: it can't be saved")
+    width = 0 if encoder.projection is None else encoder.size
+
+    def usual(config: ModelConfig) -> NLIClassifier:
+        return NLIClassifier(SentenceEncoder(make_bert(config), encoder.pooling, width), labels=model.labels)
+
+    _check_sayable(model, usual, config)
     settings = {
         "labels": list(model.labels), "features": list(FEATURES), "max_length": max_length, "dropout": model.dropout.p,
         "hypothesis_only": hypothesis_only,
@@ -73,8 +85,9 @@ def save_classifier(
         write_json(staging / "classifier.json", settings)
         _write_modules(staging, encoder)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+        from_pretrained(staging)  # an error now is better than later
 
-    write_folder(folder, write)
+    write_folder(Path(folder), write)
 
 
 def zip_classifier(folder: Path) -> Path:
@@ -95,11 +108,24 @@ def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], c
     """Refuse a layer of somebody's own: whoever read the folder would `make` the usual one in its place."""
     kind_of(config)
     with torch.device("meta"):
-        usual = {name: type(layer) for name, layer in make(config).named_modules()}
+        usual = dict(make(config).named_modules())
     for name, layer in model.named_modules():
-        if usual.get(name) is not type(layer):
-            what = f"{name or 'the model'} is a {type(layer).__name__}"
-            raise UserError(f"{what}, which has no name in the folder format: it can't be saved")
+        what, its = name or "the model", usual.get(name)
+        if its is None or type(its) is not type(layer):
+            what += f" is a {type(layer).__name__}, which"
+        elif has_hooks(layer):
+            what += " has a hook, which"
+        elif other := {name for name, _ in _settings(layer) ^ _settings(its)}:
+            what += f" has another {min(other)} than by its configuration, which"
+        else:
+            continue
+        raise UserError(f"{what} has no name in the folder format: it can't be saved")
+
+
+def _settings(layer: nn.Module) -> set[tuple[str, Any]]:
+    """What decides a layer's answers beside its weights: plain values and functions of its own, but for dropout's."""
+    values = ((name, value) for name, value in vars(layer).items() if name not in ("training", "p", "dropout_p"))
+    return {(name, value) for name, value in values if isinstance(value, int | float | str | tuple) or callable(value)}
 
 
 def _write_model(

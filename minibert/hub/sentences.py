@@ -104,6 +104,11 @@ def encoder_folder(folder: Path) -> Path:
     return folder / _modules(folder)["Transformer"] if is_file(folder / MODULES) else folder
 
 
+def modules_after(folder: Path) -> list[str]:
+    """What a folder does with the encoder's vectors, by sentence-transformers' names, in their order."""
+    return [kind for kind in _modules(folder) if kind != "Transformer"] if is_file(folder / MODULES) else []
+
+
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
     """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D."""
     encoder = encoder_folder(folder)
