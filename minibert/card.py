@@ -85,7 +85,7 @@ def was_trained_on(folder: Path, files: Iterable[Path]) -> bool:
     from minibert.data.files import digest  # which loads `datasets`
 
     try:
-        read = read_records(folder / METRICS)[0]["files"]
+        read = set(read_records(folder / METRICS)[0]["files"])
     except (OSError, ValueError, LookupError, TypeError):  # it is no run's folder, or an older version's
         return False
     return any(digest([file]) in read for file in files)

@@ -29,7 +29,6 @@ from minibert.options import GROUPS, SCRIPTS, TrainingOptions, flag
 Options = TypeVar("Options")
 DASHES = ("-", "\u2013", "\u2014")  # text copied from a page may have long ones
 VALUES = {int: "N", float: "X"}  # what help calls a value
-ONCE = ("data", "columns", "labels")
 TEXTS = ("premise", "hypothesis", "text", "columns", "labels")  # options that name no path
 MESSAGES = {  # argparse's, and what is said instead
     ": expected one argument": " needs a value (behind =, if it begins with a dash)",
@@ -59,15 +58,6 @@ class Parser(argparse.ArgumentParser):
         for theirs, ours in MESSAGES.items():
             message = message.replace(theirs, ours)
         raise UserError(message.removeprefix("argument "))
-
-
-class _Once(argparse.Action):
-    """An option that people may give twice because they mean both; otherwise the last one counts."""
-
-    def __call__(self, _: Any, namespace: Any, value: Any, word: Any = None) -> None:
-        if hasattr(namespace, self.dest):
-            raise UserError(f"{word} is given twice: give it once (several files are given as their folder)")
-        setattr(namespace, self.dest, value)
 
 
 class _Help(argparse.HelpFormatter):
@@ -106,7 +96,6 @@ def parse_options(
             choices = field.metadata["choices"]
             (kind,) = {*(typing.get_args(kind) or [kind])} - {NoneType}  # `str | None` is read as str
             settings |= {"type": kind, "choices": choices, "metavar": None if choices else VALUES.get(kind, "TEXT")}
-            settings |= {"action": _Once} if name in ONCE else {}
         groups[field.metadata["group"]].add_argument(flag(name), **settings)
     with _said_once():
         given = {name: value if name in TEXTS else _at_home(value)

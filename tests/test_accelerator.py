@@ -35,6 +35,7 @@ from minibert.training import Trainer
 from tests.conftest import TEXTS
 
 CPU, META = torch.device("cpu"), torch.device("meta")
+STRONG = {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8}
 
 
 def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, device: torch.device, **changes: Any) -> MLMTask:
@@ -55,24 +56,6 @@ def trainer(task: MLMTask | NLITask) -> Trainer:
     return Trainer(task, Run(task.options))
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}], ids=str)
-@pytest.mark.parametrize("make", [mlm, nli])
-def test_a_step_waits_for_no_device(
-    config: ModelConfig,
-    tokenizer: WordPieceTokenizer,
-    make: Callable[..., Any],
-    changes: dict[str, Any],
-) -> None:
-    task = make(config, tokenizer, META, **changes)
-    training = trainer(task)
-    for batch in task.batches(0, 0):
-        training.step(batch)
-    assert len(training.metrics.losses) == task.steps_per_epoch
-    assert all(loss.device == META for loss in training.metrics.losses)
-    with pytest.raises(RuntimeError, match="meta"):  # so a step that asked would have failed
-        training.metrics.means()
-
-
 class NoWaitingCopy(TorchDispatchMode):
     """Fails where the host copies a tensor to the device and waits for that, which "meta" by itself does not mind."""
 
@@ -87,20 +70,24 @@ class NoWaitingCopy(TorchDispatchMode):
     ("make", "changes"),
     [
         (mlm, {}),
+        (mlm, {"accumulate": 2}),
         (mlm, {"blocks": True, "accumulate": 2}),
+        (nli, {}),
+        (nli, {"accumulate": 2}),
         (nli, {"mixup": 0.4}),
-        (nli, {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8}),
-        (nli, {**NLIOptions.STRONG, "batch_size": 4, "max_length": 8, "debias": "control"}),
+        (nli, STRONG),
+        (nli, {**STRONG, "debias": "control"}),
     ],
-    ids=["plain", "blocks", "mixed", "strong", "debiased"],
+    ids=["mlm", "mlm in parts", "mlm in blocks", "nli", "nli in parts", "mixed", "strong", "debiased"],
 )
-def test_a_step_copies_nothing_that_the_host_waits_for(
+def test_a_step_waits_for_no_device(
     config: ModelConfig,
     tokenizer: WordPieceTokenizer,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[..., Any],
     changes: dict[str, Any],
 ) -> None:
+    """Neither for a number, nor for a copy."""
     monkeypatch.setattr(torch, "_sample_dirichlet", torch.empty_like)  # which torch can't do on "meta"
     task = make(config, tokenizer, META, **changes)
     training, batches = trainer(task), list(task.batches(0, 0))
@@ -108,8 +95,11 @@ def test_a_step_copies_nothing_that_the_host_waits_for(
     with NoWaitingCopy():
         for batch in batches:
             training.step(batch)
-        with pytest.raises(AssertionError, match="host waits"):
+        with pytest.raises(AssertionError, match="host waits"):  # so a step that copied would have failed
             torch.ones(1).to(META)
+    assert [loss.device for loss in training.metrics.losses] == [META] * task.steps_per_epoch
+    with pytest.raises(RuntimeError, match="meta"):  # so a step that asked would have failed
+        training.metrics.means()
 
 
 def attention_inputs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +31,7 @@ from minibert.cli import parse_options
 from minibert.config import IGNORED, ModelConfig, ModernBertConfig
 from minibert.data.batching import tokenise
 from minibert.data.pairs import Pairs
+from minibert.data.sources import toy_articles
 from minibert.device import has_bfloat16
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
@@ -45,6 +48,8 @@ from tests.conftest import TEXTS
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
+Says = Callable[..., str]
+Few = dict[str, Path]
 
 
 class InThreads:
@@ -58,17 +63,36 @@ class InThreads:
         return mine, SimpleNamespace(send=its.send, recv=its.recv, close=lambda: None)  # the other end is not a copy
 
 
-def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = [
-        "--rounds", "2", "--articles", "40", "--sentences", "8", "--starts", "1", "--profile",
-        "--only", "encode", "tokenise", "start", "--json", str(tmp_path / "x.json"),
-    ]  # fmt: skip
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Says:
+    """What a command prints that need not be started as a program once more: its `main`, and flags."""
+
+    def said(main: Callable[[], None], flags: str = "", **others: object) -> str:
+        more = [word for name, value in others.items() for word in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["it.py", *flags.split(), *more])
+        main()
+        return capsys.readouterr().out
+
+    return said
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Few:
+    """A thousand toy articles, cut short, of which train_mlm.py holds out the half; and their vocabulary."""
+    folder, texts = tmp_path_factory.mktemp("few"), [article["text"][:220] for article in toy_articles()[:1_000]]
+    (folder / "articles.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    words = sorted(set(re.findall(r"\w+|[.,]", " ".join(texts).lower())))
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *words]))
+    return {"data": folder / "articles.jsonl", "vocab": folder / "vocab.txt"}
+
+
+def test_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: InThreads)
-    monkeypatch.setattr(
-        datasets.config, "HF_DATASETS_CACHE", datasets.config.HF_DATASETS_CACHE
-    )  # the notebook's side moves it
+    cache = datasets.config.HF_DATASETS_CACHE
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)  # the notebook's side moves it
     monkeypatch.setattr(compare, "quiet_notebook", lambda: notebook)
-    said = in_this_process(compare.main, ["python", "compare.py", *tiny], monkeypatch, capsys)
+    tiny = "--rounds 2 --articles 40 --sentences 8 --starts 1 --profile --only encode tokenise start"
+    said = says(compare.main, tiny, json=tmp_path / "x.json")
     report = json.loads((tmp_path / "x.json").read_text())
     for name in ("encode", "tokenise"):
         figures = report[name]
@@ -98,9 +122,12 @@ def test_each_side_of_a_comparison_has_a_process_of_its_own(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(("name", "units"), [("mlm", 2), ("nli", 16)])
-def test_the_sides_of_a_training(name: str, units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one process, a run of each."""
-    monkeypatch.setattr(sys, "argv", ["compare.py", "--rounds", "1", "--steps", "1", "--batch-size", "2"])
+def test_the_sides_of_a_training(
+    name: str, units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Few
+) -> None:
+    """In one process, a run of each; fine-tuning has an encoder of any vocabulary, here of a small one."""
+    vocab = ["--vocab", str(few["vocab"])] if name == "nli" else []
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--rounds", "1", "--steps", "1", "--batch-size", "2", *vocab])
     monkeypatch.setattr(compare, "quiet_notebook", lambda: notebook)
     sides = compare.CASES[name].sides
     assert list(sides) == ["theirs", "ours", "textbook", *["bfloat16"] * has_bfloat16(torch.device("cpu"))]
@@ -187,40 +214,23 @@ def test_a_network_between_bert_and_modernbert(network: str, tokenizer: WordPiec
     assert fast._known(bert)  # so that its seconds a step can be compared with other rows'
 
 
-def in_this_process(
-    main: Callable[[], None], command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> str:
-    """What a command prints that need not be started as a program once more."""
-    monkeypatch.setattr(sys, "argv", command[1:])
-    main()
-    return capsys.readouterr().out
-
-
-def test_ablation_of_half_a_modernbert(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [
-        sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
-        "--rows", "4", "--steps", "2", "--threads", "1",
-    ]  # fmt: skip
+def test_ablation_of_half_a_modernbert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says, few: Few) -> None:
+    command = partial(says, ablation.main, "mlm --rows 4 --steps 2 --threads 1", output=tmp_path, **few)
     monkeypatch.chdir(tmp_path)
-    said = in_this_process(ablation.main, command, monkeypatch, capsys)
+    said = command()
     assert said.splitlines()[2].startswith("| gated feed-forward layers, no segments | ")
     folder = tmp_path / "mlm-4-2-42"
     start, *_, end = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     assert (start["network"], end["kind"], end["step"]) == ("gated", "end", 2)
     assert not [*folder.glob("*.safetensors"), *folder.glob("config.json")]
     monkeypatch.setattr(subprocess, "Popen", pytest.fail)  # nothing is run a second time
-    assert in_this_process(ablation.main, command, monkeypatch, capsys) == said
+    assert command() == said
 
 
-def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        sys.executable, str(ROOT / "benchmarks" / "ablation.py"), "mlm", "--data", "toy", "--output", str(tmp_path),
-        "--rows", "9", "--steps", "2", "--snapshots", "1", "--threads", "1", "--seeds", "1",
-    ]  # fmt: skip
+def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says, few: Few) -> None:
+    command = "mlm --rows 9 --steps 2 --snapshots 1 --threads 1 --seeds 1"
     monkeypatch.chdir(tmp_path)
-    in_this_process(ablation.main, command, monkeypatch, capsys)
+    says(ablation.main, command, output=tmp_path, **few)
     folders = [tmp_path / f"mlm-9-2-{seed}" for seed in (1, 2)]
     options = json.loads((folders[0] / "options.json").read_text())
     assert (options["seed"], options["max_steps"], options["neighbour_heads"]) == (1, 2, True)
@@ -228,21 +238,19 @@ def test_ablation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     # As if another seed had been run, too: of both there is the mean, and nothing is run a second time.
     shutil.copytree(folders[0], folders[1])
     loss = json.loads((folders[0] / "row.json").read_text())["held_out_loss"]
-    said = (folders[0] / "metrics.jsonl").read_text()
-    assert f'"held_out_loss": {loss}' in said
-    (folders[1] / "metrics.jsonl").write_text(
-        said.replace(f'"held_out_loss": {loss}', f'"held_out_loss": {loss + 0.5}')
-    )
+    said, own = (folders[0] / "metrics.jsonl").read_text(), f'"held_out_loss": {loss}'
+    assert own in said
+    (folders[1] / "metrics.jsonl").write_text(said.replace(own, f'"held_out_loss": {loss + 0.5}'))
     monkeypatch.setattr(subprocess, "Popen", pytest.fail)
-    row, drawn = in_this_process(ablation.main, [*command, "2"], monkeypatch, capsys).splitlines()[-2:]
+    row, drawn = says(ablation.main, f"{command} 2", output=tmp_path, **few).splitlines()[-2:]
     assert row.startswith(f"| heads pointed at neighbours | {loss + 0.25:.4f} ({loss:.4f} to {loss + 0.5:.4f}")
     assert drawn == f"drawn       {tmp_path / 'mlm.png'}"
 
-    look = ["python", "plateau.py", "--runs", str(folders[0]), "--names", "rotary", "--steps", "1",
-            "--text", "the king of the island", "--output", str(tmp_path / "plateau.png")]  # fmt: skip
-    lines = in_this_process(plateau.main, look, monkeypatch, capsys).splitlines()
+    picture = tmp_path / "plateau.png"
+    looks = {"runs": folders[0], "text": "the king of the island", "output": picture}
+    lines = says(plateau.main, "--names rotary --steps 1", **looks).splitlines()
     assert [line.split(" | ")[1] for line in lines[2:4]] == ["1", "the last"]
-    assert (tmp_path / "plateau.png").exists()
+    assert picture.exists()
 
 
 def test_the_head_that_looks_most_at_neighbours() -> None:
@@ -263,15 +271,13 @@ def test_the_head_that_looks_most_at_neighbours() -> None:
     assert plateau.look_of(Model(), "[CLS] a b c [SEP]").neighbours == pytest.approx(2.5 / 3)  # type: ignore[arg-type]
 
 
-def test_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
     """All of it but what starts further programs, on a CPU, tiny."""
-    sections = ["machine", "steps", "profile", "graphs", "batches", "encode"]
-    command = ["python", "gpu.py", "--device", "cpu", "--tiny", "--rounds", "1", "--json", str(tmp_path / "x.json"),
-               "--only", *sections]  # fmt: skip
+    sections = "machine steps profile graphs batches encode"
     monkeypatch.chdir(tmp_path)
-    said = in_this_process(gpu.main, command, monkeypatch, capsys)
+    said = says(gpu.main, f"--device cpu --tiny --rounds 1 --only {sections}", json=tmp_path / "x.json")
     report = json.loads((tmp_path / "x.json").read_text())
-    assert set(report) == {*sections, "seconds"}
+    assert set(report) == {*sections.split(), "seconds"}
     assert "error" not in json.dumps(report), said
     for row in [*report["steps"].values(), *report["batches"].values()]:
         assert 0 < row["least"] <= row["ms"] <= row["greatest"]
@@ -296,7 +302,7 @@ def test_gpu_trains_on_the_beginnings_of_articles(tmp_path: Path) -> None:
         assert len(each.ids["captions_held_out"]) == 20
 
 
-def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
     """Its error stands in the report, what comes after it is run, and what there is no time for is named."""
 
     def broken(world: gpu.World, report: gpu.Report) -> None:
@@ -308,10 +314,8 @@ def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pyt
 
     sections = {"broken": (broken, 1.0), "machine": (gpu.machine, 1.0), "late": (late, 60_000.0)}
     monkeypatch.setattr(gpu, "SECTIONS", sections)
-    file = tmp_path / "x.json"
-    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--tiny", "--minutes", "10", "--json", str(file)])
-    gpu.main()
-    report = json.loads(file.read_text())
+    says(gpu.main, "--device cpu --tiny --minutes 10", json=tmp_path / "x.json")
+    report = json.loads((tmp_path / "x.json").read_text())
     assert report["broken"] == {"before": 1.5, "error": "ZeroDivisionError: no such kernel"}
     assert report["machine"]["memory TB/s"] > 0
     assert "1000 needed" in report["late"]["skipped"]
@@ -320,9 +324,7 @@ def test_gpu_goes_on_after_a_section_that_fails(tmp_path: Path, monkeypatch: pyt
 def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
     """Its function, without a graph: losses and weights after four steps, masked places filled up."""
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    options = MLMOptions(
-        batch_size=4, max_length=19, decayed="matrices", clip=0.5, learning_rate=0.05
-    )  # fmt: skip
+    options = MLMOptions(batch_size=4, max_length=19, decayed="matrices", clip=0.5, learning_rate=0.05)
     store = tokenise(TEXTS, tokenizer, options.max_length)
     network = make_masked_lm(replace(config, **changes))
     own = deepcopy(network)
@@ -344,14 +346,11 @@ def test_a_graphed_step_is_the_step_of_the_loop(config: ModelConfig, tokenizer: 
     assert all(not tensor.any() for tensor in graphed.optimizer_state())
 
 
-def test_ranks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranks(monkeypatch: pytest.MonkeyPatch, says: Says) -> None:
     """Rates of both ways on toy text, as the runs themselves have recorded them."""
-    monkeypatch.setattr(sys, "argv", ["ranks.py", "--rounds", "1", "--steps", "2"])
     monkeypatch.setattr(ranks, "EVERY", 1)
-    ranks.main()
-    one, two, ratio = (
-        float(line.split(": ")[1].split()[0].replace(",", "")) for line in capsys.readouterr().out.splitlines()
-    )
+    lines = says(ranks.main, "--rounds 1 --steps 2").splitlines()
+    one, two, ratio = (float(line.split(": ")[1].split()[0].replace(",", "")) for line in lines)
     assert ratio == pytest.approx(two / one, rel=0.02)
 
 
@@ -430,9 +429,8 @@ def test_a_shared_word_is_exchanged_for_its_opposite(
 
 
 def test_mistakes_counts_what_each_model_answers(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, says: Says
+) -> None:
     """A model whose last layer knows one answer: right where that is the label, and never moved by a word."""
     model = NLIClassifier(SentenceEncoder(Bert(config)))
     with torch.no_grad():
@@ -441,13 +439,10 @@ def test_mistakes_counts_what_each_model_answers(
     save_classifier(tmp_path / "nli", model, tokenizer, 10, hypothesis_only=False)
     rows = [("the dog", "a dog", 0), ("the dog", "the dog sees no cat", 0), ("a mat", "a cat", 2), ("x", "y not", 1)]
     (tmp_path / "test.csv").write_text("premise,hypothesis,label\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
-    arguments = ["--data", str(tmp_path / "test.csv"), "--models", str(tmp_path / "nli")]
-    monkeypatch.setattr(sys, "argv", ["mistakes.py", *arguments, "--control", str(tmp_path / "nli")])
-    mistakes.main()
-    lines = capsys.readouterr().out.splitlines()
+    model_folder = tmp_path / "nli"
+    lines = says(mistakes.main, data=tmp_path / "test.csv", models=model_folder, control=model_folder).splitlines()
     assert "| all pairs | 4 | 0.500 | 0.500 |" in lines
     assert "| a negation in the hypothesis | 2 | 0.500 | 0.500 |" in lines
     assert "| the control is wrong | 2 | 0.000 | 0.000 |" in lines
-    assert (
-        "| in the premise | 1 | 0.000 |" in lines
-    )  # of the second pair, "dog" exchanged would be "cat", which is there
+    # Of the second pair, "dog" exchanged would be "cat", which is there.
+    assert "| in the premise | 1 | 0.000 |" in lines

@@ -16,6 +16,7 @@ import minibert
 from minibert.card import write_card
 from minibert.errors import UserError
 from minibert.options import MLMOptions, NLIOptions
+from tests.data.rows import write
 
 START = {"kind": "start", "parameters": 1_234_567, "pairs": 4_321, "majority_accuracy": 0.3512}
 VALIDATIONS = [
@@ -35,13 +36,17 @@ REPORT = {"model": "x", "data": "snli: 'small'", "split": "test", "date": "2026-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "sbert: a & b"
-    folder.mkdir()
+    write(folder / "metrics.jsonl", [START, *VALIDATIONS, END])
     options = NLIOptions.of("strong", data="my pairs/", encoder="mlm", batch_size=7)
     (folder / "options.json").write_text(json.dumps(asdict(options)))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (START, *VALIDATIONS, END)))
     (folder / "config.json").write_text('{"model_type": "modernbert"}')
     (folder / "classifier.json").write_text('{"labels": ["yes", "perhaps", "no", "\\n"]}')
     return folder
+
+
+def change_options(folder: Path, **changes: Any) -> None:
+    file = folder / "options.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 def card(folder: Path, report: dict[str, Any] | None = None) -> Any:
@@ -122,14 +127,9 @@ def test_evaluations_stand_side_by_side_and_only_the_same_is_replaced(folder: Pa
         ("hub", "test", "0.1000"), ("snli: 'small'", "test", "0.6172"), ("./toy", "test", "0.4000"),
         ("toy/", "validation", "0.3000"),
     ]  # fmt: skip
-    assert [each["accuracy"] for each in json.loads((folder / "evaluation.json").read_text())] == [
-        0.1,
-        0.6172,
-        0.4,
-        0.3,
-    ]
     accuracies = [each for each in made.data.eval_results if each.metric_type == "accuracy"]
-    assert [each.metric_value for each in accuracies] == [0.1, 0.6172, 0.4, 0.3]
+    kept = [each["accuracy"] for each in json.loads((folder / "evaluation.json").read_text())]
+    assert [each.metric_value for each in accuracies] == kept == [0.1, 0.6172, 0.4, 0.3]
     assert accuracies[0].dataset_type == "stanfordnlp/snli"
     assert card(folder).text == made.text
 
@@ -157,14 +157,12 @@ def test_similarity_stands_beside_the_answers(folder: Path) -> None:
     ("data", "shown"), [("hub", "CC BY-SA 4.0"), ("toy", "Apache-2.0, as minibert"), ("snli", "unknown")]
 )
 def test_a_licence_is_named_only_where_it_is_known(folder: Path, data: str, shown: str) -> None:
-    options = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**options, "data": data}))
+    change_options(folder, data=data)
     assert f"Licence of the data: {shown}.\n" in card(folder).text
 
 
 def test_an_option_of_an_older_version_is_shown_as_it_was(folder: Path) -> None:
-    options = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**options, "hidden_tokens": 0.15, "encoder_dropout": None}))
+    change_options(folder, hidden_tokens=0.15, encoder_dropout=None)
     text = card(folder).text
     assert "--hidden-tokens 0.15" in text
     assert "--encoder-dropout" not in text
@@ -179,8 +177,7 @@ def test_a_pretraining(tmp_path: Path) -> None:
     (tmp_path / "options.json").write_text(json.dumps(asdict(options)))
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     end = {"kind": "end", "step": 9, "seconds": 12.6, "best_epoch": 0}  # an older version has no date
-    lines: list[dict[str, Any]] = [start, validation, end]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write(tmp_path / "metrics.jsonl", [start, validation, end])
     made = card(tmp_path)
     assert tables(made.text) == [
         [{"epoch": "1", "step": "9", "held out loss": "6.5432", "held out accuracy": "0.1234",
@@ -189,11 +186,8 @@ def test_a_pretraining(tmp_path: Path) -> None:
     assert "1,500 texts, 98,765 tokens, from texts." in made.text
     assert "To compare with: unigram loss 7.1234, unigram accuracy 0.0512. 10 parameters, 13 s" in made.text
     assert "`python train_mlm.py --recipe notebook --data texts --max-steps 9 --blocks`" in made.text
-    assert (made.data.pipeline_tag, made.data.library_name, made.data.tags) == (
-        "fill-mask",
-        "transformers",
-        ["minibert", "bert"],
-    )
+    assert (made.data.pipeline_tag, made.data.library_name) == ("fill-mask", "transformers")
+    assert made.data.tags == ["minibert", "bert"]
     assert f"Trained by minibert {minibert.__version__}: `" in made.text
     assert "The weights are those of the last epoch." in made.text
 
@@ -216,7 +210,6 @@ def test_damaged_records_are_one_line_and_the_old_card_stays(folder: Path, name:
 
 
 def test_a_path_that_is_not_utf_8_is_spelled_out(folder: Path) -> None:
-    options = json.loads((folder / "options.json").read_text())
-    (folder / "options.json").write_text(json.dumps({**options, "data": os.fsdecode(b"caf\xe9/")}))
+    change_options(folder, data=os.fsdecode(b"caf\xe9/"))
     write_card(folder)
     assert "caf\\udce9/" in (folder / "README.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import contextlib
 import io
 import runpy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,13 @@ Example = tuple[dict[str, Any], str, Cell]  # what it defines, what it prints, h
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Example]:
-    found: dict[str, Example] = {}
-
+    @cache
     def run(name: str) -> Example:
-        if name not in found:
-            file = tmp_path_factory.mktemp("own") / f"{name}.py"
-            file.write_text(CODE[name].source)
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                names = runpy.run_path(str(file), run_name="__main__")
-            found[name] = names, printed.getvalue(), CODE[name]
-        return found[name]
+        file = tmp_path_factory.mktemp("own") / f"{name}.py"
+        file.write_text(CODE[name].source)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            names = runpy.run_path(str(file), run_name="__main__")
+        return names, printed.getvalue(), CODE[name]
 
     return run
 

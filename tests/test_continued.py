@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,11 +20,13 @@ import train_mlm
 import train_nli
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.hub import load_tokenizer, save_classifier, save_mlm
+from minibert.hub import save_classifier, save_mlm
+from minibert.inference import TrainedModel
 from minibert.modern import make_bert, make_masked_lm
 from minibert.progress import Progress
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from tests.data.rows import write
 from tests.metrics import untimed
 
 SMALL = ["--batch-size", "4", "--epochs", "2", "--save-every", "3", "--log-every", "2", "--max-length", "10"]
@@ -35,39 +36,53 @@ MLM = ["--data", "in/articles.txt", "--vocab", "in/mlm", "--held-out", "5", "--m
        "--output", "out/mlm", *SMALL, *SHAPE]  # fmt: skip
 ON = ["--data", "in/articles.txt", "--start-from", "in/mlm", "--held-out", "5", "--min-characters", "0", "--cache",
       "cache", "--output", "out/on", *SMALL]  # fmt: skip
+TRAIN, VALIDATION, ARTICLES = "in/pairs/train.jsonl", "in/pairs/validation.jsonl", "in/articles.txt"
 WORDS = ["the", "cat", "dog", "mat", "sat", "on", "a", "##s", ".", *"0123456789", *(f"##{i}" for i in range(10))]
+TOKENIZER = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *WORDS])
+CONFIG = ModelConfig(TOKENIZER.vocab_size, 8, 1, 2, 8, 12)
 
 
 class PowerFailure(Exception):
     pass
 
 
+def script_of(arguments: list[str]) -> Callable[[list[str]], None]:
+    return train_nli.main if arguments is NLI else train_mlm.main
+
+
+def output_of(arguments: list[str]) -> str:
+    return arguments[arguments.index("--output") + 1]
+
+
 def fill(folder: Path) -> None:
     """A model, a vocabulary, pairs and articles."""
-    torch.manual_seed(5)
-    tokenizer = WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *WORDS])
-    save_mlm(folder / "mlm", make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
-    save_control(folder / "control", tokenizer)
+    save_model(folder / "mlm", seed=5)
+    save_control(folder / "control", seed=5)
     (folder / "pairs").mkdir()
     for split, count in (("train", 24), ("validation", 9), ("test", 9)):
         rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(count)]
-        write_rows(folder / "pairs" / f"{split}.jsonl", rows)
+        write(folder / "pairs" / f"{split}.jsonl", rows)
     (folder / "articles.txt").write_text("\n\n".join(f"the cat {i} sat on a mat. the dog {i}." for i in range(33)))
 
 
-def save_control(folder: Path, tokenizer: WordPieceTokenizer) -> None:
-    control = NLIClassifier(SentenceEncoder(make_bert(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12))))
+def save_model(folder: Path, seed: int) -> None:
+    """Each seed has other weights."""
+    torch.manual_seed(seed)
+    save_mlm(folder, make_masked_lm(CONFIG), TOKENIZER)
+
+
+def save_control(folder: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    control = NLIClassifier(SentenceEncoder(make_bert(CONFIG)))
     torch.nn.init.normal_(control.classifier.weight)
-    save_classifier(folder, control, tokenizer, 10, hypothesis_only=True)
+    save_classifier(folder, control, TOKENIZER, 10, hypothesis_only=True)
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def draw(folder: Path) -> None:
-    """In the place of half a second's picture, which no test here looks at."""
-    (folder / "training.png").touch()
+def save_time(patch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, half a second a picture, and force nothing onto the disk: no test here would see that."""
+    patch.setattr("minibert.files.os.fsync", lambda _: None)
+    patch.setattr("minibert.run.plot_training", lambda folder: (folder / "training.png").touch())
+    patch.setattr("minibert.plots.plot_answers", lambda file, *_: file.touch())
 
 
 @pytest.fixture(scope="module")
@@ -76,29 +91,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("minibert.run.plot_training", draw)
+        save_time(patch)
         torch.set_num_threads(1)
         fill(folder / "in")
-        for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
-            main(arguments)
+        for arguments in (NLI, MLM, ON):
+            script_of(arguments)(arguments)
         (folder / "out").rename(folder / "finished")
-        for main, arguments in ((train_nli.main, NLI), (train_mlm.main, MLM), (train_mlm.main, ON)):
-            stop(main, arguments)
+        patch.setattr(Progress, "advance", failing)
+        for arguments in (NLI, MLM, ON):
+            with pytest.raises(PowerFailure):
+                script_of(arguments)(arguments)
     return folder
 
 
-def stop(main: Callable[[list[str]], None], arguments: list[str]) -> None:
-    advance = Progress.advance
-
-    def failing(self: Progress) -> None:
-        advance(self)
-        if self.step == 8:
-            raise PowerFailure
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "advance", failing)
-        with pytest.raises(PowerFailure):
-            main(arguments)
+def failing(self: Progress, advance: Callable[[Progress], None] = Progress.advance) -> None:
+    advance(self)
+    if self.step == 8:
+        raise PowerFailure
 
 
 @pytest.fixture
@@ -106,47 +115,37 @@ def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, to work in."""
     shutil.copytree(whole, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
-    monkeypatch.setattr("minibert.run.plot_training", draw)
+    save_time(monkeypatch)
     return tmp_path / "place"
 
 
-def rows_of(file: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+def edited(file: str, change: Callable[[list[str]], list[str]]) -> Callable[[], None]:
+    """Makes other lines of those of a file."""
+
+    def edit() -> None:
+        lines = Path(file).read_text().splitlines(keepends=True)
+        Path(file).write_text("".join(change(lines)))
+
+    return edit
 
 
-def half_of_the_pairs() -> None:
-    write_rows(Path("in/pairs/train.jsonl"), rows_of("in/pairs/train.jsonl")[:12])
-
-
-def another_label() -> None:
-    rows = rows_of("in/pairs/train.jsonl")
-    write_rows(Path("in/pairs/train.jsonl"), [*rows[:-1], {**rows[-1], "label": (rows[-1]["label"] + 1) % 3}])
-
-
-def another_word() -> None:
-    text = Path("in/pairs/train.jsonl").read_text()
-    Path("in/pairs/train.jsonl").write_text(text.replace("the cat 3", "the dog 3"))
-
-
-def another_validation() -> None:
-    write_rows(Path("in/pairs/validation.jsonl"), rows_of("in/pairs/validation.jsonl")[1:])
-
-
-def another_order() -> None:
-    write_rows(Path("in/pairs/train.jsonl"), rows_of("in/pairs/train.jsonl")[::-1])
+half_of_the_pairs = edited(TRAIN, lambda lines: lines[:12])
+another_label = edited(TRAIN, lambda lines: [*lines[:-1], lines[-1].replace('"label": 2', '"label": 0')])
+another_word = edited(TRAIN, lambda lines: [line.replace("the cat 3", "the dog 3") for line in lines])
+another_order = edited(TRAIN, lambda lines: lines[::-1])
+another_validation = edited(VALIDATION, lambda lines: lines[1:])
+another_article = edited(ARTICLES, lambda lines: [line.replace("the cat 7 sat", "the dog 7 sat") for line in lines])
+fewer_articles = edited(ARTICLES, lambda lines: lines[:-2])
 
 
 def another_model() -> None:
     """Of the same shape, written as any other is, with new checksums."""
-    torch.manual_seed(6)
-    tokenizer = load_tokenizer("in/mlm")
-    save_mlm(Path("in/mlm"), make_masked_lm(ModelConfig(tokenizer.vocab_size, 8, 1, 2, 8, 12)), tokenizer)
+    save_model(Path("in/mlm"), seed=6)
 
 
 def another_control() -> None:
     """Which was trained otherwise, and knows something else."""
-    torch.manual_seed(6)
-    save_control(Path("in/control"), load_tokenizer("in/control"))
+    save_control(Path("in/control"), seed=6)
 
 
 def another_epsilon() -> None:
@@ -163,15 +162,6 @@ def another_vocabulary() -> None:
     words = [*WORDS]
     words[1], words[2] = words[2], words[1]
     save_mlm(Path("in/mlm"), model, WordPieceTokenizer.from_vocabulary([*SPECIAL_TOKENS, *words]))
-
-
-def another_article() -> None:
-    text = Path("in/articles.txt").read_text()
-    Path("in/articles.txt").write_text(text.replace("the cat 7 sat", "the dog 7 sat"))
-
-
-def fewer_articles() -> None:
-    Path("in/articles.txt").write_text("\n\n".join(Path("in/articles.txt").read_text().split("\n\n")[:-1]))
 
 
 @pytest.mark.parametrize(
@@ -199,16 +189,12 @@ def test_what_has_changed_is_refused_by_name(
     place: Path, arguments: list[str], change: Callable[[], None], what: str
 ) -> None:
     change()
-    output = Path(arguments[arguments.index("--output") + 1])
+    output = Path(output_of(arguments))
     before = {file: file.read_bytes() for file in output.rglob("*") if file.is_file()}
     with pytest.raises(UserError, match=f"the {what} of the run to be resumed") as error:
         script_of(arguments)([*arguments, "--resume"])
     assert "\n" not in str(error.value)
     assert {file: file.read_bytes() for file in output.rglob("*") if file.is_file()} == before
-
-
-def script_of(arguments: list[str]) -> Callable[[list[str]], None]:
-    return train_nli.main if arguments is NLI else train_mlm.main
 
 
 def moved(old: str, new: str) -> Callable[[], None]:
@@ -250,32 +236,33 @@ def newer() -> None:
 def test_the_same_under_another_name_goes_on_to_the_same_model(
     place: Path, arguments: list[str], change: Callable[[], None] | str | None, flags: list[str]
 ) -> None:
-    output = Path(arguments[arguments.index("--output") + 1])
     if callable(change):
         change()
     elif change == "absolute":
         flags = [flag if flag.startswith("-") else str(place / flag) for flag in flags]
     script_of(arguments)([*arguments, *flags, "--resume"])
-    there = Path(flags[flags.index("--output") + 1]) if "--output" in flags else output
-    assert same(there, place / "finished" / output.name)
+    check_finished(output_of([*flags, *arguments]), Path(output_of(arguments)).name)
 
 
-def same(there: Path, finished: Path) -> bool:
-    first, again = (load_file(folder / "model.safetensors") for folder in (finished, there))
-    return untimed(there) == untimed(finished) and all(torch.equal(first[name], again[name]) for name in first)
+def check_finished(there: str, name: str) -> None:
+    """That a run has ended as the one that was not stopped."""
+    finished = Path("finished", name)
+    assert untimed(Path(there)) == untimed(finished)
+    first, again = (load_file(folder / "model.safetensors") for folder in (finished, Path(there)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 @pytest.mark.parametrize("arguments", [NLI, MLM, ON], ids=["nli", "mlm", "on"])
 def test_the_folder_knows_the_options_of_its_run(place: Path, arguments: list[str]) -> None:
-    output = arguments[arguments.index("--output") + 1]
+    output = output_of(arguments)
     script_of(arguments)(["--output", output, "--resume"])
-    assert same(Path(output), place / "finished" / Path(output).name)
+    check_finished(output, Path(output).name)
 
 
 def test_what_has_moved_since_is_said_beside_it(place: Path) -> None:
     Path("in/mlm").rename("start")
     train_mlm.main(["--output", "out/on", "--resume", "--start-from", "start", "--cache", "other", "--log-every", "2"])
-    assert same(Path("out/on"), place / "finished" / "on")
+    check_finished("out/on", "on")
 
 
 @pytest.mark.parametrize(
@@ -292,9 +279,8 @@ def test_what_has_moved_since_is_said_beside_it(place: Path) -> None:
 def test_an_option_that_contradicts_those_of_the_folder_is_refused(
     place: Path, arguments: list[str], flags: list[str], message: str
 ) -> None:
-    output = arguments[arguments.index("--output") + 1]
     with pytest.raises(UserError, match=message):
-        script_of(arguments)(["--output", output, "--resume", *flags])
+        script_of(arguments)(["--output", output_of(arguments), "--resume", *flags])
 
 
 @pytest.mark.parametrize(
@@ -321,44 +307,45 @@ def test_options_of_a_folder_that_are_damaged_are_one_line(
 def test_without_them_the_whole_command_goes_on(place: Path) -> None:
     Path("out/nli/options.json").unlink()
     train_nli.main([*NLI, "--resume"])
-    assert same(Path("out/nli"), place / "finished" / "nli")
+    check_finished("out/nli", "nli")
 
 
 def names(folder: Path) -> set[str]:
-    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    """Of files and folders."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def test_each_script_replaces_what_the_other_has_left(place: Path) -> None:
     """Evaluation, pictures and zip included, and the folder is what it is in an empty place; notes stay."""
     more = ["--pooling", "max", "--projection", "6", "--zip"]
-    folder = place / "out" / "model"
+    folder, notes = place / "out" / "model", {"notes.txt", "1_Pooling/notes.txt"}
+
+    def replace(main: Callable[[list[str]], None], arguments: list[str], name: str) -> TrainedModel:
+        main([*arguments, "--output", "out/model", "--overwrite"])
+        assert names(folder) == names(place / "finished" / name) | {*notes, "1_Pooling"}
+        return minibert.from_pretrained(folder)
+
     train_nli.main([*NLI, *more, "--output", "out/model"])
     evaluate.main(["--model", "out/model", "--data", "in/pairs"])
     assert {"confusion_matrix.png", "evaluation.json", "classifier.json", "modules.json"} <= names(folder)
     assert Path("out/model.zip").exists()
-    for note in ("notes.txt", "1_Pooling/notes.txt"):
+    for note in notes:
         (folder / note).parent.mkdir(exist_ok=True)
         (folder / note).write_text("mine")
 
-    train_mlm.main([*MLM, "--output", "out/model", "--overwrite"])
-    assert names(folder) == names(place / "finished" / "mlm") | {"notes.txt", "1_Pooling/notes.txt"}
+    model = replace(train_mlm.main, MLM, "mlm")
     assert not Path("out/model.zip").exists()
-    model = minibert.from_pretrained(folder)
     assert model.masked_lm is not None
     assert model.classifier is None
     first, again = (load_file(f / "model.safetensors") for f in (place / "finished" / "mlm", folder))
     assert all(torch.equal(first[name], again[name]) for name in first)
 
-    train_nli.main([*NLI, "--output", "out/model", "--overwrite"])
-    assert names(folder) == names(place / "finished" / "nli") | {"notes.txt", "1_Pooling/notes.txt"}
-    model = minibert.from_pretrained(folder)
+    model = replace(train_nli.main, NLI, "nli")
     assert model.masked_lm is None
     assert model.classifier is not None
     train_nli.main([*NLI, *more, "--output", "out/model", "--overwrite"])
-    train_nli.main([*NLI, "--output", "out/model", "--overwrite"])  # another pooling's folder is gone, too
-    assert names(folder) == names(place / "finished" / "nli") | {"notes.txt", "1_Pooling/notes.txt"}
-    train_mlm.main([*MLM, "--output", "out/model", "--overwrite"])
-    assert names(folder) == names(place / "finished" / "mlm") | {"notes.txt", "1_Pooling/notes.txt"}
+    replace(train_nli.main, NLI, "nli")  # another pooling's folder is gone, too
+    replace(train_mlm.main, MLM, "mlm")
 
 
 def test_a_run_is_not_resumed_by_the_other_script(place: Path) -> None:

@@ -55,7 +55,7 @@ def test_labels_of_ones_own_are_named_as_they_are(model: TrainedModel) -> None:
     for names in (("negative", "neutral", "positive"), ("no", "<b>yes")):
         classifier = NLIClassifier(model.sentence_encoder, labels=names)
         classifier.classifier.bias.data[1] = 100
-        asked = TrainedModel(model.sentence_encoder, model.tokenizer, 10, classifier=classifier)
+        asked = replace(model, classifier=classifier)
         html, expected = pair_html(asked, PREMISE, HYPOTHESIS), asked.predict([PREMISE], [HYPOTHESIS])
         assert marked(html, "name") == list(names)
         assert expected.labels[0] == 1
@@ -76,13 +76,8 @@ def test_what_is_left_out_or_unknown_is_noted(model: TrainedModel) -> None:
 def test_it_is_said_when_most_words_are_unknown(model: TrainedModel) -> None:
     """Whether they are spelled in pieces, as "zebra" is in letters, or not at all. Half of them may be."""
     note = "Most words of the {} are unknown to this model, which can only spell them: its answers mean little."
-    for text, said in (
-        ("zebra", True),
-        ("🙂 🙂 cat", True),
-        ("the zebra", False),
-        ("cats . . .", True),
-        ("a cat.", False),
-    ):
+    unknown = {"zebra": True, "🙂 🙂 cat": True, "the zebra": False, "cats . . .": True, "a cat.": False}
+    for text, said in unknown.items():
         notes = marked(pair_html(model, "the cat", text), "note")
         assert (note.format("hypothesis") in notes) is said, text
         assert note.format("premise") not in notes
@@ -104,9 +99,7 @@ def test_the_page_begins_with_what_its_model_knows() -> None:
 
 
 def test_a_control_says_that_it_is_one(model: TrainedModel) -> None:
-    control = TrainedModel(
-        model.sentence_encoder, model.tokenizer, 10, classifier=model.classifier, hypothesis_only=True
-    )
+    control = replace(model, hypothesis_only=True)
     html = pair_html(control, PREMISE, HYPOTHESIS)
     assert marked(html, "value") == marked(pair_html(control, "dogs", HYPOTHESIS), "value")
     assert "control" in marked(html, "note")[0]
@@ -319,9 +312,7 @@ def test_a_browser_leaves_port_80_out() -> None:
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
-    save_classifier(
-        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
-    )
+    save_classifier(tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, False)
     return tmp_path
 
 

@@ -31,9 +31,9 @@ for keep in (lambda: None, keep_freed_memory):
 """
 
 
-def test_how_a_summary_names_the_device() -> None:
+def test_how_a_summary_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe(torch.device("cpu")) == "cpu (1 thread)"
-    torch.set_num_threads(2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert describe(torch.device("cpu"), ranks=3) == "3 ranks, the first on cpu (2 threads)"
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -35,6 +38,7 @@ from minibert.errors import UserError
 from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from tests.data.rows import write
 from tests.metrics import records
 from tests.processes import PATIENCE, start
 from tests.toy_task import Line, LineTask, Points, options, train
@@ -51,8 +55,13 @@ MLM = [
 ]  # fmt: skip
 NLI = ["--data", "toy", "--max-train", "145", "--max-validation", "50", "--epochs", "8", "--learning-rate", "3e-3",
        "--log-every", "1"]  # fmt: skip
+# 144 articles, all of the greatest length: ranks draw equally many random numbers for dropout.
+DROPPING = [*MLM, "--batch-size", "8", "--max-articles", "144", "--max-steps", "50", "--dropout", "0.3",
+            "--warmup-ratio", "0.5"]  # fmt: skip
 EXACT = ["--max-steps", "50", "--dropout", "0"]
-PLAIN, ACCUMULATED, HALF = ["--batch-size", "16"], ["--batch-size", "8", "--accumulate", "2"], ["--batch-size", "8"]
+PLAIN, HALF, ACCUMULATED, QUARTER = (
+    ["--batch-size", str(size), "--accumulate", str(parts)] for size, parts in ((16, 1), (8, 1), (8, 2), (4, 2))
+)
 
 
 def torchrun(script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -70,9 +79,15 @@ class Job:
     err: list[str]
 
 
+def without_picture() -> AbstractContextManager[object]:
+    """An empty file in its place, and half a second less."""
+    return patch("minibert.run.plot_training", lambda folder: (folder / "training.png").touch())
+
+
 def as_rank(script: str, arguments: list[str]) -> None:
     """The main function of a rank that torchrun would have started."""
-    run(lambda: importlib.import_module(script).main(arguments))
+    with without_picture():
+        run(lambda: importlib.import_module(script).main(arguments))
 
 
 class Forks:
@@ -125,23 +140,21 @@ def exact(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exact")
     encoder = str(folder / "encoder")
     torch.set_num_threads(1)
-    train_mlm.main([*MLM, *PLAIN, "--max-steps", "1", "--dropout", "0", "--output", encoder])
     kinds = {"mlm": (train_mlm, [*MLM, *EXACT]), "nli": (train_nli, [*NLI, *EXACT, "--encoder", encoder])}
     real = torchrun("train_mlm.py", *kinds["mlm"][1], *HALF, "--output", str(folder / "mlm-ranks"))
-    for kind, (script, arguments) in kinds.items():
-        for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
-            script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
-    out, err = real.communicate(timeout=PATIENCE)
-    (folder / "mlm.out").write_text(out)
-    assert real.returncode == 0, err
-    ranks = forks.run("train_nli", *kinds["nli"][1], *HALF, "--output", str(folder / "nli-ranks"))
-    assert ranks.statuses == [0, 0], ranks.err
-    assert ranks.out[1] == ranks.err[0] == ranks.err[1] == ""
-    (folder / "nli.out").write_text(ranks.out[0])
-    both = ["--batch-size", "4", "--accumulate", "2"]
-    for kind, (_, arguments) in kinds.items():
-        job = forks.run(f"train_{kind}", *arguments, *both, "--output", str(folder / f"{kind}-both"))
+    with without_picture():
+        train_mlm.main([*MLM, *PLAIN, "--max-steps", "1", "--dropout", "0", "--output", encoder])
+        for kind, (script, arguments) in kinds.items():
+            for name, arrangement in (("plain", PLAIN), ("accumulated", ACCUMULATED)):
+                script.main([*arguments, *arrangement, "--output", str(folder / f"{kind}-{name}")])
+    for kind, name, arrangement in (("nli", "ranks", HALF), ("nli", "both", QUARTER), ("mlm", "both", QUARTER)):
+        job = forks.run(f"train_{kind}", *kinds[kind][1], *arrangement, "--output", str(folder / f"{kind}-{name}"))
         assert job.statuses == [0, 0], job.err
+        assert job.out[1] == job.err[0] == job.err[1] == ""
+        (folder / f"{kind}-{name}.out").write_text(job.out[0])
+    out, err = real.communicate(timeout=PATIENCE)
+    assert real.returncode == 0, err
+    (folder / "mlm-ranks.out").write_text(out)
     return folder
 
 
@@ -162,8 +175,8 @@ def test_50_steps_have_the_same_losses_in_all_arrangements(exact: Path, kind: st
 @pytest.mark.parametrize("kind", ["mlm", "nli"])
 def test_rank_0_alone_speaks_and_writes(exact: Path, kind: str) -> None:
     """What is printed and what is left is that of a plain run, once."""
-    out = (exact / f"{kind}.out").read_text()
-    assert out.count("step 7/50") == out.count("finished after 10 steps") == out.count("saved  ") == 1
+    out = (exact / f"{kind}-ranks.out").read_text()
+    assert out.count("step 7/50") == out.count("validated after 10 steps") == out.count("saved  ") == 1
     assert "50 steps of 16" in out
     assert "2 ranks" in out
     names = [{path.name for path in (exact / f"{kind}-{name}").iterdir()} for name in ("plain", "ranks")]
@@ -178,6 +191,7 @@ def test_ranks_end_with_the_weights_of_the_plain_run(exact: Path) -> None:
             torch.testing.assert_close(ranks[name], tensor, rtol=0, atol=2e-4)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_one_process_does_without_torch_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it is torchrun that has started it."""
     monkeypatch.setattr(torch.distributed, "init_process_group", None)
@@ -208,95 +222,68 @@ def wait_for(file: Path, text: str) -> None:
         time.sleep(0.01)
 
 
-@dataclass
-class Runs:
-    """Pairs of ranks: one run whole, the same one stopped by a signal to one rank and continued; and mistakes."""
-
-    folder: Path
-    stopped: Job
-    saved: list[str]
-    other_size: str
-    resumed: Job
-    mistakes: dict[str, Job]
-
-
 @pytest.fixture(scope="module")
-def runs(forks: Forks) -> Runs:
-    folder = forks.folder
-    # 144 articles, all of the greatest length: ranks draw equally many random numbers for dropout.
-    arguments = [*MLM, *HALF, "--max-articles", "144", "--max-steps", "50", "--dropout", "0.3", "--warmup-ratio", "0.5"]
-    whole, part = [*arguments, "--output", str(folder / "whole")], [*arguments, "--output", str(folder / "part")]
+def stopped(forks: Forks) -> Job:
+    """Ranks that were stopped by a signal to one of them, in `part`; and the same ones, left in peace, in `whole`."""
+    whole, part = ([*DROPPING, "--output", str(forks.folder / name)] for name in ("whole", "part"))
     assert forks.run("train_mlm", *whole).statuses == [0, 0]
-
     processes = forks.start("train_mlm", *part)
-    wait_for(folder / "part" / "metrics.jsonl", '"step": 13,')
+    wait_for(forks.folder / "part" / "metrics.jsonl", '"step": 13,')
     processes[1].terminate()
-    stopped = forks.end(processes)
-    saved = sorted(path.name for path in (folder / "part" / "checkpoints").glob("step-*"))
-    other_size = refusal([*part, "--resume"])
-    resumed = forks.run("train_mlm", "--output", str(folder / "part"), "--resume")
-
-    (folder / "file").write_text("")
-    infinite = ["--learning-rate", "1e38", "--clip", "1e38", "--log-every", "4", "--warmup-ratio", "0"]
-    mistakes = {
-        "flag": ["--batch-size", "0", "--output", "flag"],
-        "usage": ["--no-such-flag", "--output", "usage"],
-        "data": ["--data", str(folder / "nowhere"), "--output", str(folder / "data")],
-        "unwritable": ["--output", str(folder / "file" / "below")],
-        "infinite": [*infinite, "--output", str(folder / "infinite")],
-    }
-    jobs = {name: forks.run("train_mlm", *MLM, *words) for name, words in mistakes.items()}
-    return Runs(folder, stopped, saved, other_size, resumed, jobs)
+    return forks.end(processes)
 
 
-def refusal(arguments: list[str]) -> str:
-    with pytest.raises(UserError) as error:
-        train_mlm.main(arguments)
-    return str(error.value)
-
-
-def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(runs: Runs) -> None:
-    assert runs.stopped.statuses == [143, 143]
-    assert runs.stopped.err[1] == ""
-    (line,) = runs.stopped.err[0].splitlines()
+def test_a_signal_to_one_rank_stops_all_with_one_checkpoint(forks: Forks, stopped: Job) -> None:
+    assert stopped.statuses == [143, 143]
+    assert stopped.err[1] == ""
+    (line,) = stopped.err[0].splitlines()
     script, *flags = line.split("to continue: torchrun ... ")[1].split()
     assert Path(script).resolve() == ROOT / "train_mlm.py"
-    assert flags == ["--output", str(runs.folder / "part"), "--resume"]
+    assert flags == ["--output", str(forks.folder / "part"), "--resume"]
     step = int(line.split("stopped at step ")[1].split(",")[0])
     assert step >= 13
-    assert runs.saved[-1] == f"step-{step:08d}.safetensors"
+    saved = max(path.name for path in (forks.folder / "part" / "checkpoints").glob("step-*"))
+    assert saved == f"step-{step:08d}.safetensors"
 
 
-def test_a_resumed_run_of_two_ranks_is_the_uninterrupted_one_bit_for_bit(runs: Runs) -> None:
+def test_a_resumed_run_of_two_ranks_is_the_uninterrupted_one_bit_for_bit(
+    forks: Forks, stopped: Job, tmp_path: Path
+) -> None:
     """Dropout is on, so the random state of each rank matters."""
-    assert runs.resumed.statuses == [0, 0], runs.resumed.err
-    whole, part = (load_file(runs.folder / name / "model.safetensors") for name in ("whole", "part"))
+    folders = forks.folder / "whole", Path(shutil.copytree(forks.folder / "part", tmp_path / "part"))
+    job = forks.run("train_mlm", "--output", str(folders[1]), "--resume")
+    assert job.statuses == [0, 0], job.err
+    whole, part = (load_file(folder / "model.safetensors") for folder in folders)
     assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items())
-    losses = [[record["loss"] for record in records(runs.folder / name, "train")] for name in ("whole", "part")]
+    losses = [[record["loss"] for record in records(folder, "train")] for folder in folders]
     assert losses[0] == losses[1]
 
 
-def test_another_number_of_ranks_does_not_continue_a_run(runs: Runs) -> None:
-    assert "ranks: 1 contradicts the run to be resumed, which has 2" in runs.other_size
+def test_another_number_of_ranks_does_not_continue_a_run(forks: Forks, stopped: Job) -> None:
+    with pytest.raises(UserError, match="ranks: 1 contradicts the run to be resumed, which has 2"):
+        train_mlm.main([*DROPPING, "--output", str(forks.folder / "part"), "--resume"])
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("flags", "message"),
     [
-        ("flag", "error: --batch-size 0: it has to be at least 1"),
-        ("usage", "error: unknown option --no-such-flag"),
-        ("data", "error: no file or folder"),
-        ("unwritable", "below: Not a directory"),
-        ("infinite", "error: the loss or its gradient is not a number any more at step"),
+        (["--batch-size", "0"], "error: --batch-size 0: it has to be at least 1"),
+        (["--no-such-flag"], "error: unknown option --no-such-flag"),
+        (["--data", "/no/where"], "error: no file or folder"),
+        (["--output", "/dev/null/below"], "below: Not a directory"),
+        (
+            ["--learning-rate", "1e38", "--clip", "1e38", "--log-every", "4", "--warmup-ratio", "0"],
+            "error: the loss or its gradient is not a number any more at step",
+        ),
     ],
 )
-def test_what_is_wrong_is_said_by_rank_0_alone(runs: Runs, name: str, message: str) -> None:
-    job = runs.mistakes[name]
+def test_what_is_wrong_is_said_by_rank_0_alone(forks: Forks, tmp_path: Path, flags: list[str], message: str) -> None:
+    job = forks.run("train_mlm", *MLM, "--output", str(tmp_path / "out"), *flags)
     assert job.statuses == [2, 2]
     assert job.err[0].count(message) == 1
     assert "Traceback" not in job.err[0]
     assert job.out[1] == job.err[1] == ""
-    assert (runs.folder / name).exists() == (name == "infinite")  # nothing half-written
+    assert (tmp_path / "out").exists() == ("--learning-rate" in flags)  # nothing half-written
 
 
 class Alike(LineTask):
@@ -339,7 +326,7 @@ def test_ranks_drop_out_different_elements_and_go_on_with_their_own(forks: Forks
 
 
 def train_from(output: Path, weight: float) -> None:
-    task = LineTask(Line())
+    task = LineTask()
     task.model.weight.data.fill_(weight)
 
     def main() -> None:
@@ -369,9 +356,8 @@ def two_of_all(forks: Forks) -> Path:
     for name, train_rows, validation in (
         ("pairs", rows, rows), ("other-label", changed, rows), ("fewer", rows[:8], rows), ("validated", rows, rows[1:]),
     ):  # fmt: skip
-        (folder / name).mkdir()
-        for split, its in (("train", train_rows), ("validation", validation)):
-            (folder / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in its))
+        write(folder / name / "train.jsonl", train_rows)
+        write(folder / name / "validation.jsonl", validation)
     return folder
 
 

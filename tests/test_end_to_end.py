@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -20,9 +22,10 @@ from minibert.config import LABELS
 from minibert.errors import UserError
 from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.progress import Progress
+from tests.data.rows import write
 from tests.metrics import records
 
-pytestmark = pytest.mark.usefixtures("no_picture")  # but for `models`, which come before it
+pytestmark = pytest.mark.usefixtures("no_picture", "undrawn")  # but for `models`, which come before them
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden-size": 32, "num-hidden-layers": 2, "num-attention-heads": 2, "intermediate-size": 64}
@@ -38,6 +41,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_mlm.main([*MLM, "--output", str(folder / "mlm"), "--log-every", "5"])
     train_nli.main([*NLI, "--encoder", str(folder / "mlm"), "--output", str(folder / "nli"), "--zip"])
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's picture is an empty file, half a second sooner."""
+    monkeypatch.setattr("minibert.plots.plot_answers", lambda file, *_: file.touch())
+
+
+def report(model: Path, file: Path, *flags: str) -> dict[str, Any]:
+    """What evaluate.py finds in the toy world."""
+    evaluate.main(["--model", str(model), "--data", "toy", "--json", str(file), *flags])
+    return json.loads(file.read_text())
 
 
 def test_pretraining_learns_and_says_how_much(models: Path) -> None:
@@ -87,13 +102,10 @@ def test_an_evaluation_is_added_to_the_card(models: Path, tmp_path: Path) -> Non
     (folder / "evaluation.json").unlink(missing_ok=True)  # of another test
     write_card(folder)
     assert "## Evaluation" not in (folder / "README.md").read_text()
-    evaluate.main([
-        "--model", str(folder), "--data", "toy", "--split", "validation", "--json", str(tmp_path / "x.json"),
-    ])  # fmt: skip
-    report = json.loads((tmp_path / "x.json").read_text())
-    assert json.loads((folder / "evaluation.json").read_text()) == [report]
+    found = report(folder, tmp_path / "r.json", "--split", "validation")
+    assert json.loads((folder / "evaluation.json").read_text()) == [found]
     card = (folder / "README.md").read_text()
-    assert f"| toy | validation | 1,000 | {report['accuracy']:.4f} |" in card
+    assert f"| toy | validation | 1,000 | {found['accuracy']:.4f} |" in card
     (folder / "metrics.jsonl").write_text('{"kind": "start"}\n')
     with pytest.raises(UserError, match="records are damaged"):
         write_card(folder)
@@ -108,13 +120,10 @@ def test_a_cards_snippet_works_as_it_is(models: Path, name: str, capsys: pytest.
 
 
 def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    evaluate.main(
-        ["--model", str(models / "nli"), "--data", "toy", "--max-pairs", "200", "--json", str(tmp_path / "r.json")]
-    )
+    result = report(models / "nli", tmp_path / "r.json", "--max-pairs", "200")
     out = capsys.readouterr().out
     for word in ("precision", *LABELS, "majority baseline", "mean cosine", "confusion matrix"):
         assert word in out
-    result = json.loads((tmp_path / "r.json").read_text())
     assert sum(map(sum, result["confusion_matrix"])) == result["pairs"] == 200
     assert f"accuracy {result['accuracy']:.4f}" in out
     assert (models / "nli" / "confusion_matrix.png").is_file()
@@ -123,11 +132,8 @@ def test_evaluation_reports(models: Path, capsys: pytest.CaptureFixture[str], tm
 def test_validation_says_what_evaluation_says(models: Path, tmp_path: Path) -> None:
     """The best epoch is the one saved: evaluating the folder on the validation split gives its figure."""
     best = max(record["validation_accuracy"] for record in records(models / "nli", "validation"))
-    evaluate.main(
-        ["--model", str(models / "nli"), "--data", "toy", "--split", "validation", "--max-pairs", "100",
-         "--json", str(tmp_path / "r.json")]
-    )  # fmt: skip
-    assert json.loads((tmp_path / "r.json").read_text())["accuracy"] == pytest.approx(best)
+    found = report(models / "nli", tmp_path / "r.json", "--split", "validation", "--max-pairs", "100")
+    assert found["accuracy"] == pytest.approx(best)
 
 
 def test_one_pair_from_folder_and_zip_anywhere(
@@ -157,20 +163,14 @@ def test_an_interrupted_pretraining_resumes_to_the_same_weights(
 ) -> None:
     """The power fails in the second epoch, after a checkpoint; dropout is on; the token ids are made once more."""
 
-    class PowerFailure(Exception):
-        pass
-
-    advance = Progress.advance
-
-    def failing(self: Progress) -> None:
+    def fail(self: Progress, advance: Callable[[Progress], None] = Progress.advance) -> None:
         advance(self)
-        if self.step == 30:
-            raise PowerFailure
+        assert self.step < 30, "power"
 
     arguments = [*MLM, "--output", str(tmp_path / "mlm"), "--log-every", "5", "--save-every", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "advance", failing)
-        with pytest.raises(PowerFailure):
+        patch.setattr(Progress, "advance", fail)
+        with pytest.raises(AssertionError, match="power"):
             train_mlm.main(arguments)
     train_mlm.main([*arguments, "--resume", "--cache", str(tmp_path / "cache")])
     first, again = (load_file(folder / "mlm" / "model.safetensors") for folder in (models, tmp_path))
@@ -200,9 +200,8 @@ def test_a_training_says_what_to_do_next(
     assert parse_options(EvaluateOptions, words, "") == EvaluateOptions(model=output, data="toy")
     evaluate.main([*words, "--max-pairs", "30"])
     rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
-    (tmp_path / "pairs").mkdir()
-    (tmp_path / "pairs" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for data in (tmp_path / "pairs", tmp_path / "pairs" / "train.jsonl"):
+    file = write(tmp_path / "pairs" / "train.jsonl", rows)
+    for data in (file.parent, file):
         flags = ["--data", str(data), "--validation-share", "0.3", *few, "--output", output, "--overwrite"]
         train_nli.main(["--encoder", encoder, *flags])
         script, *words = following(capsys.readouterr().out)

@@ -6,36 +6,51 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import evaluate
+import train_nli
+from minibert import plots
 from minibert.bert import Bert
 from minibert.card import was_trained_on
 from minibert.cli import run
 from minibert.config import ModelConfig
+from minibert.data.files import digest
 from minibert.errors import UserError
 from minibert.files import write_file
-from minibert.hub import load_classifier, save_classifier
+from minibert.hub import load_classifier, save_classifier, save_mlm
+from minibert.modern import make_masked_lm
 from minibert.options import EvaluateOptions
 from minibert.plots import check_picture
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
+from tests.data.rows import write
+
+REPORT, SIMILARITY = ["--model", "nli", "--data", "test.jsonl"], ["--model", "nli", "--similarity", "scored.tsv"]
 
 
 @pytest.fixture
-def folder(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> Path:
-    """A classifier with the traces of a run, and pairs."""
-    save_classifier(
-        tmp_path / "nli", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
-    )
-    (tmp_path / "nli" / "README.md").write_text("the card")
+def folder(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A classifier with the traces of a run, and pairs; one works there."""
+    monkeypatch.chdir(tmp_path)
+    save_classifier(Path("nli"), NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False)
+    Path("nli/README.md").write_text("the card")
     rows = [{"premise": f"the cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(Path("test.jsonl"), rows)
     return tmp_path
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file in the place of a picture, which takes half a second."""
+
+    def touch(figure: str, model: Path, *_: object) -> None:
+        (Path(figure) if figure else plots._beside(model)).touch()
+
+    monkeypatch.setattr(plots, "plot_answers", touch)
 
 
 def fails(*_: object) -> None:
@@ -49,11 +64,7 @@ def no_room(*_: object) -> None:
 BREAKAGES: list[tuple[str, Callable[[Path, pytest.MonkeyPatch], object], list[str]]] = [
     ("card", lambda folder, patch: None, ["options.json"]),  # there is none: the card can't be made
     ("figure", lambda f, patch: patch.setattr("minibert.plots.plot_answers", fails), ["ZeroDivisionError"]),
-    (
-        "room",
-        lambda f, patch: patch.setattr("minibert.plots.plot_answers", no_room),
-        ["picture.png: No"],
-    ),
+    ("room", lambda f, patch: patch.setattr("minibert.plots.plot_answers", no_room), ["picture.png: No"]),
     ("folder", lambda folder, patch: (folder / "nli" / "confusion_matrix.png").mkdir(), ["confusion_matrix.png"]),
     ("record", lambda folder, patch: (folder / "nli" / "evaluation.json").mkdir(), ["evaluation.json"]),
 ]
@@ -65,9 +76,8 @@ def test_report_and_record_do_not_depend_on_a_picture_or_a_card(
     named: list[str],
 ) -> None:  # fmt: skip
     breaks(folder, monkeypatch)
-    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl"), "--json", str(folder / "r.json")]
     with pytest.raises(SystemExit) as leave:
-        run(lambda: evaluate.main(arguments))
+        run(lambda: evaluate.main([*REPORT, "--json", "r.json"]))
     assert leave.value.code == 2
     out, err = capsys.readouterr()
     assert "majority baseline 0.3333" in out
@@ -82,26 +92,32 @@ def test_report_and_record_do_not_depend_on_a_picture_or_a_card(
     assert (folder / "nli" / "README.md").read_text() == "the card"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_and_picture_do_not_depend_on_the_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All that fails is said."""
     (folder / "r.json").mkdir()
-    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl"), "--json", str(folder / "r.json")]
-    with pytest.raises(UserError, match=r"can't write .*r\.json: .*; no options\.json in "):
-        evaluate.main(arguments)
+    with pytest.raises(UserError, match=r"can't write r\.json: .*; no options\.json in "):
+        evaluate.main([*REPORT, "--json", "r.json"])
     assert "majority baseline 0.3333" in capsys.readouterr().out
     assert (folder / "nli" / "confusion_matrix.png").is_file()
 
 
-@pytest.mark.parametrize("spelling", ["{}", "./{}", "../{folder}/{}"])
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_on_the_file_that_was_trained_on_says_that_it_is_no_test(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spelling: str
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder)
-    (folder / "pairs.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
-    (folder / "nli" / "options.json").write_text(json.dumps({"data": str(folder / "pairs.jsonl")}))
-    for file, warned in (("pairs.jsonl", True), ("test.jsonl", False)):
-        with suppress(UserError):  # there are no records to make a card of
-            evaluate.main(["--model", "nli", "--data", spelling.format(file, folder=folder.name), "--batch-size", "8"])
+    """After a training, from another folder, where another file has the same name."""
+    save_mlm(Path("mlm"), make_masked_lm(ModelConfig(61, 8, 1, 1, 8, 16)), load_classifier("nli").tokenizer)
+    Path("test.jsonl").rename("pairs.jsonl")
+    finetune = ["--encoder", "mlm", "--data", "pairs.jsonl", "--validation-share", "0.2", "--max-steps", "1"]
+    train_nli.main([*finetune, "--output", "new"])
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    Path("copy.jsonl").write_bytes((folder / "pairs.jsonl").read_bytes())
+    write(Path("pairs.jsonl"), [{"premise": "a cat", "hypothesis": "a dog", "label": i} for i in range(3)])
+    capsys.readouterr()
+    for file, warned in (("../pairs.jsonl", True), ("copy.jsonl", True), ("pairs.jsonl", False)):
+        evaluate.main(["--model", "../new", "--data", file])
         assert ("this is no test of it" in capsys.readouterr().out) is warned
 
 
@@ -120,19 +136,18 @@ def test_one_pair_is_answered_and_what_makes_that_doubtful_is_said_beside_it(
         ("a bad cab", "warning: Most words of --premise are unknown to this model, which can only spell them"),
         ("the cat " * 9, "warning: --premise has more than the 10 tokens that are read"),
     ):
-        evaluate.main(["--model", str(folder / "nli"), "--premise", premise, "--hypothesis", "the dog"])
+        evaluate.main(["--model", "nli", "--premise", premise, "--hypothesis", "the dog"])
         out, err = capsys.readouterr()
         assert [line.split()[0] for line in out.splitlines()] == ["entailment", "neutral", "contradiction"]
         assert err.startswith(said)
         assert len(err.splitlines()) == bool(said)
     with pytest.raises(UserError, match="--hypothesis is empty"):
-        evaluate.main(["--model", str(folder / "nli"), "--premise", "the cat", "--hypothesis", "\u200b"])
+        evaluate.main(["--model", "nli", "--premise", "the cat", "--hypothesis", "\u200b"])
 
 
 def test_similarity_is_reported_for_any_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "scored.tsv").write_text(SCORED)
-    arguments = ["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")]
-    evaluate.main([*arguments, "--json", str(folder / "r.json")])
+    evaluate.main([*SIMILARITY, "--json", "r.json"])
     record = json.loads((folder / "r.json").read_text(), parse_constant=pytest.fail)
     out = capsys.readouterr().out
     assert f"{100 * record['spearman']:10.2f}{100 * record['pearson']:10.2f}\n" in out
@@ -141,24 +156,22 @@ def test_similarity_is_reported_for_any_encoder(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("text", "said"),
     [
-        ("A man.\tA woman.\thigh", r"row 4: the score 'high' is no number"),
-        ("A man.\tA woman.\tnan", r"row 4: the score 'nan' is no number"),
-        ("A man.\tA woman.\t", r"row 4: the score '' is no number"),
-        ("A man.\t \t3", r"row 4: a sentence is missing"),
+        (SCORED + "A man.\tA woman.\thigh\n", r"row 4: the score 'high' is no number"),
+        (SCORED + "A man.\tA woman.\tnan\n", r"row 4: the score 'nan' is no number"),
+        (SCORED + "A man.\tA woman.\t\n", r"row 4: the score '' is no number"),
+        (SCORED + "A man.\t \t3\n", r"row 4: a sentence is missing"),
+        (
+            "sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1.0\n",
+            r"2 pairs with a score each, and no two different scores",
+        ),
     ],
 )
-def test_a_score_that_is_none_is_named(folder: Path, line: str, said: str) -> None:
-    (folder / "scored.tsv").write_text(SCORED + line + "\n")
+def test_scores_that_are_none_or_can_not_be_ranked_are_named(folder: Path, text: str, said: str) -> None:
+    (folder / "scored.tsv").write_text(text)
     with pytest.raises(UserError, match=said):
-        evaluate.main(["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")])
-
-
-def test_equal_scores_can_not_be_ranked(folder: Path) -> None:
-    (folder / "scored.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1.0\n")
-    with pytest.raises(UserError, match=r"2 pairs with a score each, and no two different scores"):
-        evaluate.main(["--model", str(folder / "nli"), "--similarity", str(folder / "scored.tsv")])
+        evaluate.main(SIMILARITY)
 
 
 @pytest.mark.parametrize("name", ["pairs.json", "pairs/report.json"])
@@ -187,34 +200,31 @@ def test_pipes_and_devices_are_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "link.png").is_symlink()
 
 
-@pytest.mark.parametrize(
-    ("trained", "data", "split", "expected"),
-    [
-        ("pairs", "pairs", "test", True),
-        ("pairs", "pairs/a.csv", "test", True),
-        ("pairs/a.csv", "pairs", "test", True),
-        ("named", "named", "test", False),
-        ("named", "named", "train", True),
-        ("gone", "pairs", "test", False),
-        ("toy", "toy", "test", False),
-    ],
-)
-def test_what_was_trained_on_is_no_test(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: str, data: str, split: str, expected: bool
-) -> None:
-    """A folder whose files name no split is read whole, in training and now."""
+def test_what_was_trained_on_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is now, and whatever has its name."""
     monkeypatch.chdir(tmp_path)
-    for name in ("pairs/a.csv", "named/train.csv", "named/test.csv"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text(f"premise,hypothesis,label\n{name},b,0\n")
+    for name in ("a.csv", "b.csv", "c.csv"):
+        Path(name).write_text(name)
     Path("nli").mkdir()
-    Path("nli/options.json").write_text(json.dumps({"data": trained}))
-    assert was_trained_on(Path("nli"), data, split) is expected
+    Path("nli/metrics.jsonl").write_text(json.dumps({"files": [digest([Path("a.csv")]), digest([Path("b.csv")])]}))
+    Path("a.csv").rename("moved.csv")
+    Path("a.csv").write_text("another")
+    for files, expected in (
+        (["moved.csv"], True),
+        (["c.csv", "b.csv"], True),
+        (["a.csv", "c.csv"], False),
+        ([], False),
+    ):
+        assert was_trained_on(Path("nli"), map(Path, files)) is expected
+    for damaged in ("", "{", "[]", "{}", '{"files": 1}'):
+        Path("nli/metrics.jsonl").write_text(damaged)
+        assert not was_trained_on(Path("nli"), [Path("b.csv")])
+    assert not was_trained_on(Path("nowhere"), [Path("b.csv")])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_model_of_the_hub_leaves_no_folder_of_its_owner(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which would be taken for the model itself the next time; twice, so that this shows."""
-    monkeypatch.chdir(folder)
     monkeypatch.setattr("minibert.hub.load_classifier", lambda _: load_classifier(folder / "nli"))
     for _ in range(2):
         evaluate.main(["--model", "anna/nli-v1.5", "--data", "test.jsonl"])
@@ -222,15 +232,13 @@ def test_a_model_of_the_hub_leaves_no_folder_of_its_owner(folder: Path, monkeypa
     assert not Path("anna").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_somebody_elses_folder_gets_no_picture(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder / "nli")
-    arguments = ["--model", str(folder / "nli"), "--data", str(folder / "test.jsonl")]
-    evaluate.main(arguments)
-    assert (
-        f"(no picture: {folder / 'nli'} can't be written to; --figure names another place)" in capsys.readouterr().out
-    )
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path("nli"))
+    evaluate.main(REPORT)
+    assert "(no picture: nli can't be written to; --figure names another place)" in capsys.readouterr().out
     assert (folder / "nli" / "README.md").read_text() == "the card"
-    evaluate.main([*arguments, "--figure", str(folder / "mine.png")])
+    evaluate.main([*REPORT, "--figure", "mine.png"])
     assert (folder / "mine.png").exists()

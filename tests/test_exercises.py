@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,25 @@ def student(folder: Path, name: str, *bodies: str) -> Path:
     return folder / f"{name}.py"
 
 
+def rewritten(file: Path, before: str, after: str) -> None:
+    """A text in a file gives way to another."""
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
 def lines(judged: dict[str, Any]) -> str:
+    """All that is said."""
     return "\n".join([*judged["lines"], *(line for part in judged["parts"] for line in part["lines"])])
 
 
 # ------------------------------------------------------------------------------------------------------- the catalogue
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS, ids=[part for _, part in PARTS])
+each_part = pytest.mark.parametrize(("name", "part"), PARTS, ids=[part for _, part in PARTS])
+
+
+@each_part
 def test_the_packages_own_parts_are_right(name: str, part: str) -> None:
     for source in (answer(name), changed(answer(name), part)):  # as it is, and as changes begin
         judged = verdict(name, part, source)
@@ -75,7 +87,7 @@ def test_the_packages_own_parts_are_right(name: str, part: str) -> None:
         assert (judged["held"], judged["notes"]) == (judged["of"], [])
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS, ids=[part for _, part in PARTS])
+@each_part
 def test_each_mistake_is_caught_by_the_oracles_and_called_by_its_name(name: str, part: str) -> None:
     rows = [row for row in ROWS if row.part == part]
     assert len(rows) > 1
@@ -91,18 +103,17 @@ def test_the_catalogue_has_many_rows_each_once() -> None:
     assert {row.part for row in ROWS} == {part for _, part in PARTS}
     assert max(Counter((row.part, row.behaviour) for row in ROWS).values()) == 1
     for row in ROWS:
-        assert row.question.endswith("?") or row.question.endswith(".")
+        assert row.question.endswith(("?", "."))
         assert "$" not in "".join(row)
     with pytest.raises(LookupError, match="nothing like"):
         changed(answer("block"), "FeedForward", Mistake("FeedForward", "sigmoid => relu", "x", "y?"))
 
 
 def test_two_mistakes_at_once_are_both_named() -> None:
-    first, second = (
-        row for row in ROWS if row.behaviour in ("scores are divided by sqrt(D)", "there is no output layer")
-    )
-    judged = verdict("attention", "SelfAttention", changed(answer("attention"), "SelfAttention", first, second))
-    assert judged["mistakes"] == [first.behaviour, second.behaviour]
+    both = [row for row in ROWS if row.behaviour in ("scores are divided by sqrt(D)", "there is no output layer")]
+    judged = verdict("attention", "SelfAttention", changed(answer("attention"), "SelfAttention", *both))
+    assert judged["mistakes"] == [row.behaviour for row in both]
+    assert len(both) == 2
 
 
 # --------------------------------------------------------------------------------------------- others' ways of writing
@@ -270,10 +281,7 @@ def test_a_mistake_that_no_one_has_listed_is_caught(
         ("return self.output(", "is not Python"),
         ("return self.output(hiden)", "output: line .*NameError: name 'hiden' is not defined"),
         ("return None", "is there a `return`"),
-        (
-            "return self.intermediate(hidden)",
-            r"\(4, 7, 40\) of float32 came out, and \(4, 7, 24\) of float32 was expected",
-        ),
+        ("return self.intermediate(hidden)", r"\(4, 7, 40\) of float32 came out, and \(4, 7, 24\) of float32 was exp"),
         ("return self.output(F.gelu(self.intermediate(hidden))) / 0", "came out, .* was expected"),
         ("return self.output(F.gelu(self.intermediate(hidden))).log()", "nan came out.*; NaN comes of"),
         ("return self.forward(hidden)", "line .*calls itself without an end"),
@@ -298,12 +306,11 @@ def test_a_mistake_is_named_before_its_checks_are_written(tmp_path: Path) -> Non
 
 
 def test_an_empty_file_has_no_names_to_suggest(tmp_path: Path) -> None:
-    (tmp_path / "pooling.py").write_text("")
-    assert "is that it?" not in lines(judge(tmp_path / "pooling.py", "pooling"))
-    (tmp_path / "pooling.py").write_text("def mean_poling(hidden, attention_mask):\n    return hidden\n")
-    assert "there is no mean_pooling in the file, but mean_poling: is that it?" in lines(
-        judge(tmp_path / "pooling.py", "pooling")
-    )
+    file = tmp_path / "pooling.py"
+    file.write_text("")
+    assert "is that it?" not in lines(judge(file, "pooling"))
+    file.write_text("def mean_poling(hidden, attention_mask):\n    return hidden\n")
+    assert "there is no mean_pooling in the file, but mean_poling: is that it?" in lines(judge(file, "pooling"))
 
 
 def test_names_are_compared(tmp_path: Path) -> None:
@@ -312,45 +319,37 @@ def test_names_are_compared(tmp_path: Path) -> None:
     for before, after, said in (
         ("class FeedForward", "class FeedForwards", "no FeedForward in the file, but FeedForwards: is that it"),
         ("self.intermediate", "self.inner", "the parameter inner.bias is not there by the skeleton"),
-        (
-            "config.intermediate_size, config",
-            "config.hidden_size, config",
-            r"output.weight is \[24, 40\] by the skeleton",
-        ),
+        ("config.intermediate_size, c", "config.hidden_size, c", "output.weight is [24, 40] by the skeleton"),
         ("class EncoderBlock(nn.Module)", "def EncoderBlock(config)", "EncoderBlock has to be a class"),
+        (text, "from minibert.bert import FeedForward, EncoderBlock", "FeedForward is minibert's own"),
+        (text, "import minibert.bert\nclass FeedForward(minibert.bert.FeedForward): pass", "made from it: write yours"),
     ):
         file.write_text(text.replace(before, after), encoding="utf-8")
-        assert re.search(said, lines(judge(file, "block"))), lines(judge(file, "block"))
-    file.write_text("from minibert.bert import FeedForward, EncoderBlock", encoding="utf-8")
-    assert "FeedForward is minibert's own" in lines(judge(file, "block"))
-    file.write_text("import minibert.bert\nclass FeedForward(minibert.bert.FeedForward): pass", encoding="utf-8")
-    assert "made from it: write yours" in lines(judge(file, "block"))
+        assert said in lines(judge(file, "block"))
 
 
 def test_what_is_not_written_yet_is_said(tmp_path: Path) -> None:
-    file = student(tmp_path, "attention", WITH_WEIGHTS)
-    assert lines(judge(file, "attention")) == "not written yet: weights"
+    assert lines(judge(student(tmp_path, "attention", WITH_WEIGHTS), "attention")) == "not written yet: weights"
     (tmp_path / "pooling.py").write_text(skeleton("pooling"), encoding="utf-8")
-    judged = judge(tmp_path / "pooling.py", "pooling")
-    assert [part["lines"] for part in judged["parts"]] == [
-        [f"not written yet: {part['part']}"] for part in judged["parts"]
-    ]
+    for part in judge(tmp_path / "pooling.py", "pooling")["parts"]:
+        assert part["lines"] == [f"not written yet: {part['part']}"]
 
 
 @pytest.mark.parametrize(
     ("body", "said", "printed"),
     [
-        ("while True:\n    hidden = hidden + 1", "stopped after 2 seconds: which loop does not end?", ""),
-        ("while True:\n    print('x' * 1000)", "stopped after 2 seconds", "bytes more"),
+        ("while True:\n    hidden = hidden + 1", "stopped after 1 seconds: which loop does not end?", ""),
+        ("while True:\n    print('x' * 1000)", "stopped after 1 seconds", "bytes more"),
         ("import os\nos._exit(0)", "ends the whole process, as if it called exit", ""),
-        ("import os, time\nos.closerange(3, 256)\ntime.sleep(60)", "stopped after 2 seconds", ""),
+        ("import os, time\nos.closerange(3, 256)\ntime.sleep(60)", "stopped after 1 seconds", ""),
         ("import os\nos.kill(os.getpid(), 11)", "ends the whole process, by signal 11", ""),
         ("torch.ones(10**10)", "more memory", ""),
         ("print('hidden', hidden.shape)\ninput()", "EOFError", "hidden torch.Size"),
     ],
 )
 def test_a_process_of_its_own_ends(tmp_path: Path, body: str, said: str, printed: str) -> None:
-    judged = checking.check(student(tmp_path, "block", body, FUNCTIONAL_BLOCK), "block", seconds=2.0)
+    seconds = 1.0 if "stopped" in said else 20.0
+    judged = checking.check(student(tmp_path, "block", body, FUNCTIONAL_BLOCK), "block", seconds)
     assert said in lines(judged)
     assert printed in judged["printed"]
     assert len(judged["printed"]) < 2 * checking.SHOWN
@@ -364,9 +363,8 @@ def test_skeletons_are_the_packages_source_without_bodies(tmp_path: Path, capsys
     for number, (name, exercise) in enumerate(EXERCISES.items(), 1):
         text = (tmp_path / "my" / f"{name}.py").read_text(encoding="utf-8")
         assert text.startswith(f'"""Exercise {number}, {name}: write ')
-        assert text.count("raise NotImplementedError") == sum(
-            max(1, len(methods)) for methods in exercise.parts.values()
-        )
+        unwritten = sum(max(1, len(methods)) for methods in exercise.parts.values())
+        assert text.count("raise NotImplementedError") == unwritten
         assert "Sizes: B sequences in a batch" in text
         assert " import _" not in text
         assert max(map(len, text.splitlines())) <= 120
@@ -402,40 +400,32 @@ def test_a_check_says_exits_and_writes_a_grade(tmp_path: Path, capsys: pytest.Ca
             assert 'read again: Reimers & Gurevych 2019, "Sentence-BERT", section 3' in said
             assert "asked of it: Three sentences: padding at the end, none, and a hole" in said
             assert grade["exercises"][0]["parts"][2]["mistakes"] == ["the last token is taken"]
-    for words, why in (
-        (["check", str(tmp_path / "nothing")], "is no exercise, nor a folder of them"),
-        (["check", str(tmp_path / "grade.json")], "which exercise is it"),
-    ):
+    for name, why in (("nothing", "is no exercise, nor a folder of them"), ("grade.json", "which exercise is it")):
         with pytest.raises(UserError, match=why):
-            main(words)
+            main(["check", str(tmp_path / name)])
 
 
 def test_watching_sees_a_file_that_changes_and_one_that_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked, naps = list[str](), 0
-
-    def nap(_: float) -> None:
-        nonlocal naps
-        naps += 1
-        if naps == 2:
-            os.utime(tmp_path / "schedule.py", (1, 1))
-        elif naps == 4:
-            student(tmp_path, "pooling")
-        elif naps == 6:
-            (tmp_path / "pooling.py").unlink()
-        elif naps == 8:
-            raise KeyboardInterrupt
-
-    student(tmp_path, "schedule")
+    def meanwhile() -> Iterator[None]:
+        """One nap after another; at each second one, something happens."""
+        yield
+        os.utime(tmp_path / "schedule.py", (1, 1))
+        yield from (None, None)
+        student(tmp_path, "pooling")
+        yield from (None, None)
+        (tmp_path / "pooling.py").unlink()
+        yield from (None, None)
+        raise KeyboardInterrupt
 
     def check(file: Path, name: str, _: float) -> dict[str, Any]:
         checked.append(name)
-        return {
-            "exercise": name, "file": str(file), "right": True, "held": 1, "of": 1, "parts": [], "lines": [],
-            "printed": "",
-        }  # fmt: skip
+        right = {"right": True, "held": 1, "of": 1, "parts": [], "lines": [], "printed": ""}
+        return {"exercise": name, "file": str(file)} | right
 
+    checked, naps = list[str](), meanwhile()
+    student(tmp_path, "schedule")
     monkeypatch.setattr("minibert.exercises.__main__.check", check)
-    monkeypatch.setattr("minibert.exercises.__main__.time.sleep", nap)
+    monkeypatch.setattr("minibert.exercises.__main__.time.sleep", lambda _: next(naps))
     with pytest.raises(KeyboardInterrupt):
         main(["check", str(tmp_path), "--watch"])
     assert checked == ["schedule", "schedule", "pooling", "schedule"]
@@ -478,11 +468,9 @@ def test_a_mistake_on_the_command_line_is_one_line_as_of_the_scripts(words: str,
 
 def test_the_tours_stops_are_there() -> None:
     tour = (Path(__file__).parent.parent / "docs" / "tour.md").read_text(encoding="utf-8")
-    titles = [
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^## (.*)$", tour, re.MULTILINE)
-    ]
-    assert {exercise.stop for exercise in EXERCISES.values()} <= set(titles)
+    titles = re.findall(r"^## (.*)$", tour, re.MULTILINE)
+    places = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert {exercise.stop for exercise in EXERCISES.values()} <= places
 
 
 def test_without_the_tests_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,30 +507,23 @@ def test_a_run_with_a_students_layers_is_the_same_run(right: Path, capsys: pytes
     assert f"{layers}, summed_loss, schedule from {right}" in said
     ours, theirs = (recorded(right / name, "loss", "accuracy", "learning_rate", "gradient_norm") for name in encoders)
     assert theirs == [pytest.approx(row, rel=1e-4) for row in ours]
-    assert (
-        type(encoders["mine"].encoder.layers[0].attention) is SelfAttention
-    )  # what is read again is the package's own
+    # What is read again is the package's own.
+    assert type(encoders["mine"].encoder.layers[0].attention) is SelfAttention
     one, other = (model.encode(["A poodle is sleeping."]) for model in encoders.values())
     assert one == pytest.approx(other, abs=1e-4)
     train_nli.main([
         "--data", "toy", "--encoder", str(right / "mine"), "--output", str(right / "nli"), "--max-train", "40",
         "--max-validation", "20", "--max-steps", "2", "--threads", "1", "--mine", str(right),
     ])  # fmt: skip
-    assert (
-        "mean_pooling, max_pooling, cls_pooling, pair_features, NLIClassifier, schedule from" in capsys.readouterr().out
-    )
-    assert minibert.from_pretrained(right / "nli").predict(["A dog sleeps."], ["A dog rests."]).probabilities.shape == (
-        1,
-        3,
-    )
+    layers = "mean_pooling, max_pooling, cls_pooling, pair_features, NLIClassifier, schedule"
+    assert f"{layers} from" in capsys.readouterr().out
+    answer = minibert.from_pretrained(right / "nli").predict(["A dog sleeps."], ["A dog rests."])
+    assert answer.probabilities.shape == (1, 3)
 
 
-def test_a_students_functions_do_the_work(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = right / "schedule.py"
-    file.write_text(
-        file.read_text(encoding="utf-8") + "\nraise_when_used = schedule\ndef schedule(*given): raise UserWarning\n",
-        encoding="utf-8",
-    )
+def test_a_students_functions_do_the_work(right: Path) -> None:
+    with (right / "schedule.py").open("a", encoding="utf-8") as file:
+        file.write("\ndef schedule(*given): raise UserWarning\n")
     with pytest.raises(UserWarning):
         train_mlm.main([*TINY, "--output", str(right / "x"), "--mine", str(right)])
     train_mlm.main([*TINY, "--output", str(right / "x"), "--overwrite"])  # afterwards, the package's own is there again
@@ -566,9 +547,8 @@ def test_each_of_a_students_layers_is_called(right: Path) -> None:
 
 def test_what_is_not_right_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     student(tmp_path, "pooling", *POOLS[:2], CHECK + "return hidden[:, -1]")
-    with pytest.raises(
-        UserError, match=r"pooling.py: cls_pooling: it behaves like this: the last token is taken; python -m"
-    ):
+    said = r"pooling.py: cls_pooling: it behaves like this: the last token is taken; python -m"
+    with pytest.raises(UserError, match=said):
         train_mlm.main([*TINY, "--output", str(tmp_path / "x"), "--mine", str(tmp_path)])
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="is no exercise, nor a folder of them"):
@@ -581,36 +561,31 @@ def test_a_model_that_has_no_place_for_them_is_refused(right: Path) -> None:
 
 
 def test_what_a_bert_has_no_name_for_is_refused_at_the_beginning(right: Path) -> None:
-    file = right / "block.py"
-    text = file.read_text(encoding="utf-8")
-    for persistent, fine in (("True", False), ("False", True)):
-        made = f'        self.register_buffer("one", torch.ones(()), {persistent})\n        self.attention_norm ='
-        file.write_text(text.replace("        self.attention_norm =", made), encoding="utf-8")
-        assert judge(file, "block")["right"]
-        flags = [*TINY, "--output", str(right / persistent), "--mine", str(right)]
-        if fine:
-            train_mlm.main(flags)
-            continue
-        with pytest.raises(UserError, match=r"no BERT has .*one: register it with persistent=False"):
-            train_mlm.main(flags)
+    file, flags = right / "block.py", [*TINY, "--output", str(right / "x"), "--mine", str(right)]
+    kept, left_out = (f'self.register_buffer("one", torch.ones(()), {persistent})' for persistent in (True, False))
+    rewritten(file, "        self.attention_norm =", f"        {kept}\n        self.attention_norm =")
+    assert judge(file, "block")["right"]
+    with pytest.raises(UserError, match=r"no BERT has .*one: register it with persistent=False"):
+        train_mlm.main(flags)
+    rewritten(file, kept, left_out)
+    assert judge(file, "block")["right"]
+    train_mlm.main(flags)
 
 
-def test_a_run_is_continued_with_the_same_layers_only(right: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_continued_with_the_same_layers_only(right: Path) -> None:
     with mine.using(str(right)) as parts:
         before = dict(parts.identity)
-    file = right / "attention.py"
-    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with (right / "attention.py").open("a", encoding="utf-8") as file:
+        file.write("\n")
     with mine.using(str(right)) as parts:
         assert {name for name in before if before[name] != parts.identity[name]} == {"exercise attention of --mine"}
 
 
 def test_a_tensor_that_a_layer_makes_is_there_after_loading(right: Path) -> None:
     train_mlm.main([*TINY, "--output", str(right / "mlm")])
-    file = right / "block.py"
-    text = file.read_text(encoding="utf-8").replace(
-        "        self.attention_norm =", "        self.one = torch.ones(())\n        self.attention_norm ="
-    )
-    file.write_text(text.replace("return norm(hidden +", "return self.one * norm(hidden +"), encoding="utf-8")
+    made = "        self.one = torch.ones(())\n        self.attention_norm ="
+    rewritten(right / "block.py", "        self.attention_norm =", made)
+    rewritten(right / "block.py", "return norm(hidden +", "return self.one * norm(hidden +")
     with mine.using(str(right)):
         assert torch.isfinite(torch.tensor(minibert.from_pretrained(right / "mlm").encode(["A dog."]))).all()
 

@@ -28,22 +28,20 @@ from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
 from tests.conftest import TEXTS
 from tests.layers import oracles
-from tests.layers.oracles import CONFIG, MODERN, noise, same, same_gradients, scatter, some_ids
+from tests.layers.oracles import CONFIG, MASK, MODERN, agree, noise, same, scatter, some_ids
 
-HOLES = oracles.MASK
 RAGGED = torch.arange(7) < torch.tensor([7, 4, 1, 5]).unsqueeze(1)
-ONE_LONG = torch.arange(7) < torch.tensor([3, 3, 3, 3]).unsqueeze(1)  # all end before the rectangle does
-MASKS = {"none": None, "ones": torch.ones_like(HOLES), "ragged": RAGGED, "short": ONE_LONG, "holes": HOLES}
+SHORT = torch.arange(7).expand(4, 7) < 3  # all end before the rectangle does
+MASKS = {"none": None, "ones": torch.ones_like(MASK), "ragged": RAGGED, "short": SHORT, "holes": MASK}
 
 NO_DROPOUT: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CONFIGS = {"bert": CONFIG, "modernbert": MODERN, "modernbert without biases": replace(MODERN, bias=False)}
 
 
-def some_positions(mask: Tensor | None, which: str) -> Tensor:
-    """Real ones of the flattened batch: all of them; a third, in any order; the same, but none in the second row."""
-    real = (torch.ones_like(HOLES) if mask is None else mask).clone()
+def some_positions(real: Tensor, which: str = "some") -> Tensor:
+    """Of the flattened batch: all real ones; a third, in any order; the same, but none in the second row."""
     if which == "none in a row":
-        real[1] = False
+        real = real.index_fill(0, torch.tensor(1), False)
     places = real.flatten().nonzero().flatten()
     if which == "all":
         return places
@@ -59,9 +57,8 @@ def some_positions(mask: Tensor | None, which: str) -> Tensor:
 def test_values_and_gradients_are_the_textbooks(config: ModelConfig, mask: Tensor | None, which: str) -> None:
     model = scatter(make_masked_lm(replace(config, **NO_DROPOUT))).train()
     encoder = scatter(SentenceEncoder(model.bert, "max", 11), seed=1).train()
-    parameters = dict(nn.ModuleDict({"mlm": model, "sentence": encoder}).named_parameters())
-    ids, positions = some_ids(), some_positions(mask, which)
-    real = torch.ones_like(HOLES) if mask is None else mask
+    real = torch.ones_like(MASK) if mask is None else mask
+    ids, positions = some_ids(), some_positions(real, which)
     labels = torch.full((ids.numel(),), IGNORED)
     labels[positions] = some_ids(1).flatten()[positions]
     # So that some answers are right: the first two labels are what the model says.
@@ -78,8 +75,7 @@ def test_values_and_gradients_are_the_textbooks(config: ModelConfig, mask: Tenso
         ("mlm_loss", loss, mean * len(positions)),
         ("sentence_vectors", fast.sentence_vectors(encoder, ids, real), encoder(ids, real)),
     ):  # fmt: skip
-        same(got, expected, f"the textbook's {what}")
-        same_gradients(got, expected, parameters, f"the textbook's {what}")
+        agree(got, expected, f"the textbook's {what}", nn.ModuleList([model, encoder]))
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -100,15 +96,11 @@ def test_dropout_stands_where_the_textbook_has_it(config: ModelConfig, monkeypat
     model = scatter(make_masked_lm(config))
     classifier = scatter(NLIClassifier(SentenceEncoder(model.bert, "mean", 11), dropout=0.3), seed=1)
     features, ids = noise(5, 33), some_ids()
-    parameters = dict(model.bert.named_parameters())
     for training in (True, False):
-        classifier.train(training)
-        model.train(training)
-        for mask in (None, HOLES):
-            real = torch.ones_like(HOLES) if mask is None else mask
+        classifier.train(training)  # and the encoder in it
+        for mask, real in oracles.MASKS:
             got, expected = fast.encode(model.bert, ids, mask)[real], model.bert(ids, mask)[real]
-            same(got, expected, "dropout in the same places", rtol=1e-4)
-            same_gradients(got, expected, parameters, "dropout in the same places")
+            agree(got, expected, "dropout in the same places", model.bert, rtol=1e-4)
         same(fast.score(classifier, features), classifier.score(features), "dropout of the features")
     trained = fast.encode(model.bert.train(), ids)
     assert not torch.allclose(trained, fast.encode(model.bert.eval(), ids), atol=1e-3)
@@ -116,19 +108,19 @@ def test_dropout_stands_where_the_textbook_has_it(config: ModelConfig, monkeypat
 
 def test_what_is_padding_is_neither_computed_nor_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = scatter(Bert(CONFIG))
-    norms = [model.get_submodule(f"layers.{number}.feed_forward_norm") for number in (0, 1)]
-    sizes = dict.fromkeys(norms, 0)
+    weights = [model.get_parameter(f"layers.{number}.feed_forward_norm.weight") for number in (0, 1)]
+    sizes = {}
 
-    def forward(norm: nn.LayerNorm, hidden: Tensor) -> Tensor:  # of the class: one layer's own would be run as written
-        sizes[norm] = hidden.shape[:-1].numel()
-        return plain(norm, hidden)
+    def layer_norm(hidden: Tensor, shape: Any, weight: Tensor, *rest: Any) -> Tensor:  # no layer's: it would be run
+        sizes[weight] = hidden.shape[:-1].numel()
+        return plain(hidden, shape, weight, *rest)
 
-    plain = nn.LayerNorm.forward
-    monkeypatch.setattr(nn.LayerNorm, "forward", forward)
-    fast.encode(model, some_ids(), HOLES, torch.tensor([0, 5, 7]))
-    assert [sizes[norm] for norm in norms] == [int(HOLES.sum()), 3]
+    plain = F.layer_norm
+    monkeypatch.setattr(F, "layer_norm", layer_norm)
+    fast.encode(model, some_ids(), MASK, torch.tensor([0, 5, 7]))
+    assert [sizes[weight] for weight in weights] == [int(MASK.sum()), 3]
     with pytest.raises(ValueError, match="padding"):
-        fast.encode(model, some_ids(), HOLES, torch.tensor([0, 12]))
+        fast.encode(model, some_ids(), MASK, torch.tensor([0, 12]))
     for call in (fast.encode, Bert.__call__):
         with pytest.raises(ValueError, match="20 tokens, but the model has 19 positions"):
             call(model, torch.ones(1, 20, dtype=torch.long))
@@ -229,10 +221,8 @@ class Doubled(nn.Linear):
 
 
 class Twice(Bert):
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
-        return 2 * super().forward(input_ids, attention_mask, token_type_ids)
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        return 2 * super().forward(*inputs, **named)
 
 
 class Flat(MLMHead):
@@ -246,10 +236,12 @@ class Bare(MLMHead):
 
 
 class Cold(BertForMaskedLM):
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
-        return super().forward(input_ids, attention_mask, token_type_ids) / 2
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        return super().forward(*inputs, **named) / 2
+
+
+def without_dropout(kind: type[BertForMaskedLM] = BertForMaskedLM) -> BertForMaskedLM:
+    return kind(Bert(replace(CONFIG, **NO_DROPOUT)))
 
 
 def with_part(path: str, make: Callable[[ModelConfig], nn.Module]) -> Callable[[BertForMaskedLM], None]:
@@ -316,39 +308,42 @@ OTHERS: dict[str, Callable[[BertForMaskedLM], None]] = {
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
 def test_another_layer_is_run_as_it_is_written(change: Callable[[BertForMaskedLM], None]) -> None:
     """In training, without dropout but where a layer is another: everything is what the model itself says."""
-    model = BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))
+    model = without_dropout()
     change(model)
-    assert_run_as_written(scatter(model).train())
+    assert_run_as_written(model)
 
 
-@pytest.mark.parametrize("kind", [SelfAttention, EncoderBlock])
-def test_a_class_with_another_forward_is_run_as_it_is_written(
-    kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+def tripled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *arguments: 3 * forward(*arguments)
+
+
+def normalised_heads(layer: SelfAttention, hidden: Tensor) -> tuple[Tensor, ...]:
+    projections = (layer.query, layer.key, layer.value)
+    return tuple(F.normalize(layer.split(each(hidden)), dim=-1) for each in projections)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "other"),
+    [
+        (SelfAttention, "forward", tripled(SelfAttention.forward)),
+        (EncoderBlock, "forward", tripled(EncoderBlock.forward)),
+        (SelfAttention, "heads", normalised_heads),
+        (SelfAttention, "allowed", lambda layer, attention_mask: torch.ones(7, 7, dtype=torch.bool).tril()),
+    ],
+)
+def test_a_class_with_another_function_is_run_as_it_is_written(
+    kind: type[nn.Module], name: str, other: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = kind.forward
-    monkeypatch.setattr(kind, "forward", lambda *arguments: 3 * before(*arguments))
-    assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
-
-
-@pytest.mark.parametrize("name", ["heads", "allowed"])
-def test_a_class_with_another_function_is_run_as_it_is_written(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def heads(layer: SelfAttention, hidden: Tensor) -> tuple[Tensor, ...]:
-        projections = (layer.query, layer.key, layer.value)
-        return tuple(F.normalize(layer.split(each(hidden)), dim=-1) for each in projections)
-
-    def allowed(layer: SelfAttention, attention_mask: Tensor | None) -> Tensor:
-        return torch.ones(HOLES.shape[1], HOLES.shape[1], dtype=torch.bool).tril()
-
-    monkeypatch.setattr(SelfAttention, name, {"heads": heads, "allowed": allowed}[name])
-    assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+    monkeypatch.setattr(kind, name, other)
+    assert_run_as_written(without_dropout())
 
 
 def test_hooks_of_all_layers_are_called() -> None:
-    def tripled(layer: nn.Module, _: object, out: Tensor) -> Tensor | None:
+    def hook(layer: nn.Module, _: object, out: Tensor) -> Tensor | None:
         return 3 * out if isinstance(layer, SelfAttention) else None
 
-    with nn.modules.module.register_module_forward_hook(tripled):  # type: ignore[arg-type]
-        assert_run_as_written(scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+    with nn.modules.module.register_module_forward_hook(hook):  # type: ignore[arg-type]
+        assert_run_as_written(without_dropout())
 
 
 def test_a_counter_of_operations_counts_what_is_run() -> None:
@@ -364,13 +359,13 @@ def test_a_counter_of_operations_counts_what_is_run() -> None:
 def test_another_rotation_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modern, "rotate", lambda heads, theta: heads.cumsum(dim=-1))
     model = scatter(make_masked_lm(replace(MODERN, **NO_DROPOUT))).train()
-    ids, positions = some_ids(), some_positions(RAGGED, "some")
+    ids, positions = some_ids(), some_positions(RAGGED)
     expected = model.bert(ids, RAGGED).flatten(0, 1)[positions]
     same(fast.encode(model.bert, ids, RAGGED, positions), expected, "the encoder's own vectors")
 
 
 def test_backward_hooks_are_called() -> None:
-    model, seen = scatter(BertForMaskedLM(Bert(replace(CONFIG, **NO_DROPOUT)))), []
+    model, seen = scatter(without_dropout()), []
     attention = model.get_submodule("bert.layers.0.attention")
     attention.register_full_backward_hook(lambda *_: seen.append("after"))
     attention.register_full_backward_pre_hook(lambda *_: seen.append("before"))
@@ -380,15 +375,15 @@ def test_backward_hooks_are_called() -> None:
 
 
 def test_another_model_is_run_as_it_is_written() -> None:
-    assert_run_as_written(scatter(Cold(Bert(replace(CONFIG, **NO_DROPOUT)))).train())
+    assert_run_as_written(without_dropout(Cold))
 
 
 def assert_run_as_written(model: BertForMaskedLM) -> None:
-    encoder, ids = scatter(SentenceEncoder(Bert(CONFIG), "max", 11)).eval(), some_ids()
-    encoder.bert = model.bert
-    for mask in (HOLES, None):
-        positions = some_positions(mask, "some")
-        real = torch.ones_like(HOLES) if mask is None else mask
+    """In training."""
+    encoder, ids = scatter(SentenceEncoder(Bert(CONFIG), "max", 11)), some_ids()
+    encoder.bert = scatter(model).train().bert
+    for mask, real in oracles.MASKS:
+        positions = some_positions(real)
         labels = some_ids(1).flatten()[positions]
         hidden, logits = model.bert(ids, mask), model(ids, mask).flatten(0, 1)[positions]
         same(fast.encode(model.bert, ids, mask)[real], hidden[real], "the encoder's own vectors")
@@ -531,7 +526,7 @@ def test_a_whole_step_drops_at_its_rates(monkeypatch: pytest.MonkeyPatch) -> Non
         return hidden if layer is norm else plain(layer, hidden)
 
     monkeypatch.setattr(nn.LayerNorm, "forward", forward)
-    for mask in (None, HOLES):
+    for mask in (None, MASK):
         fast.encode(model, some_ids(), mask)
         values, p = seen[norm], CONFIG.hidden_dropout_prob
         torch.testing.assert_close(values, (values != 0) / (1 - p), rtol=1e-4, atol=0)
@@ -585,7 +580,7 @@ def test_there_is_no_packing_where_there_is_nothing_to_leave_out(monkeypatch: py
     masks: list[Tensor | None] = []
     attend = fast.attend
     monkeypatch.setattr(fast, "attend", lambda *inputs: masks.append(inputs[3]) or attend(*inputs))  # type: ignore[func-returns-value]
-    fast.encode(scatter(Bert(CONFIG)), some_ids(), torch.ones_like(HOLES))
+    fast.encode(scatter(Bert(CONFIG)), some_ids(), torch.ones_like(MASK))
     assert masks == [None, None]
     assert fast.Packing.of(None) is None
     assert fast.Packing.of(torch.ones(2, 3, dtype=torch.bool)) is None
@@ -609,7 +604,7 @@ def test_packed_rows_by_hand() -> None:
 
 def test_the_numbers_at_padding_are_zeros() -> None:
     """They mean nothing, but are never NaN."""
-    assert (fast.encode(scatter(Bert(CONFIG)), some_ids(), HOLES)[~HOLES] == 0).all()
+    assert (fast.encode(scatter(Bert(CONFIG)), some_ids(), MASK)[~MASK] == 0).all()
 
 
 # --------------------------------------------------------------------------------------------- the vocabulary in slices

@@ -1,7 +1,8 @@
 """Proves that fine-tuning pairs the right sentences with the right label, and that the control sees no premise."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,9 +29,21 @@ PAIRS = Pairs(
 )
 
 
-def make(config: ModelConfig, tokenizer: WordPieceTokenizer, **changes: object) -> NLITask:
-    options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})  # type: ignore[arg-type]
-    return NLITask(NLIClassifier(SentenceEncoder(Bert(config))).eval(), tokenizer, PAIRS, PAIRS, options)
+Make = Callable[..., NLITask]
+
+
+@pytest.fixture
+def make(config: ModelConfig, tokenizer: WordPieceTokenizer) -> Make:
+    """Makes a task of other options, and perhaps of a model, of a control and of pairs that are given."""
+
+    def call(
+        model: NLIClassifier | None = None, control: TrainedModel | None = None, pairs: Pairs = PAIRS, **changes: Any
+    ) -> NLITask:
+        options = NLIOptions(**{"batch_size": 2, "max_length": 8, **changes})
+        model = model or NLIClassifier(SentenceEncoder(Bert(config), options.pooling)).eval()
+        return NLITask(model, tokenizer, pairs, pairs, options, control)
+
+    return call
 
 
 def trained(task: NLITask) -> TrainedModel:
@@ -40,10 +53,8 @@ def trained(task: NLITask) -> TrainedModel:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-def test_an_epoch_has_every_pair_once_with_its_label(
-    grouped: bool, config: ModelConfig, tokenizer: WordPieceTokenizer
-) -> None:
-    task = make(config, tokenizer, group_by_length=grouped)
+def test_an_epoch_has_every_pair_once_with_its_label(grouped: bool, make: Make, tokenizer: WordPieceTokenizer) -> None:
+    task = make(group_by_length=grouped)
     seen = []
     for batch in task.batches(0, 0):
         rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
@@ -54,19 +65,18 @@ def test_an_epoch_has_every_pair_once_with_its_label(
     assert task.steps_per_epoch == 3
 
 
-def test_pairs_of_like_length_by_hand(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+def test_pairs_of_like_length_by_hand(make: Make) -> None:
     """A pair is as long as its longer side, be that the premise or the hypothesis."""
     words = ["cat", "cat " * 2, "cat " * 4, "cat " * 5]
     pairs = Pairs([words[2], words[0], words[0], words[1]], [words[0], words[3], words[1], words[0]], np.zeros(4, int))
-    options = NLIOptions(max_length=8, batch_size=2, group_by_length=True)
-    task = NLITask(NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, pairs, pairs, options)
+    task = make(pairs=pairs, group_by_length=True)
     lengths = sorted(sorted(batch.attention_mask.sum(dim=1).tolist()) for batch in task.batches(0, 0))
     assert lengths == [[3, 3, 4, 4], [3, 3, 6, 7]]
 
 
-def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+def test_the_loss_is_the_notebooks(make: Make, tokenizer: WordPieceTokenizer) -> None:
     """Each side padded to the full length and encoded by itself, as the notebook does; cross-entropy over the pairs."""
-    task = make(config, tokenizer, batch_size=5)
+    task = make(batch_size=5)
     batch = next(task.batches(0, 0))
     total, extras = task.loss(batch)
     order = [[tuple(x) for x in tokenizer.encode(PAIRS.hypotheses, 8)].index(tuple(row[mask].tolist()))
@@ -87,10 +97,10 @@ def test_the_loss_is_the_notebooks(config: ModelConfig, tokenizer: WordPieceToke
     assert extras["accuracy"] == (logits.argmax(-1) == labels).sum()
 
 
-def test_the_contrastive_loss_is_added_in_its_weight(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+def test_the_contrastive_loss_is_added_in_its_weight(make: Make) -> None:
     """Pairs 0 and 4 are entailed; each is compared with all five."""
-    plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, contrast=0.7)
-    task.model.load_state_dict(plain.model.state_dict())
+    plain = make(batch_size=5)
+    task = make(plain.model, batch_size=5, contrast=0.7)
     batch = next(task.batches(0, 0))
     u, v = (F.normalize(side, dim=-1) for side in task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2))
     logits = u @ v.T * 20
@@ -103,19 +113,19 @@ def test_the_contrastive_loss_is_added_in_its_weight(config: ModelConfig, tokeni
     torch.testing.assert_close(extras["cross_entropy"], without)
 
 
-def test_validation_is_what_predict_says(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    for changes in ({}, {"hypothesis_only": True}):
-        task = make(config, tokenizer, **changes)
-        with torch.no_grad():
-            figures = task.validate()
-        predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
-        assert figures["validation_accuracy"] == pytest.approx((predictions.labels == PAIRS.labels).mean())
-        likelihood = predictions.probabilities[np.arange(5), PAIRS.labels]
-        assert figures["validation_loss"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
+@pytest.mark.parametrize("hypothesis_only", [False, True])
+def test_validation_is_what_predict_says(make: Make, hypothesis_only: bool) -> None:
+    task = make(hypothesis_only=hypothesis_only)
+    with torch.no_grad():
+        figures = task.validate()
+    predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
+    assert figures["validation_accuracy"] == pytest.approx((predictions.labels == PAIRS.labels).mean())
+    likelihood = predictions.probabilities[np.arange(5), PAIRS.labels]
+    assert figures["validation_loss"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
 
 
-def test_the_control_sees_no_premise(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(config, tokenizer, hypothesis_only=True)
+def test_the_control_sees_no_premise(make: Make) -> None:
+    task = make(hypothesis_only=True)
     for batch in task.batches(0, 0):
         half = len(batch.labels)
         assert (batch.attention_mask[:half].sum(dim=1) == 2).all()  # [CLS] and [SEP]
@@ -124,10 +134,8 @@ def test_the_control_sees_no_premise(config: ModelConfig, tokenizer: WordPieceTo
     assert (shuffled.probabilities == trained(task).predict(PAIRS.premises, PAIRS.hypotheses).probabilities).all()
 
 
-def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
-    config: ModelConfig, tokenizer: WordPieceTokenizer
-) -> None:
-    task = make(config, tokenizer)
+def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(make: Make) -> None:
+    task = make()
     with torch.no_grad():
         figures = task.validate()
         predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
@@ -154,8 +162,8 @@ def test_validation_tells_a_collapsed_encoder_and_a_classifier_with_one_answer(
         assert f"; {advice}" in one_answer
 
 
-def test_calibration_changes_confidence_and_no_answer(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
-    task = make(config, tokenizer)
+def test_calibration_changes_confidence_and_no_answer(make: Make) -> None:
+    task = make()
     torch.nn.init.normal_(task.model.classifier.weight, std=3)
     torch.nn.init.normal_(task.model.classifier.bias, std=3)  # it is divided, too
     predictions = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
@@ -186,20 +194,20 @@ def test_every_option_of_the_classifier_reaches_it(
 
 
 def test_a_classifier_with_a_forward_of_its_own_is_not_trained_as_the_usual_one(
-    config: ModelConfig, tokenizer: WordPieceTokenizer
+    make: Make, config: ModelConfig
 ) -> None:
     class Backwards(NLIClassifier):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             return super().forward(input_ids.flip(0), attention_mask.flip(0))
 
     with pytest.raises(TypeError, match="override these, not its forward"):
-        NLITask(Backwards(SentenceEncoder(Bert(config))), tokenizer, PAIRS, PAIRS, NLIOptions())
+        make(Backwards(SentenceEncoder(Bert(config))))
 
 
-def test_half_of_the_loss_is_on_mixtures(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
+def test_half_of_the_loss_is_on_mixtures(make: Make) -> None:
     """Equal random states draw equal mixtures; without dropout the rest is arithmetic."""
-    plain, task = make(config, tokenizer, batch_size=5), make(config, tokenizer, batch_size=5, mixup=0.4)
-    task.model.load_state_dict(plain.model.state_dict())
+    plain = make(batch_size=5)
+    task = make(plain.model, batch_size=5, mixup=0.4)
     batch = next(task.batches(0, 0))
     u, v = task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2)
     torch.manual_seed(5)
@@ -221,21 +229,16 @@ def control(config: ModelConfig, tokenizer: WordPieceTokenizer) -> TrainedModel:
 
 
 @pytest.mark.parametrize("textbook", [False, True])
-def test_what_a_control_knows_is_added_to_the_logits(
-    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer, textbook: bool
-) -> None:
+def test_what_a_control_knows_is_added_to_the_logits(make: Make, control: TrainedModel, textbook: bool) -> None:
     """Both opinions' product is compared with the labels: probabilities times probabilities, made to add up to 1."""
-    options = NLIOptions(
-        batch_size=5, max_length=8, debias="control", debias_weight=0.7, textbook=textbook, pooling="max"
-    )
-    model = NLIClassifier(SentenceEncoder(Bert(config), "max")).eval()
-    task = NLITask(model, tokenizer, PAIRS, PAIRS, options, control)
+    changes = {"debias": "control", "debias_weight": 0.7, "textbook": textbook, "pooling": "max"}
+    task = make(control=control, batch_size=5, **changes)
     batch = next(task.batches(0, 0))
     total, extras = task.loss(batch)
 
     knows = control.predict([""] * 5, PAIRS.hypotheses).probabilities
     assert np.ptp(knows, axis=0).max() > 0.05  # so that a wrong row would show
-    own = TrainedModel(model.encoder, tokenizer, 8, classifier=model).predict(PAIRS.premises, PAIRS.hypotheses)
+    own = trained(task).predict(PAIRS.premises, PAIRS.hypotheses)
     both = own.probabilities * knows**0.7
     both /= both.sum(axis=1, keepdims=True)
     assert total.item() == pytest.approx(-np.log(both[np.arange(5), PAIRS.labels]).sum(), rel=1e-5)
@@ -249,13 +252,8 @@ def test_what_a_control_knows_is_added_to_the_logits(
         assert task.validate()["validation_accuracy"] == pytest.approx((own.labels == PAIRS.labels).mean())
 
 
-def test_of_a_mixture_a_control_knows_its_share_of_both(
-    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer
-) -> None:
-    options = NLIOptions(batch_size=5, max_length=8, debias="control", debias_weight=1.5, mixup=0.4)
-    task = NLITask(
-        NLIClassifier(SentenceEncoder(Bert(config))).eval(), tokenizer, PAIRS, PAIRS, options, control=control
-    )
+def test_of_a_mixture_a_control_knows_its_share_of_both(make: Make, control: TrainedModel) -> None:
+    task = make(control=control, batch_size=5, debias="control", debias_weight=1.5, mixup=0.4)
     batch = next(task.batches(0, 0))
     assert batch.prior is not None
     u, v = task.model.encoder(batch.input_ids, batch.attention_mask).chunk(2)
@@ -275,16 +273,14 @@ def test_of_a_mixture_a_control_knows_its_share_of_both(
     torch.testing.assert_close(task.loss(batch)[0], expected)
 
 
-def test_a_control_that_knows_nothing_changes_nothing(
-    control: TrainedModel, config: ModelConfig, tokenizer: WordPieceTokenizer
-) -> None:
+def test_a_control_that_knows_nothing_changes_nothing(make: Make, control: TrainedModel) -> None:
     """Equal chances for all labels are one number added to all logits, which no softmax sees."""
     assert control.classifier is not None
     with torch.no_grad():
         control.classifier.classifier.weight.zero_()
         control.classifier.classifier.bias.zero_()
-    model, options = NLIClassifier(SentenceEncoder(Bert(config))).eval(), NLIOptions(batch_size=5, max_length=8)
-    plain, task = (NLITask(model, tokenizer, PAIRS, PAIRS, options, its) for its in (None, control))
+    plain = make(batch_size=5)
+    task = make(plain.model, control, batch_size=5)
     torch.testing.assert_close(task.loss(next(task.batches(0, 0)))[0], plain.loss(next(plain.batches(0, 0)))[0])
 
 

@@ -1,6 +1,7 @@
 """Proves that imports go one way only, and that transformers is met nowhere but in tests and benchmarks."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ ROOMS = (
 MATHEMATICS = ("bert", "sbert", "modern", "masking", "losses")
 
 
+@cache
 def imported(file: Path) -> set[str]:
     """All modules that a file imports, wherever in it."""
     names = set()
@@ -46,8 +48,7 @@ def part(file: Path) -> str:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_go_one_way(file: Path) -> None:
-    own = part(file)
-    before = ROOMS[: ROOMS.index(own) + 1]
+    before = ROOMS[: ROOMS.index(part(file)) + 1]
     for name in imported(file):
         words = name.split(".")
         if words[0] == "minibert" and len(words) > 1:

@@ -12,12 +12,20 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from minibert import inference
+from minibert.bert import BertForMaskedLM
 from minibert.errors import UserError
 from minibert.inference import Predictions, TrainedModel
-from minibert.sbert import SentenceEncoder
+from minibert.sbert import NLIClassifier, SentenceEncoder
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
 HYPOTHESES = ["a cat", "the dog sat on the mat and the log", "x", "", "\x00 \u202e"]
+
+
+def heads(model: TrainedModel) -> tuple[BertForMaskedLM, NLIClassifier]:
+    """Of the model of these tests, which has both."""
+    assert model.masked_lm is not None
+    assert model.classifier is not None
+    return model.masked_lm, model.classifier
 
 
 def alone(model: TrainedModel, sentence: str) -> np.ndarray:
@@ -92,10 +100,8 @@ def test_predictions_print_as_a_table() -> None:
     assert lines[1].split() == ["neutral", "0.1000", "0.7000", "0.2000"]
     assert len(set(map(len, lines[:11]))) == 1
     assert lines[11:] == ["... and 2 more"]
-    long = Predictions(
-        probabilities, np.zeros((24, 4), np.float32), premises=["x" * 31] * 12, hypotheses=["a\nb\x1b"] * 12
-    )
-    lines = repr(long).splitlines()
+    texts: dict[str, Any] = {"premises": ["x" * 31] * 12, "hypotheses": ["a\nb\x1b"] * 12}
+    lines = repr(Predictions(probabilities, np.zeros((24, 4), np.float32), **texts)).splitlines()
     assert lines[0].split() == ["premise", "hypothesis", "answer", "entailment", "neutral", "contradiction"]
     assert lines[1].split("  ")[:2] == ["x" * 27 + "...", r"a b\x1b"]
     assert len(set(map(len, lines[:11]))) == 1
@@ -175,9 +181,8 @@ def test_answers_follow_their_pairs(model: TrainedModel) -> None:
 
 
 def test_probabilities_are_the_formula_written_out(model: TrainedModel) -> None:
-    assert model.classifier is not None
     predictions = model.predict(PREMISES, HYPOTHESES)
-    weight, bias = (tensor.detach().numpy() for tensor in model.classifier.classifier.parameters())
+    weight, bias = (tensor.detach().numpy() for tensor in heads(model)[1].classifier.parameters())
     for pair, probabilities in enumerate(predictions.probabilities):
         u, v = alone(model, PREMISES[pair]), alone(model, HYPOTHESES[pair])
         odds = np.exp(weight @ np.concatenate([u, v, abs(u - v)]) + bias)
@@ -192,22 +197,21 @@ def test_the_classifier_sees_vectors_as_trained_whatever_the_folder_says_of_thei
     np.testing.assert_array_equal(scaling.predict(PREMISES, HYPOTHESES).probabilities, expected)
 
 
-ASKS: list[Callable[[TrainedModel], Any]] = [
-    lambda model: model.predict(PREMISES, HYPOTHESES).probabilities.tolist(),
-    lambda model: model.encode(PREMISES).tolist(),
-    lambda model: model.fill_mask("the [MASK] sat"),
-    lambda model: model.attention("the cat sat")[1].tolist(),
-]
+ASKS: dict[str, Callable[[TrainedModel], Any]] = {
+    "predict": lambda model: model.predict(PREMISES, HYPOTHESES).probabilities.tolist(),
+    "encode": lambda model: model.encode(PREMISES).tolist(),
+    "fill_mask": lambda model: model.fill_mask("the [MASK] sat"),
+    "attention": lambda model: model.attention("the cat sat")[1].tolist(),
+}
+each_question = pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
+@each_question
 def test_the_mode_is_left_as_it_was_and_dropout_is_off(
     model: TrainedModel, training: bool, ask: Callable[[TrainedModel], Any]
 ) -> None:
-    assert model.masked_lm is not None
-    assert model.classifier is not None
-    networks = (model.masked_lm, model.classifier)
+    networks = heads(model)
     for network in networks:
         network.train(training)
     assert ask(model) == ask(model)
@@ -215,10 +219,9 @@ def test_the_mode_is_left_as_it_was_and_dropout_is_off(
 
 
 def test_guesses_are_the_softmax_at_the_mask(model: TrainedModel) -> None:
-    assert model.masked_lm is not None
     text = "the [MASK] sat on the mat."
     ids = torch.tensor(model.tokenizer.encode([text], 19))
-    probabilities = model.masked_lm.eval()(ids)[0, 2].softmax(dim=-1)
+    probabilities = heads(model)[0].eval()(ids)[0, 2].softmax(dim=-1)
     guesses = model.fill_mask(text, top_k=61)
     assert sorted(guess["token"] for guess in guesses) == list(range(61))  # type: ignore[call-overload]
     for guess in guesses:
@@ -249,7 +252,7 @@ def test_attention_of_odd_texts(model: TrainedModel, text: str, length: int) -> 
 
 def test_questions_that_make_no_sense(model: TrainedModel) -> None:
     for premises in (["a"], list[str]()):
-        with pytest.raises(UserError, match="need as many"):
+        with pytest.raises(UserError, match="give as many"):
             model.predict(premises, [])
     with pytest.raises(TypeError, match="lists of sentences"):
         model.predict("the cat", "the dog")
@@ -276,35 +279,29 @@ def test_questions_that_make_no_sense(model: TrainedModel) -> None:
 def test_all_parts_move_together(model: TrainedModel) -> None:
     assert model.to("meta") is model
     assert model.device.type == "meta"
-    assert model.masked_lm is not None
-    assert model.classifier is not None
-    for network in (model.masked_lm, model.classifier):
+    for network in heads(model):
         assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
 
 
 def test_a_part_that_is_frozen_on_purpose_stays_so(model: TrainedModel) -> None:
     """Fine-tuning a classifier over an encoder in evaluation mode, with a look at its answers in between."""
-    assert model.classifier is not None
-    assert model.masked_lm is not None
-    for network in (model.masked_lm, model.classifier):
+    for network in heads(model):
         network.train()
     model.encoder.eval()
     list(model.encoder.children())[-1].train()
     before = [module.training for network in model.networks for module in network.modules()]
-    for ask in ASKS:
+    for ask in ASKS.values():
         ask(model)
         assert [module.training for network in model.networks for module in network.modules()] == before
 
 
-@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
+@each_question
 def test_threads_that_ask_at_once_never_see_dropout(model: TrainedModel, ask: Callable[[TrainedModel], Any]) -> None:
     """Even of a model in training, whose parts go back to it only when the last one has its answer."""
-    assert model.masked_lm is not None
-    assert model.classifier is not None
     expected = ask(model)
-    for network in (model.masked_lm, model.classifier):
+    for network in heads(model):
         network.train()
-    inside, leave, shared = threading.Event(), threading.Event(), model.masked_lm
+    inside, leave, shared = threading.Event(), threading.Event(), heads(model)[0]
 
     def stay() -> None:
         with inference.evaluating(shared):
@@ -323,7 +320,7 @@ def test_threads_that_ask_at_once_never_see_dropout(model: TrainedModel, ask: Ca
     assert all(module.training for network in model.networks for module in network.modules())
 
 
-@pytest.mark.parametrize("ask", ASKS, ids=["predict", "encode", "fill_mask", "attention"])
+@each_question
 @pytest.mark.parametrize("scale", [1e20, 1e30, 3e38])
 def test_finite_weights_that_overflow_are_said_to(
     model: TrainedModel, ask: Callable[[TrainedModel], Any], scale: float
@@ -335,9 +332,9 @@ def test_finite_weights_that_overflow_are_said_to(
 
 
 def test_a_classifier_that_overflows_over_a_sound_encoder(model: TrainedModel) -> None:
-    assert model.classifier is not None
-    model.classifier.classifier.weight.data.fill_(3e38)
-    model.classifier.classifier.weight.data[0] *= -1
+    weight = heads(model)[1].classifier.weight.data
+    weight.fill_(3e38)
+    weight[0] *= -1
     model.encode(PREMISES)
     with pytest.raises(UserError, match="the model's numbers overflow float32"):
         model.predict(PREMISES, HYPOTHESES)

@@ -43,19 +43,19 @@ def folder(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, m
     return tmp_path
 
 
-def rows(names: str, count: int = 60, **more: Any) -> list[dict[str, Any]]:
+def rows(names: str, count: int = 60) -> list[dict[str, Any]]:
     """The second sentence is the label's own word, so it can be learned; labels in odd spellings."""
     labels = names.split(",")
     spelled = [[label, label.upper(), f" {label} "][i % 3] for i, label in enumerate(labels * count)][:count]
     return [
-        {
-            "q1": f"the {'abcdefg'[i % 7]}",
-            "q2": f"a {WORDS[i % len(labels)]}",
-            "verdict": label,
-            **more,
-        }
+        {"q1": f"the {'abcdefg'[i % 7]}", "q2": f"a {WORDS[i % len(labels)]}", "verdict": label}
         for i, label in enumerate(spelled)
     ]
+
+
+def answers_in(file: str) -> list[dict[str, str]]:
+    with Path(file).open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
 
 
 def train(names: str, *more: str) -> None:
@@ -69,7 +69,7 @@ def train(names: str, *more: str) -> None:
 def test_from_a_csv_to_a_csv(folder: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
     names = LABELS[count].split(",")
     write(folder / "pairs.csv", rows(LABELS[count], 300))
-    train(LABELS[count], "--epochs", "4", "--learning-rate", "5e-3")
+    train(LABELS[count], "--epochs", "1", "--learning-rate", "5e-3")
     assert f"labels      {names[0]} " in capsys.readouterr().out
 
     model = minibert.from_pretrained("out")
@@ -88,8 +88,7 @@ def test_from_a_csv_to_a_csv(folder: Path, capsys: pytest.CaptureFixture[str], c
     assert np.array(record["confusion_matrix"]).shape == (count, count)
     assert record["accuracy"] == 1
     assert out.count(f"\n{names[0]:>{max(map(len, names))}} ") >= 1
-    with (folder / "answers.csv").open(newline="", encoding="utf-8") as handle:
-        written = list(csv.DictReader(handle))
+    written = answers_in("answers.csv")
     asked = rows(LABELS[count], 30)
     assert [row["q1"] for row in written] == [row["q1"] for row in asked]  # all, in their order
     assert [row["verdict"] for row in written] == [row["prediction"] for row in written] == (names * 30)[:30]
@@ -114,22 +113,19 @@ def test_pairs_without_labels_get_answers_and_no_report(folder: Path, capsys: py
         "new.jsonl: no pair has a label, so there is no report",
         "1 answers are in answers.csv; 1 rows lack a sentence, and are left out",
     ]
-    with (folder / "answers.csv").open(newline="", encoding="utf-8") as handle:
-        (row,) = csv.DictReader(handle)
+    (row,) = answers_in("answers.csv")
     assert list(row) == ["premise", "hypothesis", "prediction", "probability_yes", "probability_no"]
     assert (row["premise"], row["hypothesis"]) == (texts[0]["premise"], "ünï")
     assert not list((folder / "out").glob("evaluation*"))
     # Of pairs of which some have a label, the report is of these.
-    some: list[dict[str, Any]] = [
-        {"premise": "a", "hypothesis": f"b {i}", "label": ["yes", ""][i % 2]} for i in range(8)
-    ]
-    write(folder / "some.csv", some)
+    write(
+        folder / "some.csv", [{"premise": "a", "hypothesis": f"b {i}", "label": ["yes", ""][i % 2]} for i in range(8)]
+    )
     evaluate.main(["--model", "out", "--data", "some.csv", "--predictions", "answers.csv"])
     out = capsys.readouterr().out
     assert " over 4 pairs" in out
     assert "8 answers are in answers.csv" in out
-    with (folder / "answers.csv").open(newline="", encoding="utf-8") as handle:
-        assert [row["label"] for row in csv.DictReader(handle)] == ["yes", ""] * 4
+    assert [row["label"] for row in answers_in("answers.csv")] == ["yes", ""] * 4
 
 
 @pytest.mark.parametrize("name", ["test.csv", "./test.csv", "link.csv", "pairs/answers.csv", "pairs/deep/answers.csv"])
@@ -176,8 +172,7 @@ def test_a_label_that_training_never_has_is_a_warning(folder: Path, capsys: pyte
 
 
 def test_two_classes_by_number_need_their_names(folder: Path) -> None:
-    numbered: list[dict[str, Any]] = [{**row, "verdict": i % 2} for i, row in enumerate(rows("yes,no"))]
-    write(folder / "pairs.csv", numbered)
+    write(folder / "pairs.csv", [{**row, "verdict": i % 2} for i, row in enumerate(rows("yes,no"))])
     with pytest.raises(UserError, match=r"pairs\.csv has 0 and 1 for labels and no 2"):
         train("")
     assert not (folder / "out").exists()
@@ -253,8 +248,7 @@ def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     written = (folder / "a.csv").read_bytes()
     assert written.startswith(b'"q,1",q2,verdict,prediction,probability_yes,probability_no\n')
     assert written.count(b"\r") == 4  # those of the texts: a line ends with \n alone
-    with (folder / "a.csv").open(newline="", encoding="utf-8") as handle:
-        assert [row["q,1"] for row in csv.DictReader(handle)] == texts
+    assert [row["q,1"] for row in answers_in("a.csv")] == texts
     answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]))
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
     assert sorted(found.premises) == sorted(texts[:4])

@@ -12,6 +12,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ ESCAPED = {
     "tab\tnul\0": r"tab\tnul\x00", "x\u2028y\x85": r"x\u2028y\x85", "\ud800": r"\ud800", "한 $": r"\ud55c $",
     "a\u00a0b\u3000c": "a b c", "\u200b": r"\u200b", "\ufeffa": r"\ufeffa",
 }  # fmt: skip
+NAMES = dict(zip(AS_THEY_ARE, AS_THEY_ARE, strict=True)) | ESCAPED
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +85,23 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def here(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model, a text and pairs, which is the working directory."""
     monkeypatch.chdir(tmp_path)
-    save_classifier(
-        tmp_path / "model", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, hypothesis_only=False
-    )
+    save_classifier(tmp_path / "model", NLIClassifier(SentenceEncoder(Bert(config))), tokenizer, 10, False)
     (tmp_path / "notes.txt").write_text("the cat")
     rows = [{"premise": premise, "hypothesis": hypothesis, "label": label} for premise, hypothesis, label in PAIRS]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    for name, lines in (("test", rows), ("metrics", RECORDS)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return tmp_path
+
+
+def fails(call: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What is said before, and what is wrong, in one line that is safe to be shown."""
+    with pytest.raises(SystemExit) as leave:
+        run(call)
+    out, err = capsys.readouterr()
+    assert (leave.value.code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("error: ")
+    assert "\x1b" not in err
+    return out, err
 
 
 def names(labels: list[Any]) -> list[str]:
@@ -122,10 +133,8 @@ def test_training_curves(here: Path, drawn: list[Any]) -> None:
 
 def test_a_picture_of_one_step_is_not_empty() -> None:
     """A line of one point has no length: the point itself is drawn. Of many, none is."""
-    for records, marked in (
-        (RECORDS[:2], True),
-        ([*RECORDS[:1], *(RECORDS[1] | {"step": i} for i in range(99))], False),
-    ):
+    many = [*RECORDS[:1], *(RECORDS[1] | {"step": i} for i in range(99))]
+    for records, marked in ((RECORDS[:2], True), (many, False)):
         for axes in plots.draw_training(records).axes:
             assert (axes.lines[0].get_marker() not in ("", "None")) is marked
             assert axes.lines[0].get_markersize() > 0
@@ -150,12 +159,9 @@ def test_of_two_losses_the_one_that_validation_has_is_drawn() -> None:
 
 def answers(matrix: list[list[int]], probability: float = 0.8) -> tuple[Any, Any]:
     """True labels and probabilities of pairs that have a confusion matrix, all answered with one probability."""
-    pairs = [
-        (row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts) for _ in range(count)
-    ]
-    labels, predicted = np.array(pairs).T
-    sure, other = np.eye(len(matrix))[predicted], 1 - np.eye(len(matrix))[predicted]
-    return labels, probability * sure + (1 - probability) / (len(matrix) - 1) * other
+    labels, predicted = np.argwhere(np.array(matrix) > -1).repeat(np.ravel(matrix), axis=0).T
+    sure = np.eye(len(matrix))[predicted]
+    return labels, probability * sure + (1 - probability) / (len(matrix) - 1) * (1 - sure)
 
 
 def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
@@ -163,9 +169,9 @@ def test_confusion_matrix(tmp_path: Path, drawn: list[Any]) -> None:
     plots.plot_answers(str(tmp_path / "sub" / "matrix.png"), tmp_path, *given, ["model"])
     axes = drawn[0].axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}  # by (column, row)
-    assert [cells[column, 0][0] for column in range(3)] == ["8\n80%", "1\n10%", "1\n10%"]
-    assert [cells[column, 1][0] for column in range(3)] == ["0\n0%", "1,500\n50%", "1,500\n50%"]
-    assert [cells[column, 2][0] for column in range(3)] == ["0\n0%"] * 3
+    rows = ["8\n80%", "1\n10%", "1\n10%"], ["0\n0%", "1,500\n50%", "1,500\n50%"], ["0\n0%"] * 3
+    for row, expected in enumerate(rows):
+        assert [cells[column, row][0] for column in range(3)] == expected
     assert [place for place, (_, colour) in cells.items() if colour == "white"] == [(0, 0)]  # the one dark cell
     shares = np.array([[0.8, 0.1, 0.1], [0, 0.5, 0.5], [0, 0, 0]])
     np.testing.assert_allclose(axes.images[0].get_array(), shares)
@@ -244,11 +250,10 @@ def test_a_long_text_does_not_grow_beyond_what_can_be_drawn() -> None:
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("expected", [AS_THEY_ARE[:12], AS_THEY_ARE[12:], ESCAPED])
-def test_names_are_drawn_letter_for_letter(expected: list[str] | dict[str, str], ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", range(0, len(NAMES), 11))
+def test_names_are_drawn_letter_for_letter(first: int, ending: str, tmp_path: Path) -> None:
     """As tokens on both axes, and as labels; a warning (of a glyph that there is not, say) would be an error."""
-    texts = list(expected)
-    shown = list(expected.values()) if isinstance(expected, dict) else texts
+    texts, shown = list(NAMES)[first : first + 11], list(NAMES.values())[first : first + 11]
     attention = plots.draw_attention(texts, np.eye(len(texts), dtype=np.float32)[None, None])
     matrix = plots.draw_answers(np.arange(len(texts)), np.eye(len(texts)), names=texts)
     for number, figure in enumerate((attention, matrix)):
@@ -272,6 +277,7 @@ def test_a_long_name_is_cut_and_leaves_room_for_the_picture(text: str, tmp_path:
     shown = [seen(label) for label in figure.axes[0].get_xticklabels()]
     assert all(len(label) == 32 and "…" in label for label in shown[:3])
     assert len(set(shown)) == 4  # their ends differ
+    assert [len(plots.legible("d" * length)) for length in (31, 32, 33)] == [31, 32, 32]
     assert figure.axes[0].get_position().width > 0.3
 
 
@@ -320,13 +326,13 @@ def test_a_font_that_cannot_be_opened_is_left_out(monkeypatch: pytest.MonkeyPatc
 
 
 def catching(monkeypatch: pytest.MonkeyPatch, name: str) -> list[tuple[Any, ...]]:
-    """What a drawing function is given; it draws all the same."""
+    """What a drawing function is given, in order; it draws all the same."""
     given: list[tuple[Any, ...]] = []
     draw: Callable[..., Any] = getattr(plots, name)
 
-    def catch(*arguments: Any, title: Any = ()) -> Any:
-        given.append((*arguments, title) if title else arguments)
-        return draw(*arguments, title=title) if title else draw(*arguments)
+    def catch(*arguments: Any, **named: Any) -> Any:
+        given.append((*arguments, *named.values()))
+        return draw(*arguments, **named)
 
     monkeypatch.setattr(plots, name, catch)
     return given
@@ -396,7 +402,7 @@ def test_training(here: Path) -> None:
         ("attention --model model --text ' '", "--text is empty"),
         ("attention --model model --text '\u200b'", "--text is empty"),
         ("attention --model model --layer 3", "--layer 3: model has 2"),
-        ("attention --model model --layer -1", "--layer -1: it can't be negative"),
+        ("attention --model model --layer -1", "--layer -1: it has to be 0 or more"),
         ("attention --model notes.txt", "notes.txt"),
         ("attention --model model --output a.jpg", "a.jpg: a picture ends with .png, .svg or .pdf"),
         ("attention --model model --output model", "model is a folder"),
@@ -405,33 +411,18 @@ def test_training(here: Path) -> None:
         ("training --run . --output run.gif", "run.gif: a picture ends with"),
     ],
 )
-def test_mistakes_are_one_line(
-    command: str, words: str, here: Path, config: ModelConfig, tokenizer: WordPieceTokenizer, capsys: Any
-) -> None:
-    for name, content in (
-        ("damaged", b'{"kind": "tr'),
-        ("number", b"5\n"),
-        ("word", b'{"kind": "train", "step": "one", "loss": 1}\n'),
-        ("latin", b"\xe9\n"),
-    ):
+def test_mistakes_are_one_line(command: str, words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    word = b'{"kind": "train", "step": "one", "loss": 1}\n'
+    for name, content in {"damaged": word[:12], "number": b"5\n", "word": word, "latin": b"\xe9\n"}.items():
         (here / name).mkdir()
         (here / name / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(SystemExit) as leave:
-        run(lambda: main(shlex.split(command)))
-    err = capsys.readouterr().err
-    assert leave.value.code == 2
-    assert len(err.splitlines()) == 1
-    assert err.startswith("error: ")
-    assert words in err
-    assert "\x1b" not in err
+    assert words in fails(lambda: main(shlex.split(command)), capsys)[1]
     assert {file.suffix for file in here.iterdir()} == {"", ".txt", ".jsonl"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["portrait"], ["attention", "--layers", "1"], ["training", "stray"]])
-def test_pictures_and_flags_that_do_not_exist(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as leave:
-        run(lambda: main(arguments))
-    assert leave.value.code == 2
+def test_pictures_and_flags_that_do_not_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fails(lambda: main(arguments), capsys)
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -459,10 +450,7 @@ def test_without_matplotlib(
         (main, ["attention", "--model", "nowhere"]),
         (evaluate.main, [*given, "--figure", "picture.png"]),
     ):
-        with pytest.raises(SystemExit) as leave:
-            run(lambda call=call, arguments=arguments: call(arguments))  # type: ignore[misc]
-        assert leave.value.code == 2
-        assert capsys.readouterr() == ("", f"error: {advice}\n")
+        assert fails(partial(call, arguments), capsys) == ("", f"error: {advice}\n")
     assert not list(here.rglob("*.png"))
 
 

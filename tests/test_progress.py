@@ -17,7 +17,7 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     progress.validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
     out, err = capsys.readouterr()
     assert "epoch 1  step 1/10  loss 2.5000  lr 1.00e-04  1,234 tokens/s" in out
-    assert "epoch 1 finished after 10 steps  |  held out loss 3.2500" in out
+    assert "epoch 1, validated after 10 steps  |  held out loss 3.2500" in out
     assert err == ""
 
 
@@ -31,7 +31,7 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
     progress.doing("validating")
     assert re.search(r"\rvalidating  50%.* 5/10, loss 2.5000 \[", capsys.readouterr().err)
     progress.validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
-    assert "epoch 1 finished after 10 steps  |  held out loss 3.2500\n" in capsys.readouterr().out
+    assert "epoch 1, validated after 10 steps  |  held out loss 3.2500\n" in capsys.readouterr().out
     progress.close()
     out, err = capsys.readouterr()
     assert out == ""
@@ -41,7 +41,7 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
 def test_what_is_painted_is_the_result(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     Progress(10).validation({"step": 10, "epoch": 1, "held_out_loss": 3.25})
-    assert capsys.readouterr().out == "epoch 1 finished after 10 steps  |  \x1b[1mheld out loss 3.2500\x1b[0m\n"
+    assert capsys.readouterr().out == "epoch 1, validated after 10 steps  |  \x1b[1mheld out loss 3.2500\x1b[0m\n"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +21,64 @@ from minibert.hub import zip_classifier
 from minibert.options import MLMOptions, NLIOptions
 from minibert.run import check_output, open_run
 from tests.metrics import records, untimed
-from tests.toy_task import Line, LineTask, options, train
+from tests.toy_task import Line, LineTask, at, options, train
+
+METRICS, SEVENTH = "metrics.jsonl", "checkpoints/step-00000007.safetensors"
+SCORES = [0.5, 0.8, 0.6]
+Outcome = tuple[list[float], list[dict[str, Any]]]
 
 
 class Stop(Exception):
     """The power fails."""
 
 
-class Failing(LineTask):
-    """Stops dead before a step, or within a validation, as a kill would."""
-
-    def __init__(self, model: Line, at: int, scores: list[float]) -> None:
-        super().__init__(model, scores)
-        self.at = at
-
-    def loss(self, batch: Any) -> Any:
-        if len(self.modes) == self.at:
-            raise Stop
-        return super().loss(batch)
+def stop(*_: object) -> None:
+    raise Stop
 
 
-SCORES = [0.5, 0.8, 0.6]
+def run(
+    folder: Path,
+    task: LineTask | None = None,
+    *,
+    save: Callable[[Path], object] = lambda folder: None,
+    identity: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Outcome:
+    """A run to its end; returns what equal runs have in common, bit for bit: weights, and records without times."""
+    task = train(task or LineTask(scores=SCORES), options(folder, **changes), save, identity)
+    return task.model.weight.tolist(), untimed(folder)
 
 
-def fail(folder: Path, at: int, **changes: Any) -> None:
-    """A run that stops dead after `at` losses."""
+def fail(folder: Path, losses: int, *, identity: dict[str, Any] | None = None, **changes: Any) -> None:
+    """A run that stops dead, as if it was killed, after so many losses."""
     with pytest.raises(Stop):
-        train(Failing(Line(), at, SCORES), options(folder, **changes))
+        run(folder, LineTask(scores=SCORES, on_loss=at(losses, stop)), identity=identity, **changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Of a run that was left in peace."""
+    return run(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("at", [3, 4, 7, 8, 13, 14, 20])
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, at: int, accumulate: int) -> None:
-    """Checkpoints at every third step and at each epoch's end; killed after `at` steps; dropout on."""
-    settings = {"save_every": 3, "accumulate": accumulate}
-    whole = LineTask(Line(), SCORES)
-    train(whole, options(tmp_path / "whole", **settings))
-    fail(tmp_path / "part", at * accumulate, **settings)
-    resumed = LineTask(Line(), SCORES)
-    resumed.validations = at // 7  # the scores are a list here; a real task computes them
-    train(resumed, options(tmp_path / "part", **settings, resume=True))
-    assert torch.equal(whole.model.weight, resumed.model.weight)
-    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
+@pytest.mark.parametrize("steps", [3, 4, 7, 8, 13, 14, 20])
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, steps: int, accumulate: int) -> None:
+    """Checkpoints at every third step and at each epoch's end; killed after so many steps; dropout on."""
+    settings: dict[str, Any] = {"save_every": 3, "accumulate": accumulate}
+    fail(tmp_path / "part", steps * accumulate, **settings)
+    assert run(tmp_path / "part", resume=True, **settings) == run(tmp_path / "whole", **settings)
 
 
-@pytest.mark.parametrize("at", [10, 11])
-def test_resumed_at_the_last_step_trains_no_further(tmp_path: Path, at: int) -> None:
+@pytest.mark.parametrize(("save_every", "left"), [(5, 0), (3, 1)])
+def test_resumed_at_the_last_step_trains_no_further(tmp_path: Path, save_every: int, left: int) -> None:
     """Ten steps are asked for, three of them in the second epoch; the power fails after them, in the validation."""
-
-    class FailingValidation(LineTask):
-        def validate(self) -> dict[str, float]:
-            if len(self.modes) == 10:
-                raise Stop
-            return super().validate()
-
-    settings = {"max_steps": 10, "save_every": 5 if at == 10 else 3}
-    whole = LineTask(Line(), SCORES)
-    train(whole, options(tmp_path / "whole", **settings))
+    settings: dict[str, Any] = {"max_steps": 10, "save_every": save_every}
     with pytest.raises(Stop):
-        train(FailingValidation(Line(), SCORES), options(tmp_path / "part", **settings))
-    resumed = LineTask(Line(), SCORES)
-    resumed.validations = 1
-    train(resumed, options(tmp_path / "part", **settings, resume=True))
-    assert torch.equal(whole.model.weight, resumed.model.weight)
-    assert untimed(tmp_path / "whole") == untimed(tmp_path / "part")
-    assert len(resumed.modes) == (0 if at == 10 else 1)
+        run(tmp_path / "part", LineTask(scores=SCORES, on_validation=at(10, stop)), **settings)
+    resumed = LineTask(scores=SCORES)
+    assert run(tmp_path / "part", resumed, resume=True, **settings) == run(tmp_path / "whole", **settings)
+    assert len(resumed.modes) == left
 
 
 def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,61 +86,46 @@ def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(tmp_path: Path, monk
     now = [0.0]
     monkeypatch.setattr("minibert.training.time.monotonic", lambda: now[0])
 
-    def ticking(task: LineTask) -> LineTask:
-        loss = task.loss
-
-        def timed(batch: Any) -> Any:
-            result = loss(batch)
+    def tick(losses: int) -> None:
+        if resumed or losses < 12:
             now[0] += 1
-            return result
+        else:
+            now[0] += 3_600
+            raise Stop
 
-        task.loss = timed  # type: ignore[method-assign]
-        return task
-
-    with pytest.raises(Stop):
-        train(ticking(Failing(Line(), 12, SCORES)), options(tmp_path, save_every=3))
-    now[0] += 3_600
-    resumed = LineTask(Line(), SCORES)
-    resumed.validations = 1
-    train(ticking(resumed), options(tmp_path, save_every=3, resume=True))
+    for resumed in (False, True):
+        with nullcontext() if resumed else pytest.raises(Stop):
+            run(tmp_path, LineTask(scores=SCORES, on_loss=tick), save_every=3, resume=resumed)
     assert untimed(tmp_path)[-1]["kind"] == "end"
     assert records(tmp_path, "end")[0]["seconds"] == 21
 
 
-def test_a_run_killed_while_it_saves_its_model_resumes_to_the_same_model(tmp_path: Path) -> None:
-    def stop(_: Path) -> None:
-        raise Stop
-
-    whole, resumed = LineTask(Line(), SCORES), LineTask(Line(), SCORES)
+def test_a_run_killed_while_it_saves_its_model_resumes_to_the_same_model(tmp_path: Path, whole: Outcome) -> None:
     with pytest.raises(Stop):
-        train(whole, options(tmp_path), stop)
-    train(resumed, options(tmp_path, resume=True))
-    assert torch.equal(whole.model.weight, resumed.model.weight)
+        run(tmp_path, save=stop)
+    resumed = LineTask(scores=SCORES)
+    assert run(tmp_path, resumed, resume=True) == whole
     assert [record["kind"] for record in untimed(tmp_path)].count("end") == 1
     assert resumed.starts == []
 
 
 def test_resuming_starts_in_the_middle_of_the_epoch(tmp_path: Path) -> None:
     fail(tmp_path, 12, save_every=3)
-    resumed = LineTask(Line(), SCORES)
-    train(resumed, options(tmp_path, save_every=3, resume=True))
+    resumed = LineTask(scores=SCORES)
+    run(tmp_path, resumed, save_every=3, resume=True)
     assert resumed.starts == [(1, 5), (2, 0)]
 
 
 def test_the_last_two_checkpoints_are_kept_until_the_model_is_saved(tmp_path: Path) -> None:
-    at_the_end = []
-
-    def look(folder: Path) -> None:
-        at_the_end.extend(sorted(path.name for path in (folder / "checkpoints").iterdir()))
-
-    train(LineTask(Line(), [0.1, 0.5, 0.8]), options(tmp_path, save_every=2), look)
-    assert at_the_end == ["step-00000020.safetensors", "step-00000021.safetensors"]
+    at_the_end: list[str] = []
+    run(tmp_path, save=lambda folder: at_the_end.extend(contents(folder / "checkpoints")), save_every=2)
+    assert sorted(at_the_end) == ["step-00000020.safetensors", "step-00000021.safetensors"]
     assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("removed", range(3))
 def test_a_run_killed_while_it_removes_its_checkpoints_can_be_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int, whole: Outcome
 ) -> None:
     """There are two files, and death comes after so many of them."""
     left, unlink = [removed], Path.unlink
@@ -162,27 +141,16 @@ def test_a_run_killed_while_it_removes_its_checkpoints_can_be_finished(
         (folder / "model.safetensors").write_text("the model")
         monkeypatch.setattr(Path, "unlink", die)
 
-    whole = LineTask(Line(), SCORES)
     with pytest.raises(Stop) if removed < 2 else nullcontext():
-        train(whole, options(tmp_path, save_every=3), save)
+        run(tmp_path, save=save, save_every=3)
     monkeypatch.undo()
     if removed < 2:  # there is a checkpoint
-        resumed = LineTask(Line(), SCORES)
-        train(resumed, options(tmp_path, save_every=3, resume=True))
-        assert torch.equal(whole.model.weight, resumed.model.weight)
+        assert run(tmp_path, save_every=3, resume=True)[0] == whole[0]
     else:
         with pytest.raises(UserError, match="the run in it is finished"), open_run(options(tmp_path, resume=True)):
             pass
     assert (tmp_path / "model.safetensors").read_text() == "the model"
     assert not (tmp_path / "checkpoints").exists()
-
-
-def resume(folder: Path, **changes: Any) -> Line:
-    """Go on with a run that has been stopped in its second epoch, to its end."""
-    task = LineTask(Line(), SCORES)
-    task.validations = 1
-    train(task, options(folder, **{"resume": True, **changes}))
-    return task.model
 
 
 @pytest.mark.parametrize(
@@ -205,7 +173,7 @@ def test_options_that_change_what_is_computed_are_refused(tmp_path: Path, change
     fail(tmp_path, 12)
     before = contents(tmp_path)
     with pytest.raises(UserError, match=message):
-        resume(tmp_path, **change)
+        run(tmp_path, **{"resume": True, **change})
     assert contents(tmp_path) == before
 
 
@@ -220,11 +188,10 @@ def test_options_that_change_what_is_computed_are_refused(tmp_path: Path, change
     ],
     ids=str,
 )
-def test_options_that_do_not_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_options_that_do_not_may_change(tmp_path: Path, change: dict[str, Any], whole: Outcome) -> None:
     """Where data and encoder are is one of them: what they hold is in the run's identity."""
-    fail(tmp_path / "run", 12)
-    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole"))
-    assert torch.equal(resume(tmp_path / "run", **change).weight, whole.model.weight)
+    fail(tmp_path, 12)
+    assert run(tmp_path, resume=True, **change)[0] == whole[0]
 
 
 def test_a_rank_writes_no_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,24 +236,21 @@ def test_options_are_written_as_resolved(tmp_path: Path) -> None:
 def test_another_identity_is_refused_by_name(
     tmp_path: Path, before: dict[str, Any], now: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(Stop):
-        train(Failing(Line(), 12, SCORES), options(tmp_path), identity=before)
+    fail(tmp_path, 12, identity=before)
     files = contents(tmp_path)
     with pytest.raises(UserError, match=message) as error:
-        train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity=now)
+        run(tmp_path, resume=True, identity=now)
     assert "\n" not in str(error.value)
     assert contents(tmp_path) == files
-    train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity=before)
+    run(tmp_path, resume=True, identity=before)
 
 
 def test_an_identity_is_compared_as_json(tmp_path: Path) -> None:
     """A tuple is a list, a key a string."""
-    with pytest.raises(Stop):
-        train(Failing(Line(), 12, SCORES), options(tmp_path), identity={"articles": {"rows": (1, 2), 3: None}})
-    train(LineTask(Line(), SCORES), options(tmp_path, resume=True), identity={"articles": {"rows": [1, 2], "3": None}})
-    with pytest.raises(Stop):
-        train(Failing(Line(), 12, SCORES), options(tmp_path / "b"), identity={"articles": {"rows": (1, 2), 3: None}})
-    train(LineTask(Line()), options(tmp_path / "b", resume=True), identity={"articles": {"rows": (1, 2), 3: None}})
+    in_python: dict[str, Any] = {"articles": {"rows": (1, 2), 3: None}}
+    for name, again in (("a", in_python), ("b", {"articles": {"rows": [1, 2], "3": None}})):
+        fail(tmp_path / name, 12, identity=in_python)
+        run(tmp_path / name, identity=again, resume=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -296,21 +260,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("metrics.jsonl", lambda data: None, "metrics.jsonl is missing, damaged or shorter than at step-00000007"),
-        ("metrics.jsonl", lambda data: data[:40], "metrics.jsonl is missing, damaged or shorter than"),
-        (
-            "metrics.jsonl",
-            lambda data: data.replace(b"8", b"9", 1),
-            "metrics.jsonl is missing, damaged or shorter than",
-        ),
-        ("metrics.jsonl", lambda data: b"", "metrics.jsonl is missing, damaged or shorter than"),
-        (
-            "checkpoints/step-00000007.safetensors",
-            lambda data: data[: len(data) // 2],
-            "is damaged or not a checkpoint",
-        ),
-        ("checkpoints/step-00000007.safetensors", lambda data: b"", "is damaged or not a checkpoint"),
-        ("checkpoints/step-00000007.safetensors", lambda data: data[:-3] + b"abc", "is damaged or not a checkpoint"),
+        (METRICS, lambda data: None, "metrics.jsonl is missing, damaged or shorter than at step-00000007"),
+        (METRICS, lambda data: data[:40], "metrics.jsonl is missing, damaged or shorter than"),
+        (METRICS, lambda data: data.replace(b"8", b"9", 1), "metrics.jsonl is missing, damaged or shorter than"),
+        (METRICS, lambda data: b"", "metrics.jsonl is missing, damaged or shorter than"),
+        (SEVENTH, lambda data: data[: len(data) // 2], "is damaged or not a checkpoint"),
+        (SEVENTH, lambda data: b"", "is damaged or not a checkpoint"),
+        (SEVENTH, lambda data: data[:-3] + b"abc", "is damaged or not a checkpoint"),
     ],
 )
 def test_what_a_resumed_run_needs_is_checked_before_its_first_step(
@@ -321,23 +277,20 @@ def test_what_a_resumed_run_needs_is_checked_before_its_first_step(
     (tmp_path / name).unlink()
     if data is not None:
         (tmp_path / name).write_bytes(data)
-    before = contents(tmp_path)
-    task = LineTask(Line(), SCORES)
+    before, task = contents(tmp_path), LineTask(scores=SCORES)
     with pytest.raises(UserError, match=message) as error:
-        train(task, options(tmp_path, resume=True))
+        run(tmp_path, task, resume=True)
     assert "\n" not in str(error.value)
     assert task.starts == []
     assert contents(tmp_path) == before
 
 
-def test_what_came_after_the_checkpoint_may_be_anything(tmp_path: Path) -> None:
+def test_what_came_after_the_checkpoint_may_be_anything(tmp_path: Path, whole: Outcome) -> None:
     """Half a line, as of a disk that was full."""
-    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole"))
-    fail(tmp_path / "run", 12)
-    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+    fail(tmp_path, 12)
+    with (tmp_path / METRICS).open("a") as file:
         file.write('{"kind": "tr')
-    assert torch.equal(resume(tmp_path / "run").weight, whole.model.weight)
-    assert untimed(tmp_path / "run") == untimed(tmp_path / "whole")
+    assert run(tmp_path, resume=True) == whole
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
@@ -353,25 +306,16 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda tensors, about: about.update(format=99, version="9.0"),
-            r"is a checkpoint of minibert 9\.0, which minib",
-        ),
+        (lambda tensors, about: about.update(format=99, version="9.0"), r"a checkpoint of minibert 9\.0, which minib"),
         (lambda tensors, about: about.update(script="MLMOptions"), "is of the other script's run"),
         (lambda tensors, about: about.update(ranks=2), "ranks: 1 contradicts the run to be resumed, which has 2"),
         (lambda tensors, about: about["options"].pop("contrast"), "--contrast 0.0 contradicts .*, which has None"),
-        (
-            lambda tensors, about: about["options"].update(new=1),
-            "--new None contradicts the run to be resumed, which h",
-        ),
+        (lambda tensors, about: about["options"].update(new=1), "--new None contradicts the run to be resumed, which"),
         (lambda tensors, about: tensors.update({"model.weight": torch.ones(3)}), r"not fit the model: weight is \[3\]"),
         (lambda tensors, about: tensors.pop("model.weight"), "not fit the model: weight is missing"),
         (lambda tensors, about: tensors.update({"model.bias": torch.ones(2)}), "not fit the model: bias is"),
         (lambda tensors, about: tensors.pop("optimizer.weight.exp_avg"), "not fit the model: exp_avg is missing"),
-        (
-            lambda tensors, about: tensors.update({"optimizer.weight.exp_avg_sq": torch.ones(1)}),
-            "exp_avg_sq is .1., not",
-        ),
+        (lambda tensors, about: tensors.update({"optimizer.weight.exp_avg_sq": torch.ones(1)}), "exp_avg_sq is .1., n"),
         (lambda tensors, about: tensors.update({"optimizer.weight.step": torch.ones(2)}), "fit the model: step is"),
         (lambda tensors, about: tensors.update({"best.weight": torch.ones(5, 1)}), r"not fit the model: weight is \[5"),
         (lambda tensors, about: tensors.update({"best.bias": torch.ones(2)}), "not fit the model: bias is"),
@@ -383,31 +327,29 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(
     tmp_path: Path, change: Callable[[Any, Any], None], message: str
 ) -> None:
     fail(tmp_path, 12)
-    rewrite(tmp_path / "checkpoints" / "step-00000007.safetensors", change)
-    task = LineTask(Line(), SCORES)
+    rewrite(tmp_path / SEVENTH, change)
+    task = LineTask(scores=SCORES)
     with pytest.raises(UserError, match=message) as error:
-        train(task, options(tmp_path, resume=True))
+        run(tmp_path, task, resume=True)
     assert "\n" not in str(error.value)
     assert task.starts == []
 
 
 def test_a_checkpoint_of_the_first_version_is_said_to_be_one(tmp_path: Path) -> None:
     fail(tmp_path, 12)
-    path = tmp_path / "checkpoints" / "step-00000007.safetensors"
-    save_file({"model.weight": torch.ones(2)}, path, {"progress": '{"step": 7}', "sha256": "0"})
+    save_file({"model.weight": torch.ones(2)}, tmp_path / SEVENTH, {"progress": '{"step": 7}', "sha256": "0"})
     with pytest.raises(UserError, match=r"is a checkpoint of an older minibert, which minibert .* can't continue"):
-        resume(tmp_path)
+        run(tmp_path, resume=True)
 
 
 def test_the_best_epoch_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     """A dead run has got further and found another best epoch, which this time (on a GPU, say) is not the best."""
-    train(whole := LineTask(Line(), [0.5, 0.4, 0.3]), options(tmp_path / "whole"))
-    fail(tmp_path / "run", 15, save_every=0)
+    expected, _ = run(tmp_path / "whole", LineTask(scores=[0.5, 0.4, 0.3]))
+    fail(tmp_path / "run", 15)
     (tmp_path / "run" / "checkpoints" / "step-00000014.safetensors").unlink()
-    resumed = LineTask(Line(), [0.4, 0.3])
-    train(resumed, options(tmp_path / "run", resume=True))
-    assert torch.equal(resumed.model.weight, whole.model.weight)
-    assert records(tmp_path / "run", "end")[0]["best_epoch"] == 1
+    weights, lines = run(tmp_path / "run", LineTask(scores=[0.5, 0.4, 0.3]), resume=True)
+    assert weights == expected
+    assert lines[-1]["best_epoch"] == 1
 
 
 def test_folders_that_are_refused(tmp_path: Path) -> None:
@@ -419,7 +361,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has an unfinished run"):
         check_output(options(folder))
     check_output(options(folder, overwrite=True))
-    train(LineTask(Line(), SCORES), options(folder, overwrite=True))
+    run(folder, overwrite=True)
     (folder / "model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="has a finished model"):
         check_output(options(folder))
@@ -435,9 +377,9 @@ def test_a_file_that_no_run_has_left_is_not_replaced_unasked(tmp_path: Path, nam
     file.parent.mkdir(exist_ok=True)
     file.write_text("mine")
     with pytest.raises(UserError, match=f"{name} is in the way: the run would replace it"):
-        train(LineTask(Line(), SCORES), options(tmp_path))
+        run(tmp_path)
     assert file.read_text() == "mine"
-    train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+    run(tmp_path, overwrite=True)
 
 
 @pytest.mark.parametrize(
@@ -453,28 +395,18 @@ def test_what_the_run_could_not_write_in_the_end_is_said_at_the_beginning(
     else:
         (tmp_path / name).write_text("")
     with pytest.raises(UserError, match=f"{name} is in the way of what the run writes: move it"):
-        train(LineTask(Line(), SCORES), options(tmp_path, overwrite=True))
+        run(tmp_path, overwrite=True)
 
 
-@pytest.mark.parametrize(
-    ("change", "flag"),
-    [
-        ({"encoder": "run"}, "--encoder"),
-        ({"encoder": "run/../run/"}, "--encoder"),
-        ({"encoder": "run.zip"}, "--encoder"),
-        ({"encoder": "run/model.safetensors"}, "--encoder"),
-    ],
-)
-def test_what_is_read_is_not_what_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str], flag: str
-) -> None:
+@pytest.mark.parametrize("encoder", ["run", "run/../run/", "run.zip", "run/model.safetensors"])
+def test_what_is_read_is_not_what_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     for name in ("model.safetensors", "config.json", "classifier.json"):
         (tmp_path / "run" / name).write_text("old")
     zip_classifier(tmp_path / "run")
-    with pytest.raises(UserError, match=rf"{flag} .* is in --output, which the run replaces"):
-        check_output(options(tmp_path / "run", overwrite=True, **change))
+    with pytest.raises(UserError, match=r"--encoder .* is in --output, which the run replaces"):
+        check_output(options(tmp_path / "run", overwrite=True, encoder=encoder))
     with pytest.raises(UserError, match=r"--debias run is in --output"):
         check_output(NLIOptions(output="run", debias="run", overwrite=True))
     (tmp_path / "vocab.txt").write_text("[PAD]")
@@ -483,7 +415,6 @@ def test_what_is_read_is_not_what_is_replaced(
 
 
 def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
     theirs = ["run/notes.txt", "run/1_Pooling/notes.txt", "run/checkpoints/notes.txt", "run/inner/model.safetensors",
               "run/data.jsonl", "run.zip"]  # fmt: skip
     ours = ["run/model.safetensors", "run/classifier.json", "run/1_Pooling/config.json", "run/confusion_matrix.png",
@@ -491,7 +422,7 @@ def test_overwriting_leaves_other_files_alone(tmp_path: Path) -> None:
     for name in (*theirs, *ours):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    train(LineTask(Line(), SCORES), options(folder, overwrite=True))
+    run(tmp_path / "run", overwrite=True)
     assert set(contents(tmp_path)) == {*theirs, "run/metrics.jsonl", "run/options.json"}
     assert all((tmp_path / name).read_text() == name for name in theirs)
 
@@ -509,26 +440,15 @@ def test_a_zip_beside_the_folder_goes_if_a_run_has_packed_it(tmp_path: Path, nam
     with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
         for name in names:
             archive.writestr(name, "old")
-    train(LineTask(Line(), SCORES), options(tmp_path / "run", overwrite=True))
+    run(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run.zip").exists() != ours
-
-
-class Meddling(LineTask):
-    """Does something to the run's folder before its ninth step."""
-
-    def __init__(self, action: Callable[[], object], scores: list[float] = SCORES) -> None:
-        super().__init__(Line(), scores)
-        self.action = action
-
-    def loss(self, batch: Any) -> Any:
-        if len(self.modes) == 9:
-            self.action()
-        return super().loss(batch)
 
 
 @pytest.mark.parametrize("save_every", [0, 1])
 @pytest.mark.parametrize("what", ["moved", "removed", "replaced by a run", "replaced by a file", "parent moved"])
-def test_a_run_whose_folder_is_taken_away_stops_and_touches_nothing(tmp_path: Path, what: str, save_every: int) -> None:
+def test_a_run_whose_folder_is_taken_away_stops_and_touches_nothing(
+    tmp_path: Path, what: str, save_every: int, whole: Outcome
+) -> None:
     folder = tmp_path / "a" / "run"
     theirs: dict[str, bytes] = {}
 
@@ -540,21 +460,19 @@ def test_a_run_whose_folder_is_taken_away_stops_and_touches_nothing(tmp_path: Pa
         else:
             folder.rename(tmp_path / "moved")
         if what == "replaced by a run":
-            with pytest.raises(Stop):
-                train(Failing(Line(), 12, SCORES), options(folder))
+            fail(folder, 12)
         if what == "replaced by a file":
             folder.write_text("")
-        theirs.update(contents(tmp_path / "a") if (tmp_path / "a").exists() else {})
+        theirs.update(contents(tmp_path / "a"))
 
     with pytest.raises(UserError, match="was moved, removed or replaced during the run: nothing more") as error:
-        train(Meddling(meddle), options(folder, save_every=save_every))
+        run(folder, LineTask(scores=SCORES, on_loss=at(9, meddle)), save_every=save_every)
     assert "\n" not in str(error.value)
-    assert (contents(tmp_path / "a") if (tmp_path / "a").exists() else {}) == theirs
+    assert contents(tmp_path / "a") == theirs
     assert what == "replaced by a run" or folder.is_dir() is False
-    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole", save_every=save_every))
     if what != "removed":  # it can go on where it is now
         moved = tmp_path / "moved" / "run" if what == "parent moved" else tmp_path / "moved"
-        assert torch.equal(resume(moved, save_every=save_every).weight, whole.model.weight)
+        assert run(moved, resume=True, save_every=save_every)[0] == whole[0]
 
 
 def test_each_of_a_dozen_gpus_goes_on_with_its_own_random_numbers(
@@ -572,26 +490,23 @@ def test_each_of_a_dozen_gpus_goes_on_with_its_own_random_numbers(
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 12)
         fail(tmp_path / str(count), 9)
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
-        train(LineTask(Line(), SCORES), options(tmp_path / str(count), resume=True))
+        run(tmp_path / str(count), resume=True)
     assert restored == [list(range(12))]
 
 
 @pytest.mark.parametrize("inner", ["inner", "checkpoints", "checkpoints/inner", "1_Pooling", "deep/er"])
-def test_runs_in_each_others_folders_leave_each_other_alone(tmp_path: Path, inner: str) -> None:
+def test_runs_in_each_others_folders_leave_each_other_alone(tmp_path: Path, inner: str, whole: Outcome) -> None:
     """In the middle of one, another is begun and ended in a folder above or below, and a third one overwrites it."""
-    train(whole := LineTask(Line(), SCORES), options(tmp_path / "whole", save_every=2))
     for mine, other in (("a", f"a/{inner}"), (f"b/{inner}", "b")):
 
         def another(other: Path = tmp_path / other) -> None:
             state = torch.get_rng_state()
-            train(LineTask(Line(), SCORES), options(other, save_every=2))
-            train(LineTask(Line(), SCORES), options(other, save_every=2, overwrite=True))
+            run(other, save_every=2)
+            run(other, save_every=2, overwrite=True)
             torch.set_rng_state(state)
 
-        task = Meddling(another)
-        train(task, options(tmp_path / mine, save_every=2))
-        assert torch.equal(task.model.weight, whole.model.weight)
-        assert untimed(tmp_path / mine) == untimed(tmp_path / other) == untimed(tmp_path / "whole")
+        assert run(tmp_path / mine, LineTask(scores=SCORES, on_loss=at(9, another)), save_every=2) == whole
+        assert untimed(tmp_path / other) == whole[1]
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob(".*"))
 
@@ -664,15 +579,10 @@ def test_layers_that_share_their_weights_can_be_continued(tmp_path: Path) -> Non
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(self.second(self.first(x)))
 
-    weights = []
-    for name in ("whole", "part"):
-        torch.manual_seed(0)
-        if name == "part":
-            with pytest.raises(Stop):
-                train(Failing(Shared(), 9, SCORES), options(tmp_path / name))
-        torch.manual_seed(0)
-        task = LineTask(Shared(), SCORES)
-        task.validations = int(name == "part")
-        train(task, options(tmp_path / name, resume=name == "part"))
-        weights.append(task.model.state_dict())
-    assert all(torch.equal(one, other) for one, other in zip(*(each.values() for each in weights), strict=True))
+    torch.manual_seed(0)
+    model = Shared()
+    run(tmp_path / "whole", LineTask(whole := deepcopy(model), SCORES))
+    with pytest.raises(Stop):
+        run(tmp_path / "part", LineTask(deepcopy(model), SCORES, on_loss=at(9, stop)))
+    run(tmp_path / "part", LineTask(model, SCORES), resume=True)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in whole.state_dict().items())

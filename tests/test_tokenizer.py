@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from minibert.cli import parse_options
@@ -20,20 +20,9 @@ from minibert.pretraining import make_tokenizer
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import TEXTS
 
-ODD = [
-    "",
-    "   \t\n ",
-    "Café naïve Übermut",
-    "東京 is in 日本",
-    "emoji 🙂👩‍👩‍👧 here",
-    "control \x00\x07\u200b characters \ufeff",
-    "a" * 300,
-    "right to left \u202e עברית العربية",
-    "[MASK] in the text, [CLS] too",
-    "cat,dog;mat...!?",
-    "don't stop-here",
-    "ﬁ ligature ½ ① Ⅷ",
-]
+ODD = ["", "   \t\n ", "a" * 300, "control \x00\x07\u200b characters \ufeff", "[MASK] in the text, [CLS] too"]
+ODD += ["Café naïve Übermut", "東京 is in 日本", "emoji 🙂👩‍👩‍👧 here", "right to left \u202e עברית العربية"]
+ODD += ["cat,dog;mat...!?", "don't stop-here", "ﬁ ligature ½ ① Ⅷ"]
 
 
 def reference(tokenizer: WordPieceTokenizer) -> BertTokenizerFast:
@@ -151,11 +140,8 @@ def test_files_that_are_no_vocabulary(tmp_path: Path, name: str, content: str | 
 
 
 def test_a_byte_pair_tokenizer_is_refused(tmp_path: Path) -> None:
-    from tokenizers import Tokenizer, models
-
-    Tokenizer(models.BPE({token: i for i, token in enumerate(SPECIAL_TOKENS)}, [])).save(
-        str(tmp_path / "tokenizer.json")
-    )
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(SPECIAL_TOKENS)}, []))
+    backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="BPE, not a WordPiece"):
         load_tokenizer(str(tmp_path))
 
@@ -215,34 +201,21 @@ def test_the_beginning_of_a_text_is_that_of_the_whole(tokenizer: WordPieceTokeni
         assert tokenizer.encode(["a dog", text], length)[1] == cut
 
 
-CUT = [
-    "new york",
-    "New  York",
-    "the cat",
-    "a",
-    ".",
-    "York",
-    "new",
-    " ",
-    "  ",
-    "\n",
-    "\u00a0",
-    "<x>",
-    "[MASK]",
-    "xyz" * 20,
-]
+CUT = ["new york", "New  York", "the cat", "a", ".", "York", "new", "<x>", "[MASK]", "xyz" * 20]
+CUT += [" ", "  ", "\n", "\u00a0"]
+BERTS = pre_tokenizers.BertPreTokenizer()
 
 
 @pytest.mark.parametrize(
     ("pre_tokenizer", "added", "in_portions"),
     [
-        (pre_tokenizers.BertPreTokenizer(), [], True),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken("<x>", lstrip=True, rstrip=True)], True),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken("<x>", single_word=True)], True),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken("New York")], False),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken("New  York", normalized=False)], False),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken("york\u00a0the")], False),
-        (pre_tokenizers.BertPreTokenizer(), [AddedToken(" new")], False),
+        (BERTS, [], True),
+        (BERTS, [AddedToken("<x>", lstrip=True, rstrip=True)], True),
+        (BERTS, [AddedToken("<x>", single_word=True)], True),
+        (BERTS, [AddedToken("New York")], False),
+        (BERTS, [AddedToken("New  York", normalized=False)], False),
+        (BERTS, [AddedToken("york\u00a0the")], False),
+        (BERTS, [AddedToken(" new")], False),
         (pre_tokenizers.WhitespaceSplit(), [], True),
         (pre_tokenizers.Punctuation(), [], False),
         (None, [], False),
@@ -324,26 +297,21 @@ def test_case_and_accents_are_kept_if_asked_for() -> None:
         assert tokenizer.tokens(tokenizer.encode(["Café au"], 9)[0])[1:-1] == expected
 
 
-@pytest.mark.parametrize("vocab", ["train", "vocab.txt"])
 def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
-    tokenizer: WordPieceTokenizer, tmp_path: Path, vocab: str
+    tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
     """A vocabulary that is there says itself what becomes of case."""
     tokenizer.save(tmp_path, 19)
-    (tmp_path / "text.txt").write_text("\n\n".join(f"Der Hund {number} schläft." for number in range(9)))
-    named = vocab if vocab == "train" else str(tmp_path / vocab)
-    options = parse_options(MLMOptions, ["--vocab", named, "--vocab-size", "99", "--no-lowercase"], "")
-    with Articles(
-        str(tmp_path / "text.txt"), max_articles=0, held_out=1, min_characters=0, seed=1, cache=str(tmp_path / "cache")
-    ) as articles:
-        if vocab == "train":
-            learned = make_tokenizer(options, articles)
-            assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
-            assert not learned.lowercase
-            assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
-        else:
-            with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
-                make_tokenizer(options, articles)
+    file, cache = tmp_path / "text.txt", str(tmp_path / "cache")
+    file.write_text("\n\n".join(f"Der Hund {number} schläft." for number in range(9)))
+    options = parse_options(MLMOptions, ["--vocab", "train", "--vocab-size", "99", "--no-lowercase"], "")
+    with Articles(str(file), max_articles=0, held_out=1, min_characters=0, seed=1, cache=cache) as articles:
+        learned = make_tokenizer(options, articles)
+        assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
+        assert not learned.lowercase
+        assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
+        with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
+            make_tokenizer(replace(options, vocab=str(tmp_path / "vocab.txt")), articles)
 
 
 def test_what_looks_like_a_list_of_texts_is_refused(tokenizer: WordPieceTokenizer) -> None:

@@ -13,18 +13,7 @@ import pytest
 import torch
 
 from minibert.data import batching
-from minibert.data.batching import (
-    Batch,
-    Blocks,
-    TokenisedTexts,
-    batch_generator,
-    batches_of_like_length,
-    epoch_batches,
-    epoch_order,
-    pad,
-    tokenise,
-    unknown_share,
-)
+from minibert.data.batching import Batch, Blocks, TokenisedTexts, batches_of_like_length, epoch_batches, pad, tokenise
 from minibert.errors import UserError
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
 from tests.conftest import TEXTS
@@ -92,15 +81,14 @@ def test_blocks_are_the_stream_in_pieces(kept: TokenisedTexts, length: int) -> N
 
 def test_a_vocabulary_that_does_not_fit_the_text(tokenizer: WordPieceTokenizer) -> None:
     """The share of [UNK] by hand: the special tokens do not count."""
-    assert unknown_share(tokenise(["the cat", "the % %"], tokenizer, 9), tokenizer, "x") == 2 / 5
-    assert unknown_share(tokenise(["the cat"], tokenizer, 9), tokenizer, "x") == 0
+    assert batching.unknown_share(tokenise(["the cat", "the % %"], tokenizer, 9), tokenizer, "x") == 2 / 5
+    assert batching.unknown_share(tokenise(["the cat"], tokenizer, 9), tokenizer, "x") == 0
+    message = r"does not fit the text of my\.txt: every token is \[UNK\]; pass a --vocab"
     for text in ("我们的猫 坐在", "%", "кошка на коврике"):
-        with pytest.raises(
-            UserError, match=r"does not fit the text of my\.txt: every token is \[UNK\]; pass a --vocab"
-        ):
-            unknown_share(tokenise([text], tokenizer, 9), tokenizer, "my.txt")
+        with pytest.raises(UserError, match=message):
+            batching.unknown_share(tokenise([text], tokenizer, 9), tokenizer, "my.txt")
     with pytest.raises(UserError, match=r"the texts of my\.txt have no tokens"):
-        unknown_share(tokenise(["\x01", " "], tokenizer, 9), tokenizer, "my.txt")
+        batching.unknown_share(tokenise(["\x01", " "], tokenizer, 9), tokenizer, "my.txt")
 
 
 def test_padding_by_hand() -> None:
@@ -116,22 +104,22 @@ def test_nothing_to_pad_is_refused() -> None:
 
 
 def test_an_epoch_visits_everything_once_in_an_order_of_its_own() -> None:
-    orders = [epoch_order(1_000, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
+    orders = [batching.epoch_order(1_000, seed, epoch) for seed in (1, 2) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order) == list(range(1_000))
     assert len({tuple(order) for order in orders}) == 4
-    assert (epoch_order(1_000, 1, 1) == orders[1]).all()
+    assert (batching.epoch_order(1_000, 1, 1) == orders[1]).all()
 
 
 def test_each_batch_has_randomness_of_its_own() -> None:
     draws = {
-        tuple(torch.rand(4, generator=batch_generator(seed, epoch, step)).tolist())
+        tuple(torch.rand(4, generator=batching.batch_generator(seed, epoch, step)).tolist())
         for seed in (0, 1)
         for epoch in (0, 1, 2)
         for step in (0, 1, 2)
     }
     assert len(draws) == 18
-    one, again = (torch.rand(4, generator=batch_generator(42, 1, 7)) for _ in range(2))
+    one, again = (torch.rand(4, generator=batching.batch_generator(42, 1, 7)) for _ in range(2))
     assert torch.equal(one, again)
 
 
@@ -144,7 +132,7 @@ def test_batches_of_an_epoch(count: int, size: int, batches: int) -> None:
 def test_the_rest_of_an_epoch_is_the_tail_of_the_whole(start: int) -> None:
     whole = [(step, rows.tolist()) for step, rows in epoch_batches(10, 3, seed=5, epoch=2, start=0)]
     assert [step for step, _ in whole] == [0, 1, 2, 3]
-    assert [row for _, rows in whole for row in rows] == epoch_order(10, 5, 2).tolist()
+    assert [row for _, rows in whole for row in rows] == batching.epoch_order(10, 5, 2).tolist()
     assert [len(rows) for _, rows in whole] == [3, 3, 3, 1]
     assert [(step, rows.tolist()) for step, rows in epoch_batches(10, 3, 5, 2, start)] == whole[start:]
 
@@ -176,9 +164,8 @@ def test_batches_of_an_epoch_by_length() -> None:
 def test_a_batch_moves_as_a_whole() -> None:
     batch = Batch(torch.zeros(1, 2), torch.ones(1, 2), torch.zeros(1), torch.zeros(1), tokens=2)
     moved = batch.to(torch.device("meta"))
-    assert {moved.input_ids.device.type, moved.attention_mask.device.type, moved.labels.device.type} == {"meta"}
-    assert moved.positions is not None
-    assert moved.positions.device.type == "meta"
+    tensors = moved.input_ids, moved.attention_mask, moved.labels, moved.positions
+    assert [tensor is not None and tensor.device.type for tensor in tensors] == ["meta"] * 4
     assert moved.tokens == 2
 
 

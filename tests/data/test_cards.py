@@ -44,9 +44,8 @@ def classes(*names: str) -> dict[str, Any]:
     ],
 )
 def test_other_splits(tmp_path: Path, said: Any) -> None:
-    with pytest.raises(
-        UserError, match=r"README\.md says that [ab]\.csv is of the split \w+, but it is read for train: give"
-    ):
+    message = r"README\.md says that [ab]\.csv is of the split \w+, but it is read for train: give"
+    with pytest.raises(UserError, match=message):
         read(tmp_path, files(said), "a.csv", "b.csv")
 
 

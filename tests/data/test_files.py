@@ -135,19 +135,12 @@ def test_files_of_other_formats_are_data_or_notes(tmp_path: Path, table: str) ->
     assert chosen(lay(tmp_path / "named", "train.txt", "dev.csv"), "train") == ["train.txt"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "b.jsonl.zst",
-        "b.ndjson",
-        "b.csv.xz",
-        "x/b.parquet.zip",
-        "B.NDJSON.gz",
-        "b.xlsx",
-        "b.csv.part",
-        "b.json.crdownload",
-    ],
-)
+UNREAD = """
+    b.jsonl.zst b.ndjson b.csv.xz x/b.parquet.zip B.NDJSON.gz b.xlsx b.csv.part b.json.crdownload b.csv.gz.part
+    b.jsonl.gz.crdownload b.csv.part-01 b.txt.gz.tmp """
+
+
+@pytest.mark.parametrize("name", UNREAD.split())
 def test_formats_that_are_not_read_and_unfinished_files_are_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} is unfinished or of a format that is not read"):
         chosen(lay(tmp_path, "a.csv", name), "train")
@@ -206,24 +199,14 @@ def test_what_looks_like_a_copy_is_refused(tmp_path: Path, name: str) -> None:
     assert chosen(tmp_path, "validation") == ["dev.csv"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "hard copy.csv",
-        "part (1).csv",
-        "train_old.csv",
-        "old/1.csv",
-        "kopie.csv",
-        "copying-1.csv",
-        "copycat.csv",
-        "old.csv",
-        "a.part.01.txt",
-        "backups.txt",
-        "tempera.json",
-        "tmp.csv",
-    ],
-)
+DATA = """
+    train_old.csv old/1.csv kopie.csv copying-1.csv copycat.csv old.csv a.part.01.txt backups.txt tempera.json tmp.csv
+    lorem_ipsum.txt copyright_law.txt authors_of_rome.txt notice_boards.txt """
+
+
+@pytest.mark.parametrize("name", ["hard copy.csv", "part (1).csv", *DATA.split()])
 def test_names_that_only_look_like_it_are_data(tmp_path: Path, name: str) -> None:
+    """Copies, leftovers, and notes, of which each has a word."""
     assert chosen(lay(tmp_path, name, name.replace("1", "2")), "train")[0] == name
 
 
@@ -278,17 +261,3 @@ def test_content_identifies_data(tmp_path: Path) -> None:
     assert len({digest(order) for order in (files, files[::-1], files[:1], [])}) == 4
     (second / "a0.txt").rename(second / "a0.csv")  # the same bytes say something else
     assert digest(sorted(second.iterdir())) != before
-
-
-@pytest.mark.parametrize("name", ["b.csv.gz.part", "b.jsonl.gz.crdownload", "b.csv.part-01", "b.txt.gz.tmp"])
-def test_unfinished_downloads_of_packed_files_are_named(tmp_path: Path, name: str) -> None:
-    for each in ("a.csv", name):
-        (tmp_path / each).write_text("premise,hypothesis,label\n")
-    with pytest.raises(UserError, match=f"{name} is unfinished"):
-        files_of_split(tmp_path, "train")
-
-
-@pytest.mark.parametrize("name", ["lorem_ipsum.txt", "copyright_law.txt", "authors_of_rome.txt", "notice_boards.txt"])
-def test_an_article_is_no_note_by_its_first_word(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("An article.")
-    assert files_of_split(tmp_path, "train") == [tmp_path / name]

@@ -41,6 +41,10 @@ def articles(path: Path, texts: list[str]) -> str:
     return str(write(path, [{"text": text} for text in texts]))
 
 
+def pairs(premises: list[str], hypothesis: str) -> list[dict[str, Any]]:
+    return [{"premise": text, "hypothesis": hypothesis, "label": i % 3} for i, text in enumerate(premises)]
+
+
 def mlm(data: str, *more: str) -> list[str]:
     return [*TINY, "--data", data, "--vocab", "encoder", "--output", "out", "--cache", "cache", *more]
 
@@ -61,29 +65,22 @@ def test_pretraining_leaves_out_of_training_what_is_held_out(folder: Path, capsy
 
 def test_a_text_in_another_language_than_the_vocabulary(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     foreign = articles(folder / "zh.jsonl", [f"我们的猫坐在 {'垫子 ' * (i + 2)}" for i in range(30)])
-    with pytest.raises(
-        UserError, match=r"vocabulary does not fit the text of .*zh\.jsonl: every token is \[UNK\]; pass a --vocab"
-    ):
+    message = r"vocabulary does not fit the text of .*zh\.jsonl: every token is \[UNK\]; pass a --vocab"
+    with pytest.raises(UserError, match=message):
         train_mlm.main(mlm(foreign))
     assert not (folder / "out").exists()
     train_mlm.main(mlm(articles(folder / "half.jsonl", [f"the cat 垫 {'垫 ' * (i % 9)}" for i in range(300)])))
     assert "% [UNK]" in capsys.readouterr().out
-    rows: list[dict[str, Any]] = [{"premise": f"{i} 猫", "hypothesis": "垫子", "label": i % 3} for i in range(20)]
-    write(folder / "pairs" / "a.csv", rows)
-    with pytest.raises(
-        UserError, match=r"does not fit the text of pairs: every token is \[UNK\]; pass a --vocab \(or an --enc"
-    ):
+    write(folder / "pairs" / "a.csv", pairs([f"{i} 猫" for i in range(20)], "垫子"))
+    message = r"does not fit the text of pairs: every token is \[UNK\]; pass a --vocab \(or an --enc"
+    with pytest.raises(UserError, match=message):
         train_nli.main(nli("pairs", "--validation-share", "0.3", "--overwrite"))
 
 
 def test_fine_tuning_on_pairs_without_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows: list[dict[str, Any]] = [
-        {"premise": f"the cat {'abcdefghij'[i % 10]}", "hypothesis": "a dog", "label": i % 3} for i in range(60)
-    ]
-    write(folder / "pairs.csv", rows)
-    with pytest.raises(
-        UserError, match=r"pairs\.csv has pairs to train on, and none for validation: --validation-share 0\.1"
-    ):
+    write(folder / "pairs.csv", pairs([f"the cat {'abcdefghij'[i % 10]}" for i in range(60)], "a dog"))
+    message = r"pairs\.csv has pairs to train on, and none for validation: --validation-share 0\.1"
+    with pytest.raises(UserError, match=message):
         train_nli.main(nli("pairs.csv"))
     train_nli.main(nli("pairs.csv", "--validation-share", "0.2"))
     assert "48 to train on, 12 for validation" in capsys.readouterr().out
@@ -92,7 +89,7 @@ def test_fine_tuning_on_pairs_without_a_split(folder: Path, capsys: pytest.Captu
 
 
 def test_fine_tuning_says_how_many_pairs_are_in_both_parts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows: list[dict[str, Any]] = [{"premise": f"cat {i}", "hypothesis": "a dog", "label": i % 3} for i in range(30)]
+    rows = pairs([f"cat {i}" for i in range(30)], "a dog")
     write(folder / "pairs" / "train.jsonl", rows)
     write(folder / "pairs" / "dev.jsonl", rows[25:])
     train_nli.main(nli("pairs"))
@@ -117,15 +114,10 @@ def test_ranks_that_read_other_files_end_before_the_first_step(
         port = free.getsockname()[1]
     master = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     common = ["--output", str(folder / "out"), "--vocab", str(folder / "encoder"), "--cache", str(folder / "cache")]
-    ranks = [
-        start(
-            as_rank,
-            mlm(path, *common),
-            out=folder / f"rank{number}",
-            environment={"RANK": str(number), "LOCAL_RANK": str(number), **master},
-        )
-        for number, path in enumerate(paths)
-    ]
+    ranks = []
+    for number, path in enumerate(paths):
+        own = {"RANK": str(number), "LOCAL_RANK": str(number), **master}
+        ranks.append(start(as_rank, mlm(path, *common), out=folder / f"rank{number}", environment=own))
     for process in ranks:
         process.join(PATIENCE)
     assert [process.exitcode for process in ranks] == [2, 2]

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import huggingface_hub
 import numpy as np
@@ -32,21 +35,38 @@ from tests.conftest import TEXTS
 
 
 @pytest.fixture
-def mlm(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[BertForMaskedLM, Path]:
+def mlm(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[BertForMaskedLM, Path]:
+    """A model and its folder, which is written once and copied for each test."""
     model = make_masked_lm(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    save_mlm(tmp_path / "mlm", model, tokenizer)
-    return model, tmp_path / "mlm"
+    first = tmp_path_factory.getbasetemp() / "mlm"
+    if not first.exists():
+        save_mlm(first, model, tokenizer)
+    return model, shutil.copytree(first, tmp_path / "mlm")
 
 
 @pytest.fixture
-def nli(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path) -> tuple[TrainedModel, Path]:
+def nli(
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainedModel, Path]:
+    """The same of a classifier."""
     network = NLIClassifier(SentenceEncoder(Bert(config)), dropout=0.3)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    save_classifier(tmp_path / "nli", network, tokenizer, 10, hypothesis_only=False)
-    return TrainedModel(network.encoder, tokenizer, 10, classifier=network), tmp_path / "nli"
+    first = tmp_path_factory.getbasetemp() / "nli"
+    if not first.exists():
+        save_classifier(first, network, tokenizer, 10, hypothesis_only=False)
+    return TrainedModel(network.encoder, tokenizer, 10, classifier=network), shutil.copytree(first, tmp_path / "nli")
+
+
+@pytest.fixture
+def unchecked(nli: tuple[TrainedModel, Path]) -> Path:
+    """A classifier's folder without checksums: what is refused in it is to be refused without them."""
+    (nli[1] / CHECKSUMS).unlink()
+    return nli[1]
 
 
 def load_mlm(folder: Path) -> tuple[BertForMaskedLM, WordPieceTokenizer]:
@@ -60,7 +80,17 @@ def load_mlm(folder: Path) -> tuple[BertForMaskedLM, WordPieceTokenizer]:
 def edit(file: Path, **changes: Any) -> None:
     values = json.loads(file.read_text())
     file.write_text(json.dumps({**values, **changes}))
-    (file.parent / CHECKSUMS).unlink(missing_ok=True)  # what is refused here is to be refused without them, too
+    (file.parent / CHECKSUMS).unlink(missing_ok=True)
+
+
+def refused(name: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_pretrained(name)
+
+
+def same_weights(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    for (name, tensor), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(tensor, other), name
 
 
 def test_a_masked_language_model_comes_back(mlm: tuple[BertForMaskedLM, Path]) -> None:
@@ -100,22 +130,6 @@ def test_what_transformers_writes_is_read(mlm: tuple[BertForMaskedLM, Path], tmp
     torch.testing.assert_close(bare.encoder(ids, mask), model.bert(ids, mask), rtol=0, atol=0)
     assert bare.ignored == ("pooler.dense.bias", "pooler.dense.weight")
     assert bare.masked_lm is None
-
-
-def test_old_spelling_of_the_norms_is_read(mlm: tuple[BertForMaskedLM, Path]) -> None:
-    model, folder = mlm
-    tensors = load_file(folder / "model.safetensors")
-    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-    renamed = {}
-    for name, tensor in tensors.items():
-        for new, spelling in old.items():
-            name = name.replace(new, spelling)  # noqa: PLW2901
-        renamed[name] = tensor
-    save_file(renamed, folder / "model.safetensors")
-    (folder / CHECKSUMS).unlink()
-    loaded, _ = load_mlm(folder)
-    for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
 
 
 def test_tied_weights_are_saved_once_and_stay_tied(mlm: tuple[BertForMaskedLM, Path]) -> None:
@@ -167,27 +181,20 @@ def test_a_classifier_with_a_projection_comes_back_from_folder_and_zip(
         np.testing.assert_allclose(loaded.predict(TEXTS, TEXTS[::-1]).probabilities, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["no weights", "another width", "not a number"])
 def test_a_projection_that_is_damaged_is_refused(
-    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, damage: str
+    config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "wide"
-    save_classifier(
-        folder, NLIClassifier(SentenceEncoder(Bert(config), projection=40)), tokenizer, 10, hypothesis_only=False
-    )
-    (folder / CHECKSUMS).unlink()
-    weights, message = folder / "1_Dense" / "model.safetensors", "no weights at"
-    if damage == "no weights":
-        weights.unlink()
-    elif damage == "another width":
-        edit(folder / "1_Dense" / "config.json", out_features=41)
-        message = "linear.weight"
-    else:
-        save_file({**load_file(weights), "linear.bias": torch.full((40,), float("nan"))}, weights)
-        message = "linear.bias"
-    with pytest.raises(UserError, match=message) as caught:
-        from_pretrained(folder)
-    assert "1_Dense" in str(caught.value)
+    network = NLIClassifier(SentenceEncoder(Bert(config), projection=40))
+    save_classifier(tmp_path / "wide", network, tokenizer, 10, hypothesis_only=False)
+    (tmp_path / "wide" / CHECKSUMS).unlink()
+    settings, weights = (tmp_path / "wide" / "1_Dense" / name for name in ("config.json", "model.safetensors"))
+    edit(settings, out_features=41)
+    refused(tmp_path / "wide", r"1_Dense.* linear\.weight is")
+    edit(settings, out_features=40)
+    save_file({**load_file(weights), "linear.bias": torch.full((40,), float("nan"))}, weights)
+    refused(tmp_path / "wide", r"1_Dense.* linear\.bias holds")
+    weights.unlink()
+    refused(tmp_path / "wide", "no weights at .*1_Dense")
 
 
 def test_the_control_is_remembered(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
@@ -195,16 +202,6 @@ def test_the_control_is_remembered(nli: tuple[TrainedModel, Path], tmp_path: Pat
     assert model.classifier is not None
     save_classifier(tmp_path / "control", model.classifier, model.tokenizer, 10, hypothesis_only=True)
     assert from_pretrained(tmp_path / "control").hypothesis_only
-
-
-def test_a_zip_writes_nothing_but_the_files_of_a_model(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
-    archive = zip_classifier(nli[1])
-    with zipfile.ZipFile(archive, "a") as file:
-        file.writestr("../outside.txt", "x")
-        file.writestr("/tmp/outside.txt", "x")
-        file.writestr("extra.py", "x")
-    from_pretrained(archive)
-    assert not list(tmp_path.rglob("outside.txt"))
 
 
 def test_labels_are_the_folders_own(nli: tuple[TrainedModel, Path]) -> None:
@@ -218,50 +215,14 @@ def test_labels_are_the_folders_own(nli: tuple[TrainedModel, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (None, "not a list of names"), ("abc", "not a list of names"), ([], "two or more different names"),
-        (["a"], "two or more"), (["a", "A ", "b"], "two or more"), (["a", 1, "b"], "two or more"),
-        (["a", " ", "b"], "two or more"), (["a", "b\x1b[2J", "c"], "two or more"), (["a"] * 2_000, "two or more"),
-        (["a", "b" * 101, "c"], "two or more"), (["1", "1.0", "2"], "two or more"),
-        (["a", "b"], "classifier.safetensors"), (["a", "b", "c", "d"], "classifier.safetensors"),
-    ],
-)  # fmt: skip
-def test_labels_that_make_no_sense_are_refused(nli: tuple[TrainedModel, Path], labels: Any, message: str) -> None:
-    edit(nli[1] / "classifier.json", labels=labels)
-    with pytest.raises(UserError, match=message):
-        from_pretrained(nli[1])
-
-
-def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
-    folder = mlm[1]
-    with pytest.raises(UserError, match=r"no folder .*nowhere: pass a folder"):
-        load_encoder(tmp_path / "nowhere")
-    (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"no config.json in .*unfinished: its run is not finished: .* --resume"):
-        from_pretrained(tmp_path / "unfinished")
-    (folder / CHECKSUMS).unlink()
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(UserError, match="damaged or not a safetensors file"):
-        from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no weights at [^:]*$"):
-        from_pretrained(folder)
-    (folder / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle, .* never read"):
-        from_pretrained(folder)
-
-
-def test_a_file_that_is_no_folder_and_no_zip(tmp_path: Path) -> None:
-    (tmp_path / "model.bin").write_bytes(b"x")
-    with pytest.raises(UserError, match="neither a folder nor a zip"):
-        from_pretrained(tmp_path / "model.bin")
-
-
-@pytest.mark.parametrize(
     ("change", "message"),
     [
+        *(({"labels": labels}, "not a list of names") for labels in (None, "abc")),
+        *(({"labels": labels}, "two or more different names") for labels in (
+            [], ["a"], ["a", "A ", "b"], ["a", 1, "b"], ["a", " ", "b"], ["a", "b\x1b[2J", "c"], ["a"] * 2_000,
+            ["a", "b" * 101, "c"], ["1", "1.0", "2"],
+        )),
+        *(({"labels": labels}, r"classifier\.safetensors") for labels in (["a", "b"], ["a", "b", "c", "d"])),
         ({"max_length": 2}, "max_length 2, but other files 10"),
         ({"max_length": 20}, "max_length 20"),
         ({"max_length": "10"}, "max_length '10'"),
@@ -270,39 +231,51 @@ def test_a_file_that_is_no_folder_and_no_zip(tmp_path: Path) -> None:
         ({"features": ["u", "v"]}, "has the features"),
         ({"features": ["u", "v", "|u - v|", "u * v"]}, r"not \['u', 'v', '\|u - v\|'\]"),  # an earlier version's
     ],
-)
-def test_a_classifier_with_senseless_settings_is_refused(
-    nli: tuple[TrainedModel, Path], change: dict[str, Any], message: str
-) -> None:
-    edit(nli[1] / "classifier.json", **change)
-    with pytest.raises(UserError, match=message):
-        from_pretrained(nli[1])
+)  # fmt: skip
+def test_a_classifier_with_senseless_settings_is_refused(unchecked: Path, change: dict[str, Any], message: str) -> None:
+    edit(unchecked / "classifier.json", **change)
+    refused(unchecked, message)
+
+
+def test_files_that_are_missing_or_damaged(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no folder .*nowhere: pass a folder"):
+        load_encoder(tmp_path / "nowhere")
+    (tmp_path / "model.bin").write_bytes(b"x")
+    refused(tmp_path / "model.bin", "neither a folder nor a zip")
+    (tmp_path / "unfinished" / "checkpoints").mkdir(parents=True)
+    refused(tmp_path / "unfinished", r"no config.json in .*unfinished: its run is not finished: .* --resume")
+    folder, weights = mlm[1], mlm[1] / "model.safetensors"
+    (folder / CHECKSUMS).unlink()
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused(folder, "damaged or not a safetensors file")
+    weights.unlink()
+    refused(folder, r"no weights at [^:]*$")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    refused(folder, r"pytorch_model\.bin is a pickle, .* never read")
 
 
 def test_shards_are_put_together(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
+    """In a folder and in a zip."""
     model, folder = mlm
     sharded = tmp_path / "sharded"
     transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(sharded, max_shard_size="20KB")
     shutil.copy(folder / "tokenizer.json", sharded)
     assert len(list(sharded.glob("model-*.safetensors"))) > 1
     assert not (sharded / "model.safetensors").exists()
-    loaded, _ = load_mlm(sharded)
-    for (name, ours), theirs in zip(loaded.named_parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
-    index = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
-    edit(sharded / "model.safetensors.index.json", weight_map={**index, "bert.extra": next(iter(index.values()))})
-    with pytest.raises(UserError, match=r"1 weights are missing from their shards, bert\.extra"):
-        from_pretrained(sharded)
-    edit(sharded / "model.safetensors.index.json", weight_map={**index, "bert.extra": "../mlm/model.safetensors"})
-    with pytest.raises(UserError, match="points outside its folder"):
-        from_pretrained(sharded)
-    edit(sharded / "model.safetensors.index.json", weight_map=[1])
-    with pytest.raises(UserError, match="no weight_map"):
-        from_pretrained(sharded)
-    edit(sharded / "model.safetensors.index.json", weight_map=index)
+    same_weights(load_mlm(sharded)[0], model)
+    same_weights(load_mlm(zipped(tmp_path / "a.zip", sharded, "top/"))[0], model)
+    file = sharded / "model.safetensors.index.json"
+    index = json.loads(file.read_text())["weight_map"]
+    for weight_map, message in (
+        (index | {"bert.extra": next(iter(index.values()))}, r"1 weights are missing from their shards, bert\.extra"),
+        (index | {"bert.extra": "../mlm/model.safetensors"}, "points outside its folder"),
+        ([1], "no weight_map"),
+    ):
+        edit(file, weight_map=weight_map)
+        refused(sharded, message)
+    edit(file, weight_map=index)
     next(sharded.glob("model-00002*")).unlink()
-    with pytest.raises(UserError, match=r"no weights at .*model-00002"):
-        from_pretrained(sharded)
+    refused(sharded, r"no weights at .*model-00002")
 
 
 def test_a_name_on_the_hub_is_read_from_its_cache(nli: tuple[TrainedModel, Path]) -> None:
@@ -334,13 +307,10 @@ def test_what_is_not_used_is_named_in_the_log(
     ]
 
 
-def test_a_vocabulary_of_another_model_is_refused(mlm: tuple[BertForMaskedLM, Path]) -> None:
-    folder = mlm[1]
-    (folder / CHECKSUMS).unlink()
-    (folder / "tokenizer.json").unlink()
-    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
-    with pytest.raises(UserError, match="the vocabulary has 305 tokens, but the model 61"):
-        load_mlm(folder)
+def test_a_vocabulary_of_another_model_is_refused(unchecked: Path) -> None:
+    (unchecked / "tokenizer.json").unlink()
+    (unchecked / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *(f"w{i}" for i in range(300))]))
+    refused(unchecked, "the vocabulary has 305 tokens, but the model 61")
 
 
 def test_a_failed_save_leaves_the_old_folder_whole(
@@ -348,11 +318,7 @@ def test_a_failed_save_leaves_the_old_folder_whole(
 ) -> None:
     model, folder = mlm
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(WordPieceTokenizer, "save", full)
+    monkeypatch.setattr(WordPieceTokenizer, "save", Mock(side_effect=OSError(28, "No space left on device")))
     with torch.no_grad():
         model.head.bias.add_(1)
     with pytest.raises(UserError, match="No space left on device"):
@@ -373,42 +339,29 @@ PIPES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 
 
 @pytest.mark.parametrize("name", PIPES)
-def test_what_is_no_file_is_refused_before_it_is_read(nli: tuple[TrainedModel, Path], name: str) -> None:
+def test_what_is_no_file_is_refused_before_it_is_read(unchecked: Path, name: str) -> None:
     """A pipe that nobody writes to would never end, and neither would a device."""
-    folder = nli[1]
-    (folder / CHECKSUMS).unlink()
-    (folder / name).unlink(missing_ok=True)
-    os.mkfifo(folder / name)
-    with pytest.raises(UserError, match=rf"{name} is not a file"):
-        from_pretrained(folder)
-    (folder / name).unlink()
-    (folder / name).symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=rf"{name} is not a file"):
-        from_pretrained(folder)
-    (folder / name).unlink()
-    (folder / name).mkdir()
-    with pytest.raises(UserError, match=rf"{name} is not a file"):
-        from_pretrained(folder)
+    file = unchecked / name
+    makes: list[Callable[[], object]] = [lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero"), file.mkdir]
+    for make in makes:
+        file.unlink(missing_ok=True)
+        make()
+        refused(unchecked, rf"{name} is not a file")
 
 
 def test_a_pipe_behind_the_checksums_is_refused(nli: tuple[TrainedModel, Path]) -> None:
-    folder = nli[1]
-    (folder / "model.safetensors").unlink()
-    os.mkfifo(folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors is not a file"):
-        from_pretrained(folder)
+    (nli[1] / "model.safetensors").unlink()
+    os.mkfifo(nli[1] / "model.safetensors")
+    refused(nli[1], r"model\.safetensors is not a file")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "modules.json", CHECKSUMS])
-def test_a_file_of_gigabytes_is_refused_before_it_is_read(nli: tuple[TrainedModel, Path], name: str) -> None:
-    folder = nli[1]
-    (folder / CHECKSUMS).unlink()
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(unchecked: Path, name: str) -> None:
     if name == "vocab.txt":
-        (folder / "tokenizer.json").unlink()
-    with (folder / name).open("wb") as file:
+        (unchecked / "tokenizer.json").unlink()
+    with (unchecked / name).open("wb") as file:
         file.truncate(2**33)  # 8 GiB of holes
-    with pytest.raises(UserError, match=rf"{name} has 8,589,934,592 bytes: more than 67,108,864 make no sense"):
-        from_pretrained(folder)
+    refused(unchecked, rf"{name} has 8,589,934,592 bytes: more than 67,108,864 make no sense")
 
 
 @pytest.mark.parametrize(
@@ -423,54 +376,47 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_read(nli: tuple[TrainedMode
         ('"\\ud800', "not valid JSON"),
     ],
 )
-def test_json_that_can_be_read_in_two_ways_or_in_none(
-    mlm: tuple[BertForMaskedLM, Path], text: str, message: str
-) -> None:
-    (mlm[1] / CHECKSUMS).unlink()
-    (mlm[1] / "config.json").write_text(text)
-    with pytest.raises(UserError, match=message):
-        from_pretrained(mlm[1])
+def test_json_that_can_be_read_in_two_ways_or_in_none(unchecked: Path, text: str, message: str) -> None:
+    (unchecked / "config.json").write_text(text)
+    refused(unchecked, message)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "modules.json"])
-def test_json_may_begin_with_a_byte_order_mark(nli: tuple[TrainedModel, Path], name: str) -> None:
-    model, folder = nli
-    (folder / CHECKSUMS).unlink()
-    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
-    assert (from_pretrained(folder).encode(["The cat."]) == model.encode(["The cat."])).all()
+def test_json_may_begin_with_a_byte_order_mark(nli: tuple[TrainedModel, Path], unchecked: Path, name: str) -> None:
+    (unchecked / name).write_bytes(b"\xef\xbb\xbf" + (unchecked / name).read_bytes())
+    assert (from_pretrained(unchecked).encode(["The cat."]) == nli[0].encode(["The cat."])).all()
 
 
 @pytest.mark.parametrize("text", ["zz\n", "\n", "0" * 64 + "\n", "0" * 63 + "  config.json\n", "x" * 64 + "  a\n"])
-def test_a_list_of_checksums_that_is_none(nli: tuple[TrainedModel, Path], text: str) -> None:
-    (nli[1] / CHECKSUMS).write_text(text)
-    with pytest.raises(UserError, match=r"SHA256SUMS can't be checked \(it is not a list of checksums\)"):
-        from_pretrained(nli[1])
+def test_a_list_of_checksums_that_is_none(unchecked: Path, text: str) -> None:
+    (unchecked / CHECKSUMS).write_text(text)
+    refused(unchecked, r"SHA256SUMS can't be checked \(it is not a list of checksums\)")
 
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\r\n" + "x" * 10_000
 
 
-@pytest.mark.parametrize("place", ["setting", "architecture", "class", "module", "label", "weight", "pooling"])
-def test_what_a_stranger_writes_reaches_no_terminal_raw(nli: tuple[TrainedModel, Path], place: str) -> None:
-    folder = nli[1]
-    (folder / CHECKSUMS).unlink()
-    if place == "setting":
-        edit(folder / "config.json", hidden_act=EVIL)
-    elif place == "architecture":
-        edit(folder / "config.json", architectures=[EVIL])
-    elif place == "class":
-        edit(folder / "tokenizer_config.json", tokenizer_class=EVIL)
-    elif place == "module":
-        (folder / "modules.json").write_text(json.dumps([{"type": EVIL, "path": ""}]))
-    elif place == "label":
-        edit(folder / "classifier.json", labels=EVIL)
-    elif place == "weight":
-        tensors = load_file(folder / "model.safetensors")
-        save_file({**tensors, EVIL: torch.zeros(1)}, folder / "model.safetensors")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"hidden_act": EVIL}),
+        ("config.json", {"architectures": [EVIL]}),
+        ("tokenizer_config.json", {"tokenizer_class": EVIL}),
+        ("modules.json", [{"type": EVIL, "path": ""}]),
+        ("classifier.json", {"labels": EVIL}),
+        ("model.safetensors", {EVIL: torch.zeros(1)}),
+        ("1_Pooling/config.json", {"pooling_mode": EVIL}),
+    ],
+)
+def test_what_a_stranger_writes_reaches_no_terminal_raw(unchecked: Path, name: str, change: Any) -> None:
+    if name == "model.safetensors":
+        save_file(load_file(unchecked / name) | change, unchecked / name)
+    elif name == "modules.json":
+        (unchecked / name).write_text(json.dumps(change))
     else:
-        edit(folder / "1_Pooling" / "config.json", pooling_mode=EVIL)
+        edit(unchecked / name, **change)
     with pytest.raises(UserError) as refusal:
-        from_pretrained(folder)
+        from_pretrained(unchecked)
     assert str(refusal.value).isprintable()
     assert len(str(refusal.value)) < 1_100
 
@@ -500,42 +446,31 @@ def zipped(path: Path, folder: Path, top: str = "", more: dict[str, bytes] | Non
 def test_a_zip_of_a_folder_and_a_zip_of_its_files(nli: tuple[TrainedModel, Path], tmp_path: Path, top: str) -> None:
     """With what the systems that make them put beside."""
     model, folder = nli
-    beside = {
-        f"__MACOSX/{top}._config.json": b"x",
-        f"{top}.DS_Store": b"x",
-        f"{top}README.md": b"x",
-        f"{top}x.py": b"x",
-    }
+    names = f"__MACOSX/{top}._config.json", f"{top}.DS_Store", f"{top}README.md", f"{top}x.py"
+    beside = dict.fromkeys(names, b"x")
     loaded = from_pretrained(zipped(tmp_path / "a.zip", folder, top, beside))
     np.testing.assert_array_equal(loaded.encode(TEXTS), model.encode(TEXTS))
 
 
-def test_a_zip_of_shards(mlm: tuple[BertForMaskedLM, Path], tmp_path: Path) -> None:
-    model, folder = mlm
-    transformers.BertForMaskedLM.from_pretrained(folder).save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
-    shutil.copy(folder / "tokenizer.json", tmp_path / "sharded")
-    loaded, _ = load_mlm(zipped(tmp_path / "a.zip", tmp_path / "sharded", "top/"))
-    for ours, theirs in zip(loaded.parameters(), model.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_a_zip_that_points_outside_or_is_too_large(nli: tuple[TrainedModel, Path], tmp_path: Path) -> None:
-    folder, path = nli[1], tmp_path / "a.zip"
-    outside = {"../config.json": b"{", "/etc/config.json": b"{", "..\\config.json": b"{", "a/../../config.json": b"{"}
-    from_pretrained(zipped(path, folder, more=outside))  # which are left where they are
-    assert not (tmp_path / "config.json").exists()
-    with (
-        pytest.raises(UserError, match=r"a\.zip: two entries have the same name"),
-        pytest.warns(UserWarning, match="Duplicate name"),
-    ):
-        from_pretrained(zipped(path, folder, more={"config.json": b"{}"}))
-    with pytest.raises(UserError, match=r"a\.zip: more than 10,000 entries"):
-        from_pretrained(zipped(path, folder, more={f"{i}.txt": b"" for i in range(10_001)}))
+def test_a_zip_that_points_outside_or_is_too_large(
+    nli: tuple[TrainedModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, path, work = nli[1], tmp_path / "a.zip", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(work))  # where zips are unpacked: outside is not far
+    strange = "../config.json", "/tmp/config.json", "/etc/config.json", "..\\config.json", "a/../../config.json"
+    needless = "../outside.txt", "/tmp/outside.txt", "extra.py"
+    from_pretrained(zipped(path, folder, more=dict.fromkeys((*strange, *needless), b"{")))  # they stay where they are
+    assert list(work.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == [path, folder, work]
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        zipped(path, folder, more={"config.json": b"{}"})
+    refused(path, r"a\.zip: two entries have the same name")
+    refused(zipped(path, folder, more={f"{i}.txt": b"" for i in range(10_001)}), r"a\.zip: more than 10,000 entries")
     with zipfile.ZipFile(zipped(path, folder, more={"notes.json": b"{}"}), "a") as archive:
         archive.getinfo("notes.json").file_size = 2**26 + 1  # within the limit of all, but not of one
         archive.writestr("x.txt", b"")
-    with pytest.raises(UserError, match=r"notes\.json has more than 67,108,864 bytes"):
-        from_pretrained(path)
+    refused(path, r"notes\.json has more than 67,108,864 bytes")
 
 
 @pytest.mark.parametrize(
@@ -574,16 +509,12 @@ def test_a_name_is_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert asked == [name, name]
 
 
-def test_the_report_does_not_print_what_is_no_number(
-    nli: tuple[TrainedModel, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_report_does_not_print_what_is_no_number(unchecked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Three nan and a status of 0 would be taken for an answer."""
-    folder = nli[1]
-    (folder / CHECKSUMS).unlink()
-    tensors = load_file(folder / "model.safetensors")
-    save_file({name: tensor.sign() * 1e30 for name, tensor in tensors.items()}, folder / "model.safetensors")
+    tensors = load_file(unchecked / "model.safetensors")
+    save_file({name: tensor.sign() * 1e30 for name, tensor in tensors.items()}, unchecked / "model.safetensors")
     with pytest.raises(UserError, match="the model's numbers overflow float32"):
-        evaluate.main(["--model", str(folder), "--premise", "a cat", "--hypothesis", "a dog"])
+        evaluate.main(["--model", str(unchecked), "--premise", "a cat", "--hypothesis", "a dog"])
     assert capsys.readouterr().out == ""
 
 

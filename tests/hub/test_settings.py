@@ -133,13 +133,10 @@ def test_the_same_for_its_modernbert(tmp_path: Path, theta: float) -> None:
 @pytest.mark.parametrize("every", [2, 3, 5])
 @pytest.mark.parametrize("old", [True, False])
 def test_layers_with_a_local_window_are_refused(tmp_path: Path, every: int, old: bool) -> None:
-    theirs = transformers.ModernBertConfig(num_hidden_layers=5, global_attn_every_n_layers=every)
-    values = theirs.to_dict()
+    values = transformers.ModernBertConfig(num_hidden_layers=5, global_attn_every_n_layers=every).to_dict()
     if old:
-        values = {
-            **{name: values[name] for name in values if name != "layer_types"},
-            "global_attn_every_n_layers": every,
-        }
+        del values["layer_types"]
+        values["global_attn_every_n_layers"] = every
     with pytest.raises(UserError, match="global_attn_every_n_layers" if old else "layer_types"):
         read_config(write(tmp_path, config=values))
 
@@ -171,6 +168,8 @@ def test_a_released_modernbert_is_understood_to_the_last_name(tmp_path: Path) ->
     )  # fmt: skip
     bare = write(tmp_path / "bare", config={"model_type": "modernbert", "global_attn_every_n_layers": 1})
     assert read_config(bare)[0] == config  # all its defaults
+    with pytest.raises(UserError, match="global_attn_every_n_layers 3: minibert knows only 1"):
+        read_config(write(bare, config={"model_type": "modernbert"}))
 
 
 def test_what_a_bert_does_not_say_is_what_transformers_takes_for_it(tmp_path: Path) -> None:
@@ -246,15 +245,16 @@ def test_the_same_of_a_modernbert(tmp_path: Path, change: dict[str, Any], messag
 
 
 def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no config\.json in "):
-        read_config(tmp_path)
-    with pytest.raises(UserError, match="has no model_type"):
-        read_config(write(tmp_path, config={}))
-    with pytest.raises(UserError, match="not a JSON object"):
-        read_config(write(tmp_path, config=[1]))
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_config(tmp_path)
+    for text, message in (
+        (None, r"no config\.json in "),
+        ("{}", "has no model_type"),
+        ("[1]", "not a JSON object"),
+        ("{", "not valid JSON"),
+    ):
+        if text:
+            (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_config(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["bert", "modernbert"])
@@ -266,10 +266,8 @@ def test_padding_that_no_embedding_has_and_an_old_name_of_the_activation(tmp_pat
 
 
 def test_unknown_names_are_reported(config: ModelConfig, tmp_path: Path) -> None:
-    assert read_config(write(tmp_path, config=bert(config, pooler_type="first", directionality="bidi"))) == (
-        config,
-        ["directionality", "pooler_type"],
-    )
+    values = bert(config, pooler_type="first", directionality="bidi")
+    assert read_config(write(tmp_path, config=values)) == (config, ["directionality", "pooler_type"])
 
 
 MODULES = [
@@ -281,7 +279,6 @@ MEAN = {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True, "pooli
 
 
 DENSE_STEP = {"idx": 1, "name": "dense", "path": "1_Dense", "type": "sentence_transformers.models.Dense"}
-WITH_DENSE = [MODULES[0], DENSE_STEP, *MODULES[1:]]
 PROJECTION = {
     "in_features": 24, "out_features": 40, "bias": True,
     "activation_function": "torch.nn.modules.linear.Identity", "module_input_name": "token_embeddings",
@@ -289,8 +286,13 @@ PROJECTION = {
 }  # fmt: skip
 
 
+def dense(projection: dict[str, Any] = PROJECTION, **changes: Any) -> dict[str, Any]:
+    """Files of a projection before pooling."""
+    return {"modules": [MODULES[0], DENSE_STEP, *MODULES[1:]], "1_Dense__config": projection | changes}
+
+
 def test_a_projection_before_pooling(tmp_path: Path) -> None:
-    write(tmp_path, modules=WITH_DENSE, **{"1_Pooling__config": MEAN, "1_Dense__config": PROJECTION})
+    write(tmp_path, **dense(), **{"1_Pooling__config": MEAN})
     settings = read_sentence_settings(tmp_path, 19, 24)
     assert (settings.dense, settings.width, settings.pooling, settings.normalize) == ("1_Dense", 40, "mean", True)
 
@@ -351,28 +353,16 @@ def test_a_flag_of_another_pooling_is_refused_whatever_else_there_is(
         ({"modules": [*MODULES[:2], {**DENSE_STEP, "path": "2_Dense"}]}, "asks for Transformer + 1_Pooling + 2_D"),
         ({"modules": [MODULES[0], DENSE_STEP]}, "asks for Transformer + 1_Dense"),
         ({"modules": [MODULES[0], DENSE_STEP, DENSE_STEP, MODULES[1]]}, "asks for Transformer + 1_Dense + 1_Dense"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "bias": False}}, "asks for bias False"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "activation_function": "torch.nn.Tanh"}}, "Tanh"),
-        (
-            {"modules": WITH_DENSE, "1_Dense__config": {"out_features": 40}},
-            "activation_function 'torch.nn.modules.acti",
-        ),
-        (
-            {"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "use_residual": True}},
-            "asks for use_residual True",
-        ),
-        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 0}}, "has the out_features 0"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": 10**30}}, "out_features 1000000"),
-        ({"modules": WITH_DENSE, "1_Dense__config": {**PROJECTION, "out_features": "40"}}, "has the out_features '40'"),
-        ({"modules": [MODULES[0], {**MODULES[1], "path": "../x"}]}, "points outside its folder: '../x'"),
+        (dense(bias=False), "asks for bias False"),
+        (dense(activation_function="torch.nn.Tanh"), "Tanh"),
+        (dense({"out_features": 40}), "activation_function 'torch.nn.modules.acti"),
+        (dense(use_residual=True), "asks for use_residual True"),
+        (dense(out_features=0), "has the out_features 0"),
+        (dense(out_features=10**30), "out_features 1000000"),
+        (dense(out_features="40"), "has the out_features '40'"),
         ({"modules": [MODULES[0], {"path": "1_Pooling"}]}, "not a list of modules"),
         ({"modules": {}}, "not a JSON list"),
         ({"modules": MODULES, "1_Pooling__config": {**MEAN, "pooling_mode_cls_token": True}}, "minibert knows only"),
-        ({"modules": MODULES, "1_Pooling__config": {**MEAN, "include_prompt": False}}, "include_prompt"),
-        (
-            {"modules": MODULES, "config_sentence_transformers": {"default_prompt_name": "a", "prompts": {"a": "b"}}},
-            "default_prompt_name",
-        ),
         ({"modules": MODULES, "sentence_bert_config": {"max_seq_length": 2}}, "sentences of 2 tokens"),
         ({"tokenizer_config": {"model_max_length": "long"}}, "sentences of 'long' tokens"),
     ],
@@ -385,8 +375,9 @@ def test_sentence_settings_that_are_refused(tmp_path: Path, files: dict[str, Any
 
 def test_the_length_of_a_sentence(tmp_path: Path) -> None:
     """sentence-transformers' own setting, then the tokenizer's, and never more than there are positions."""
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 1e30}), 19, 24).max_length == 19
-    assert read_sentence_settings(write(tmp_path, tokenizer_config={"model_max_length": 12}), 19, 24).max_length == 12
+    for asked, given in ((1e30, 19), (12, 12)):
+        write(tmp_path, tokenizer_config={"model_max_length": asked})
+        assert read_sentence_settings(tmp_path, 19, 24).max_length == given
     write(tmp_path, sentence_bert_config={"max_seq_length": 7})
     assert read_sentence_settings(tmp_path, 19, 24).max_length == 12  # the setting is of a step, and there are none
     write(tmp_path, modules=MODULES, **{"1_Pooling__config": MEAN})

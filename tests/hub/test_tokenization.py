@@ -21,6 +21,7 @@ WORDS = [
     "'", "[", "]", "1", "i̇", "é", "a" * 30, *(f"##{letter}" for letter in LETTERS), "##é", "##文", *LETTERS.upper(),
 ]  # fmt: skip
 TOKENS = [*SPECIAL_TOKENS, *LETTERS, *WORDS]
+SMALL = [name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()]
 TEXTS = [
     "The cats of New York, the café.", "new york New  York NEW YORK newyork New Yorkers", "中文 cat中文cat",
     "Café CAFÉ é É", "[E1] [e1] the[E1]cat [E1], x[E0]y [unused1]", "[MASK] a [MASK]. [CLS] [mask] [ MASK ]",
@@ -90,27 +91,36 @@ def vocab(settings: Any = None, **files: Any) -> dict[str, Any]:
     return {"vocab": vocabulary(), **({} if settings is None else {"tokenizer_config": settings}), **files}
 
 
-def own(settings: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def own(settings: dict[str, Any] | None, **changes: Any) -> dict[str, Any]:
     """A folder with a tokenizer.json, changed."""
     return {"tokenizer": whole(**changes), "tokenizer_config": settings}
 
 
+def added(*tokens: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """A folder with a tokenizer.json that has these tokens beside BERT's five."""
+    return own(settings, added_tokens=[*FIVE, *tokens])
+
+
+def classed(name: str) -> dict[str, Any]:
+    return {"config": {"model_type": "bert", "tokenizer_class": name}}
+
+
+def without(each: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in each.items() if name not in names}
+
+
 CASED: dict[str, Any] = {"do_lower_case": False}
+LOWER: dict[str, Any] = {"do_lower_case": True}
 TAKEN: dict[str, Any] = {
     "tokenizer_class": "PreTrainedTokenizerFast",
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
+    **{f"{content[1:-1].lower()}_token": content for content in SPECIAL_TOKENS},
 }
 E1 = token("[E1]", NEXT)
 SPECIAL_E1 = token("[E1]", NEXT, special=True, normalized=False)
-DECODER = {str(each["id"]): {name: value for name, value in each.items() if name != "id"} for each in FIVE}
 
 
 def decoder(*tokens: dict[str, Any]) -> dict[str, Any]:
-    return DECODER | {str(each["id"]): {name: value for name, value in each.items() if name != "id"} for each in tokens}
+    return {str(each["id"]): without(each, "id") for each in (*FIVE, *tokens)}
 
 
 def steps(kind: str, *types: str | dict[str, Any]) -> dict[str, Any]:
@@ -119,34 +129,28 @@ def steps(kind: str, *types: str | dict[str, Any]) -> dict[str, Any]:
     return {kind: {"type": "Sequence", name: parts}}
 
 
-BERT_NORMALIZER = {
-    "type": "BertNormalizer",
-    "clean_text": True,
-    "handle_chinese_chars": True,
-    "strip_accents": None,
-    "lowercase": True,
-}
+BERT_NORMALIZER = whole()["normalizer"]
 BERT_PROCESSING = {"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3]}
-MASK = {name: value for name, value in FIVE[4].items() if name not in ("id", "special")}  # as in the oldest place
+ROBERTA = BERT_PROCESSING | {"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+MASK = without(FIVE[4], "id", "special")  # as in the oldest place
+TRUNCATION = {"max_length": 5, "strategy": "LongestFirst", "stride": 0}
 
 
 def typed(each: dict[str, Any]) -> dict[str, Any]:
     """A token as tokenizer_config.json has it."""
-    return {"__type": "AddedToken", **{name: value for name, value in each.items() if name != "id"}}
+    return {"__type": "AddedToken", **without(each, "id")}
 
 
 def every(each: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A folder as transformers 4 writes it: a special token in all five places, and in two of them by its name, too."""
-    named = {name: value for name, value in each.items() if name not in ("id", "special")}
-    return {
+    listed = {"added_tokens_decoder": decoder(each), "additional_special_tokens": [each["content"]]}
+    named = {"mask_token": MASK, "cls_token": "[CLS]", "additional_special_tokens": [without(each, "id", "special")]}
+    return added(each, **listed, **settings) | {
         "vocab": vocabulary(),
-        "tokenizer": whole(added_tokens=[*FIVE, each]),
-        "tokenizer_config": {
-            "added_tokens_decoder": decoder(each), "additional_special_tokens": [each["content"]], **settings,
-        },
-        "special_tokens_map": {"mask_token": MASK, "cls_token": "[CLS]", "additional_special_tokens": [named]},
+        "special_tokens_map": named,
         "added_tokens": {each["content"]: each["id"]},
-    }  # fmt: skip
+    }
 
 
 # Places that have a token of tokenizer.json again.
@@ -165,9 +169,7 @@ AGAIN: dict[str, dict[str, Any]] = {
 }
 
 SAME: dict[str, dict[str, Any]] = {
-    "nothing but a vocabulary": {
-        "vocab": vocabulary([name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()])
-    },
+    "nothing but a vocabulary": {"vocab": vocabulary(SMALL)},
     "settings that say nothing": vocab({"do_lower_case": True}),
     "cased": vocab(CASED),
     "accents kept, lower case": vocab({"strip_accents": False, "do_lower_case": True}),
@@ -184,10 +186,8 @@ SAME: dict[str, dict[str, Any]] = {
     "tokenizer.json alone": {"tokenizer": whole()},
     "tokenizer.json, cased": own(CASED, cased=True),
     "accents as they are by default": own({}, normalizer=BERT_NORMALIZER | {"strip_accents": True}),
-    "truncation left in": own(
-        {}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    ),
-    "truncation of old": own({}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0}),
+    "truncation left in": own({}, truncation=TRUNCATION | {"direction": "Right"}),
+    "truncation of old": own({}, truncation=TRUNCATION),
     "padding left in": own(
         {},
         padding={
@@ -208,58 +208,44 @@ SAME: dict[str, dict[str, Any]] = {
     "spaces alone": own(TAKEN, pre_tokenizer={"type": "WhitespaceSplit"}),
     "words": own(TAKEN, pre_tokenizer={"type": "Whitespace"}),
     "punctuation, not spaces": own(TAKEN, pre_tokenizer={"type": "Punctuation", "behavior": "Isolated"}),
-    "digits and spaces": own(
-        TAKEN, **steps("pre_tokenizer", {"type": "Digits", "individual_digits": True}, "WhitespaceSplit")
-    ),
+    "digits and spaces": own(TAKEN, **steps("pre_tokenizer", DIGITS, "WhitespaceSplit")),
     "longer words": own(TAKEN, model={"max_input_chars_per_word": 200}),
     "control characters kept": own(TAKEN, normalizer=BERT_NORMALIZER | {"clean_text": False}),
     "as it is, whatever the settings": own(TAKEN | {"do_lower_case": True}, cased=True),
-    "added in tokenizer.json": own({}, added_tokens=[*FIVE, E1]),
-    "added in tokenizer.json, as it is": own(TAKEN, added_tokens=[*FIVE, E1]),
+    "added in tokenizer.json": added(E1),
+    "added in tokenizer.json, as it is": added(E1, **TAKEN),
     "every place has it": every(SPECIAL_E1, {}),
     "every place has it with a flag": every(E1 | {"lstrip": True}, {"tokenizer_class": "BertTokenizer"}),
     "every place has it, as it is": every(SPECIAL_E1, TAKEN),
     "a vocabulary and its five tokens in every place": vocab(
         CASED | {"added_tokens_decoder": decoder()}, special_tokens_map={"cls_token": "[CLS]", "mask_token": MASK}
     ),
+    **{f"again in {name}": added(E1) | files for name, files in AGAIN.items()},
     **{
-        f"again in {name}": {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, **files}
-        for name, files in AGAIN.items()
-    },
-    **{
-        f"again in {name}, as it is": {
-            "tokenizer": whole(added_tokens=[*FIVE, E1]),
-            **files,
-            "tokenizer_config": TAKEN | files.get("tokenizer_config", {}),
-        }
+        f"again in {name}, as it is": added(E1)
+        | files
+        | {"tokenizer_config": TAKEN | files.get("tokenizer_config", {})}
         for name, files in AGAIN.items()
     },
     "a mask with its space in tokenizer.json": own({}, added_tokens=[*FIVE[:4], FIVE[4] | {"lstrip": True}]),
-    "a token with a space": own({}, added_tokens=[*FIVE, token("New York", NEXT)]),
-    "a special one with a space": own({}, added_tokens=[*FIVE, token("New  York", NEXT, normalized=False)]),
+    "a token with a space": added(token("New York", NEXT)),
+    "a special one with a space": added(token("New  York", NEXT, normalized=False)),
     "tokens that differ in case alone, cased": own(
         CASED, cased=True, added_tokens=[*FIVE, token("New York", NEXT), token("new york", NEXT + 1)]
     ),
-    "tokens that differ in case alone, as they are written": own(
-        {}, added_tokens=[*FIVE, token("<x>", NEXT, normalized=False), token("<X>", NEXT + 1, normalized=False)]
+    "tokens that differ in case alone, as they are written": added(
+        token("<x>", NEXT, normalized=False), token("<X>", NEXT + 1, normalized=False)
     ),
-    "white space that nothing else takes": own({}, added_tokens=[*FIVE, token("  ", NEXT)]),
+    "white space that nothing else takes": added(token("  ", NEXT)),
     **{
-        f"a ModernBERT's, {'cased' if cased else 'lower case'}, {settings}": {
-            "config": {"model_type": "modernbert", **said},
-            "tokenizer": whole(cased=cased),
-            "tokenizer_config": settings,
-        }
+        f"a ModernBERT's, {'cased' if cased else 'lower case'}, {settings}": own(settings, cased=cased)
+        | {"config": {"model_type": "modernbert", **said}}
         for cased in (True, False)
         for said in ({}, {"tokenizer_class": "PreTrainedTokenizerFast"})
         for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
     },
     **{
-        f"the class {name} in config.json": {
-            "config": {"model_type": "bert", "tokenizer_class": name},
-            "tokenizer": whole(cased=True),
-            "tokenizer_config": settings,
-        }
+        f"the class {name} in config.json": own(settings, cased=True) | classed(name)
         for name, settings in (
             ("PreTrainedTokenizerFast", {}),
             ("TokenizersBackend", None),
@@ -282,13 +268,13 @@ SAME: dict[str, dict[str, Any]] = {
         }
     ),
     **{
-        f"{flag} {'normalized' if normalized else 'as it is written'}": own(
-            {}, added_tokens=[*FIVE, token("<x>", NEXT, normalized=normalized, **{flag: True})]
+        f"{flag} {'normalized' if normalized else 'as it is written'}": added(
+            token("<x>", NEXT, normalized=normalized, **{flag: True})
         )
         for flag in ("lstrip", "rstrip", "single_word")
         for normalized in (True, False)
     },
-    "all flags": own({}, added_tokens=[*FIVE, token("<x>", NEXT, lstrip=True, rstrip=True, single_word=True)]),
+    "all flags": added(token("<x>", NEXT, lstrip=True, rstrip=True, single_word=True)),
 }
 
 
@@ -348,44 +334,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "case that nothing else says": (own({}, cased=True), "its normalizer"),
     **{
         f"a ModernBERT's mask that nothing adds {settings}": (
-            {
-                "config": {"model_type": "modernbert"},
-                "tokenizer": whole(added_tokens=FIVE[:4]),
-                "tokenizer_config": settings,
-            },
+            own(settings, added_tokens=FIVE[:4]) | {"config": {"model_type": "modernbert"}},
             "[MASK] is not among the added tokens",
         )
         for settings in (None, {}, {"tokenizer_class": "BertTokenizer"})
     },
     "a class of others in config.json": (
-        {"config": {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer": whole()},
+        {"tokenizer": whole()} | classed("BertJapaneseTokenizer"),
         "config.json asks for tokenizer_class 'BertJapaneseTokenizer'",
     ),
     "case, though config.json has another class": (
-        {
-            "config": {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"},
-            "tokenizer": whole(cased=True),
-            "tokenizer_config": {"tokenizer_class": "BertTokenizer"},
-        },
+        own({"tokenizer_class": "BertTokenizer"}, cased=True) | classed("PreTrainedTokenizerFast"),
         "its normalizer",
     ),
     "case, and no settings": ({"tokenizer": whole(cased=True)}, "its normalizer"),
     "accents that contradict": (own({"strip_accents": False}), "its normalizer"),
     "Chinese that contradicts": (own({"tokenize_chinese_chars": False}), "normalizer"),
     "a normaliser that would be built anew": (own({}, normalizer={"type": "Lowercase"}), "its normalizer"),
-    "control characters that would be dropped": (
-        own({}, normalizer=BERT_NORMALIZER | {"clean_text": False}),
-        "its normalizer",
-    ),
-    "a pre-tokeniser that would be built anew": (
-        own({}, pre_tokenizer={"type": "WhitespaceSplit"}),
-        "its pre_tokenizer is",
-    ),
+    "controls that would be dropped": (own({}, normalizer=BERT_NORMALIZER | {"clean_text": False}), "its normalizer"),
+    "a pre-tokeniser to be built anew": (own({}, pre_tokenizer={"type": "WhitespaceSplit"}), "its pre_tokenizer is"),
     "no pre-tokeniser, where one would be built": (own({}, pre_tokenizer=None), "its pre_tokenizer is null"),
-    "longer words than would be built": (
-        own({}, model={"max_input_chars_per_word": 20}),
-        "its max_input_chars_per_word is 20",
-    ),
+    "shorter words": (own({}, model={"max_input_chars_per_word": 20}), "its max_input_chars_per_word is 20"),
     **{
         f"the normaliser {kind}": (own(TAKEN, normalizer=value), f"the normalizer is a {kind}")
         for kind, value in {
@@ -414,96 +383,77 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a list for a normaliser": (own(TAKEN, normalizer=[]), "its normalizer is []"),
     "the decoder of others": (own({}, decoder={"type": "ByteLevel"}), "decoder is a Byte"),
     "the model of others": (own({}, model={"type": "WordLevel"}), "model is a WordLevel"),
-    "a model without a type": (
-        {"tokenizer": {**whole(), "model": {"vocab": {}}}, "tokenizer_config": {}},
-        "the model is a None",
-    ),
+    "a model without a type": (own({}) | {"tokenizer": whole() | {"model": {"vocab": {}}}}, "the model is a None"),
     "a part that nobody knows": (own({}, extra=1), "has 'extra', which means"),
     "a setting of the model that nobody knows": (own({}, model={"fuse_unk": True}), "has 'fuse_unk', which means"),
-    "another mark of pieces": (
-        own({}, model={"continuing_subword_prefix": "@@"}),
-        "asks for continuing_subword_prefix '@@'",
-    ),
+    "other marks": (own({}, model={"continuing_subword_prefix": "@@"}), "asks for continuing_subword_prefix '@@'"),
     "another unknown token": (own({}, model={"unk_token": "cat"}), "unk_token 'cat'"),
-    "RobertaProcessing": (
-        own(
-            {},
-            post_processor=BERT_PROCESSING
-            | {"type": "RobertaProcessing", "trim_offsets": True, "add_prefix_space": True},
-        ),
-        "post_processor is a Roberta",
-    ),
+    "RobertaProcessing": (own({}, post_processor=ROBERTA), "post_processor is a Roberta"),
     "a sequence of processors": (
         own({}, post_processor={"type": "Sequence", "processors": [BERT_PROCESSING]}),
         "the post_processor is a Sequence",
     ),
     **{
-        f"a text as {name}": (own(settings, post_processor=value), "its post_processor does not make [CLS] text [SEP]")
+        f"a text as {name}, {len(settings)} settings": (
+            own(settings, post_processor=value),
+            "its post_processor does not make [CLS] text [SEP]",
+        )
         for settings in ({}, TAKEN)
         for name, value in {
-            f"nothing else {len(settings)}": None,
-            f"no end {len(settings)}": template("[CLS]", "A"),
-            f"itself {len(settings)}": template("A"),
-            f"two ends {len(settings)}": template("[CLS]", "A", "[SEP]", "[SEP]"),
-            f"the other way {len(settings)}": template("[SEP]", "A", "[CLS]"),
-            f"a second segment {len(settings)}": template("[CLS]", "A", "[SEP]", type_id=1),
-            f"other ids {len(settings)}": template("[CLS]", "A", "[SEP]", ids=(3, 2)),
-            f"Bert's with other ids {len(settings)}": BERT_PROCESSING | {"sep": ["[SEP]", 4]},
+            "nothing else": None,
+            "no end": template("[CLS]", "A"),
+            "itself": template("A"),
+            "two ends": template("[CLS]", "A", "[SEP]", "[SEP]"),
+            "the other way": template("[SEP]", "A", "[CLS]"),
+            "a second segment": template("[CLS]", "A", "[SEP]", type_id=1),
+            "other ids": template("[CLS]", "A", "[SEP]", ids=(3, 2)),
+            "Bert's with other ids": BERT_PROCESSING | {"sep": ["[SEP]", 4]},
         }.items()
     },
-    "truncation at the left": (
-        own({}, truncation={"max_length": 5, "strategy": "LongestFirst", "stride": 0, "direction": "Left"}),
-        "truncation is at",
-    ),
+    "truncation at the left": (own({}, truncation=TRUNCATION | {"direction": "Left"}), "truncation is at"),
     "padding at the left": (own({}, padding={"strategy": "BatchLongest", "direction": "Left"}), "the padding is at"),
     "a five of BERT's that is none": (
         own(TAKEN, added_tokens=[FIVE[0] | {"lstrip": True}, *FIVE[:1], *FIVE[1:]]),
         "tokenizer.json has",
     ),
     "an id that the tokenizer does not give": (
-        own({}, added_tokens=[*FIVE, E1 | {"id": NEXT + 1}]),
+        added(E1 | {"id": NEXT + 1}),
         f"tokenizer.json has {NEXT + 1} for the id of '[E1]', an added token, where the tokenizer has {NEXT}",
     ),
-    "two flags for one token": (
-        own({}, added_tokens=[*FIVE, E1, E1 | {"lstrip": True}]),
-        "for the lstrip of '[E1]'",
-    ),
+    "two flags for one token": (added(E1, E1 | {"lstrip": True}), "for the lstrip of '[E1]'"),
     "ids that contradict": (
-        {"tokenizer": whole(added_tokens=[*FIVE, E1]), "tokenizer_config": {}, "added_tokens": {"[E1]": 3}},
+        added(E1) | {"added_tokens": {"[E1]": 3}},
         "added_tokens.json has tokens or ids that tokenizer.json has not",
     ),
     **{
         f"another {flag}": (
-            own({"added_tokens_decoder": decoder(E1 | {flag: not E1[flag]})}, added_tokens=[*FIVE, E1]),
+            added(E1, added_tokens_decoder=decoder(E1 | {flag: not E1[flag]})),
             f"tokenizer_config.json has {not E1[flag]} for the {flag} of '[E1]', an added token, where the tokenizer",
         )
         for flag in ("single_word", "lstrip", "rstrip", "normalized")
     },
     **{
-        f"the list {value!r}": (
-            own({"additional_special_tokens": value}, added_tokens=[*FIVE, E1]),
-            "tokenizer_config.json has the added token ",
-        )
+        f"a list {value!r}": (added(E1, additional_special_tokens=value), "tokenizer_config.json has the added token ")
         for value in (7, True, "[E1]", [7], [["[E1]"]], [{"content": ["[E1]"]}], [None])
     },
     "an id of the decoder that contradicts": (
-        own({"added_tokens_decoder": decoder(E1 | {"id": 7})}, added_tokens=[*FIVE, E1]),
+        added(E1, added_tokens_decoder=decoder(E1 | {"id": 7})),
         "tokenizer_config.json has 7 for the id of '[E1]'",
     ),
     "a flag of the map that contradicts": (
-        {"tokenizer": whole(), "tokenizer_config": {}, "special_tokens_map": {"mask_token": MASK | {"lstrip": True}}},
+        own({}) | {"special_tokens_map": {"mask_token": MASK | {"lstrip": True}}},
         "special_tokens_map.json has True for the lstrip of '[MASK]'",
     ),
     "a flag of a name that contradicts": (
-        own({"eos_token": typed(SPECIAL_E1)}, added_tokens=[*FIVE, E1]),
+        added(E1, eos_token=typed(SPECIAL_E1)),
         "tokenizer_config.json has False for the normalized of '[E1]'",
     ),
     "a token that others would lose": (
-        own({"added_tokens_decoder": decoder()}, added_tokens=[*FIVE, E1]),
+        added(E1, added_tokens_decoder=decoder()),
         "tokenizer_config.json lacks added tokens of tokenizer.json in its added_tokens_decoder",
     ),
     "a special token that others would lose": (
-        vocab({"added_tokens_decoder": {str(i): DECODER[str(i)] for i in range(4)}}),
+        vocab({"added_tokens_decoder": without(decoder(), "4")}),
         "tokenizer_config.json lacks added tokens of vocab.txt",
     ),
     "a setting in the wrong file": (
@@ -512,7 +462,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     **{
         f"{one!r} and {other!r}": (
-            own({}, added_tokens=[*FIVE, token(one, NEXT), token(other, NEXT + 1)]),
+            added(token(one, NEXT), token(other, NEXT + 1)),
             f"the added tokens {one!r} and {other!r} are both",
         )
         for one, other in (("New York", "new york"), ("<x>", "<X>"), ("café", "Cafe"))
@@ -528,10 +478,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         )
         for content in ("  ", " a")
     },
-    "a token that is nothing in texts": (own({}, added_tokens=[*FIVE, token("\u200b", NEXT)]), "begins with nothing"),
+    "a token that is nothing in texts": (added(token("\u200b", NEXT)), "begins with nothing"),
     "more tokens than anybody adds": (own({}, added_tokens=[E1] * 10_001), "10,001 added tokens: more than"),
     "an object that lacks a flag": (
-        own({"eos_token": {"__type": "AddedToken", "content": "[E1]"}}, added_tokens=[*FIVE, E1]),
+        added(E1, eos_token={"__type": "AddedToken", "content": "[E1]"}),
         "has None for the single_word of '[E1]'",
     ),
     **{
@@ -558,10 +508,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a line of spaces": ({"vocab": vocabulary().replace("cat\n", " \t\ncat\n")}, "line 33 is blank"),
     "no unknown token": ({"vocab": vocabulary().replace("[UNK]", "[unk]")}, "lacks [UNK]"),
     "no first token": ({"vocab": vocabulary().replace("[CLS]", "[cls]")}, "lacks [CLS]"),
-    "an unknown token that is only added": (
-        own({}, model={"vocab": {n: i for i, n in enumerate(TOKENS) if i != 1}}),
-        "UNK",
-    ),
+    "an unknown token that is added": (own({}, model={"vocab": {n: i for i, n in enumerate(TOKENS) if i != 1}}), "UNK"),
     "ids with a hole": (own({}, model={"vocab": {n: i + (i > 50) for i, n in enumerate(TOKENS)}}), "not 0, 1, 2"),
     "an id twice": (own({}, model={"vocab": {n: i - (i > 50) for i, n in enumerate(TOKENS)}}), "not 0, 1, 2"),
     "a negative id": (own({}, model={"vocab": {n: i - 1 for i, n in enumerate(TOKENS)}}), "not a WordPiece vocabulary"),
@@ -584,30 +531,21 @@ UNITED: dict[str, dict[str, Any]] = {
     **{f"a vocabulary and {name}": vocab(CASED | files.get("tokenizer_config", {}), **{
         place: values for place, values in files.items() if place != "tokenizer_config"
     }) for name, files in AGAIN.items()},
-    **{f"tokenizer.json without it and {name}": {"tokenizer": whole(), "tokenizer_config": {}, **files}
-       for name, files in AGAIN.items()},
+    **{f"tokenizer.json without it and {name}": own({}) | files for name, files in AGAIN.items()},
     "added_tokens.json, two of them": vocab(CASED, added_tokens={"[E2]": NEXT + 1, "[E1]": NEXT}),
     "added_tokens.json with a special one": vocab(
-        {"do_lower_case": True}, added_tokens={"[E1]": NEXT}, special_tokens_map={"additional_special_tokens": ["[E1]"]}
+        LOWER, added_tokens={"[E1]": NEXT}, special_tokens_map={"additional_special_tokens": ["[E1]"]}
     ),
     "a special token of the vocabulary": vocab(CASED, special_tokens_map={"additional_special_tokens": ["[unused1]"]}),
     "a special token after those that are listed": vocab(
-        {
-            "do_lower_case": True, "added_tokens_decoder": decoder(token("[E2]", NEXT)),
-            "additional_special_tokens": ["[E1]"],
-        }
+        LOWER | {"added_tokens_decoder": decoder(token("[E2]", NEXT)), "additional_special_tokens": ["[E1]"]}
     ),
     "a mask with its space": vocab(CASED, special_tokens_map={"mask_token": MASK | {"lstrip": True}}),
     "a mask with its space, in the settings": vocab(CASED | {"mask_token": typed(FIVE[4] | {"lstrip": True})}),
-    "a mask that is normalised": vocab(
-        {"do_lower_case": True}, special_tokens_map={"mask_token": MASK | {"normalized": True}}
-    ),
-    **{f"{content} by its id, in lower case": vocab(
-        {"do_lower_case": True}, added_tokens={content: SPECIAL_TOKENS.index(content)}
-    ) for content in ("[MASK]", "[CLS]")},
-    "a mask by its id and by its name": vocab(
-        {"do_lower_case": True, "mask_token": "[MASK]"}, added_tokens={"[MASK]": 4}
-    ),
+    "a mask that is normalised": vocab(LOWER, special_tokens_map={"mask_token": MASK | {"normalized": True}}),
+    **{f"{content} by its id, in lower case": vocab(LOWER, added_tokens={content: SPECIAL_TOKENS.index(content)})
+       for content in ("[MASK]", "[CLS]")},
+    "a mask by its id and by its name": vocab(LOWER | {"mask_token": "[MASK]"}, added_tokens={"[MASK]": 4}),
     "an object of its own name": vocab(CASED | {"image_token": typed(token("<x>"))}),
 }  # fmt: skip
 
@@ -654,7 +592,7 @@ PLACES: dict[str, list[Any]] = {
         {"extra_special_tokens": ["[E1]"]},
         {"bos_token": "[E1]"},
         {"additional_special_tokens": ["[E1]"], "extra_special_tokens": []},
-        {"eos_token": {name: value for name, value in SPECIAL_E1.items() if name != "id"}},
+        {"eos_token": without(SPECIAL_E1, "id")},
     ],
     "added_tokens": [None, None, {"[E1]": NEXT}, {"[E1]": NEXT, "[E2]": NEXT + 1}],
 }  # fmt: skip
@@ -682,15 +620,14 @@ def test_capital_letters_of_a_vocabulary_are_not_dropped_in_silence(tmp_path: Pa
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
     with pytest.raises(UserError, match=r"vocab\.txt: it has capital letters.*say do_lower_case in tokenizer_config"):
         load_tokenizer(tmp_path)
-    write(tmp_path, vocab=vocabulary([name for name in TOKENS if name in SPECIAL_TOKENS or name == name.lower()]))
+    write(tmp_path, vocab=vocabulary(SMALL))
     assert load_tokenizer(tmp_path).lowercase
 
 
 def test_a_file_by_itself_is_what_it_says(tmp_path: Path) -> None:
     """In no model's folder, there are no settings to contradict."""
     (tmp_path / "mine.json").write_text(json.dumps(whole(cased=True)))
-    assert not load_tokenizer(tmp_path / "mine.json").lowercase
     (tmp_path / "mine.txt").write_text(vocabulary())
-    assert load_tokenizer(tmp_path / "mine.txt").encode(["New"], None) == load_tokenizer(tmp_path / "mine.json").encode(
-        ["New"], None
-    )
+    ours, plain = (load_tokenizer(tmp_path / name) for name in ("mine.json", "mine.txt"))
+    assert not ours.lowercase
+    assert ours.encode(["New"], None) == plain.encode(["New"], None)

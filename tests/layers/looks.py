@@ -21,15 +21,14 @@ from torch import Tensor, nn
 
 from minibert.bert import Bert
 from minibert.config import IGNORED
-from tests.layers.oracles import CONFIG, MASK, MASK_ID, SPECIAL, VOCABULARY, Sentences, generator, noise, some_ids
+from tests.layers import oracles
+from tests.layers.oracles import CONFIG, MASK, MASK_ID, generator, noise, some_ids, some_segments, some_vectors
 
 Look = Callable[[SimpleNamespace], Any]  # from fresh copies of the inputs to a tensor
 Looks = tuple[Mapping[str, Tensor], Mapping[str, Look]]
 
 RANDOM = ("in training", "shares")  # at the end of the names of what is a statistic
-BESIDE = (
-    "at padding",
-)  # where a right layer may do what it likes: these tell mistakes apart, and right from wrong not
+BESIDE = ("at padding",)  # where a right layer may do as it likes: these tell mistakes apart, and right from wrong not
 
 D = CONFIG.hidden_size
 HOLES = MASK.flip(0)  # the first sentence has padding
@@ -50,6 +49,11 @@ def slopes(out: Tensor, *inputs: Tensor) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in found])
 
 
+def tables(layer: nn.Module) -> list[Tensor]:
+    """All parameters, in the order of their names."""
+    return [parameter for _, parameter in sorted(layer.named_parameters())]
+
+
 def spread(layer: nn.Module, call: Callable[[], Tensor]) -> Tensor:
     """Of what comes out in training, over many draws: the share of zeros, how much of the usual output, how large."""
     with torch.no_grad():
@@ -64,16 +68,15 @@ def spread(layer: nn.Module, call: Callable[[], Tensor]) -> Tensor:
 
 def embeddings(its: Any) -> Looks:
     """Of `Embeddings`."""
-    layer, ids = made(its.Embeddings(CONFIG)), some_ids().masked_fill(~MASK, CONFIG.pad_token_id)
-    types = torch.randint(CONFIG.type_vocab_size, ids.shape, generator=generator(1))
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
+    layer, types = made(its.Embeddings(CONFIG)), some_segments()
+    ids = some_ids().masked_fill(~MASK, CONFIG.pad_token_id)
     many = ids.repeat(4, 1)  # as many sentences as there are positions, at most
     return {"ids": ids, "types": types}, {
         "ids and segments": lambda x: layer(x.ids, x.types),
         "ids alone": lambda x: layer(x.ids),
         "one token": lambda x: layer(x.ids[:1, :1], x.types[:1, :1]),
         "more tokens than positions": lambda _: layer(torch.ones(1, 20, dtype=torch.long)),
-        "gradients": lambda x: slopes(layer(x.ids.clamp(min=7), x.types), *tables),
+        "gradients": lambda x: slopes(layer(x.ids.clamp(min=7), x.types), *tables(layer)),
         "the same twice": lambda x: (layer(x.ids) == layer(x.ids)).all(),
         "in training": lambda _: spread(layer, lambda: layer(many)),
     }
@@ -81,8 +84,7 @@ def embeddings(its: Any) -> Looks:
 
 def attention(its: Any) -> Looks:
     """Of `SelfAttention`."""
-    layer, hidden = made(its.SelfAttention(CONFIG)), noise(4, 7, D)
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
+    layer, hidden = made(its.SelfAttention(CONFIG)), some_vectors()
     many, shown = hidden[:1].expand(200, 7, D), made(its.SelfAttention(CONFIG))
     with torch.no_grad():  # a layer whose output shows each weight twice, if there are four tokens
         shown.value.weight.copy_(torch.eye(4).repeat(6, 6))
@@ -96,7 +98,7 @@ def attention(its: Any) -> Looks:
         "weights, in training": lambda _: spread(layer, lambda: layer.weights(many)),
         "output": lambda x: layer(x.hidden),
         "output over padding and holes": lambda x: layer(x.hidden, x.mask)[HOLES],
-        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[HOLES], *tables),
+        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[HOLES], *tables(layer)),
         "what padding changes if scores are large": lambda x: (layer(large[0], x.mask) - layer(large[1], x.mask))[
             x.mask
         ].nan_to_num(0.0),  # some softmaxes overflow
@@ -116,19 +118,17 @@ def twins(out: Tensor) -> Tensor:
 
 def feed_forward(its: Any) -> Looks:
     """Of `FeedForward`."""
-    layer, hidden = made(its.FeedForward(CONFIG)), noise(4, 7, D)
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
+    layer, hidden = made(its.FeedForward(CONFIG)), some_vectors()
     return {"hidden": hidden}, {
         "output": lambda x: layer(x.hidden),
-        "gradients": lambda x: slopes(layer(x.hidden), *tables),
+        "gradients": lambda x: slopes(layer(x.hidden), *tables(layer)),
         "in training": lambda _: spread(layer, lambda: layer(hidden.repeat(50, 1, 1))),
     }
 
 
 def block(its: Any) -> Looks:
     """Of `EncoderBlock`."""
-    layer, hidden = made(its.EncoderBlock(replace(CONFIG, attention_probs_dropout_prob=0.0))), noise(4, 7, D)
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
+    layer, hidden = made(its.EncoderBlock(replace(CONFIG, attention_probs_dropout_prob=0.0))), some_vectors()
     quiet = made(its.EncoderBlock(replace(CONFIG, attention_probs_dropout_prob=0.0)))  # both parts add little
     with torch.no_grad():
         for parameter in (*quiet.attention.output.parameters(), *quiet.feed_forward.output.parameters()):
@@ -138,7 +138,7 @@ def block(its: Any) -> Looks:
         "output": lambda x: layer(x.hidden),
         "output over padding and holes": lambda x: layer(x.hidden, x.mask)[MASK],
         "attention weights": lambda x: layer.attention_weights(x.hidden, x.mask),
-        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[MASK], *tables),
+        "gradients": lambda x: slopes(layer(x.hidden, x.mask)[MASK], *tables(layer)),
         "the same twice": lambda x: (layer(x.hidden) == layer(x.hidden)).all(),
         "in training": lambda _: torch.cat([spread(quiet, partial(quiet, hidden)) for hidden in many]),
     }
@@ -146,9 +146,9 @@ def block(its: Any) -> Looks:
 
 def masking(its: Any) -> Looks:
     """Of `mask_tokens`, on long rows, of which one in ten is special."""
-    ids = torch.randint(5, VOCABULARY, (400, 100), generator=generator(1))
+    ids = torch.randint(5, oracles.VOCABULARY, (400, 100), generator=generator(1))
     ids[:, ::10] = torch.arange(10) % 5
-    other = SPECIAL | (torch.arange(VOCABULARY) % 7 == 3)
+    other = oracles.SPECIAL | (torch.arange(oracles.VOCABULARY) % 7 == 3)
 
     def shares(x: SimpleNamespace) -> Tensor:
         masked, labels = its.mask_tokens(x.ids, x.special, MASK_ID, generator(), 0.3)
@@ -187,32 +187,29 @@ def masking(its: Any) -> Looks:
 
 def head(its: Any) -> Looks:
     """Of `MLMHead`."""
-    layer, hidden = made(its.MLMHead(CONFIG)), noise(4, 7, D)
+    layer, hidden = made(its.MLMHead(CONFIG)), some_vectors()
     table = noise(CONFIG.vocab_size, D, seed=1).requires_grad_()
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
     return {"hidden": hidden}, {
         "logits": lambda x: layer(x.hidden, table),
         "gradient of the table": lambda x: slopes(layer(x.hidden, table), table),
-        "gradients": lambda x: slopes(layer(x.hidden, table), *tables),
+        "gradients": lambda x: slopes(layer(x.hidden, table), *tables(layer)),
         "in training": lambda _: spread(layer, lambda: layer(hidden, table)),
     }
 
 
 def masked_lm(its: Any) -> Looks:
     """Of `BertForMaskedLM`, over the package's own encoder."""
-    layer, ids = made(its.BertForMaskedLM(Bert(CONFIG))), some_ids()
-    types = torch.randint(CONFIG.type_vocab_size, ids.shape, generator=generator(1))
+    layer, ids, types = made(its.BertForMaskedLM(Bert(CONFIG))), some_ids(), some_segments()
     labels = torch.full(ids.shape, IGNORED)
     labels[0, 0], labels[0, 5], labels[1, 0], labels[3, 4] = 7, 8, 9, 0
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
     return {"ids": ids, "mask": MASK, "types": types, "labels": labels}, {
         "logits": lambda x: layer(x.ids),
         "logits over padding and holes": lambda x: layer(x.ids, x.mask)[MASK],
         "logits with segments": lambda x: layer(x.ids, x.mask, x.types)[MASK],
         "loss": lambda x: layer.loss(x.ids, x.mask, x.labels),
         "loss without a mask": lambda x: layer.loss(x.ids, None, x.labels),
-        "gradients of logits": lambda x: slopes(layer(x.ids, x.mask)[MASK], *tables),
-        "gradients of the loss": lambda x: slopes(layer.loss(x.ids, x.mask, x.labels), *tables),
+        "gradients of logits": lambda x: slopes(layer(x.ids, x.mask)[MASK], *tables(layer)),
+        "gradients of the loss": lambda x: slopes(layer.loss(x.ids, x.mask, x.labels), *tables(layer)),
     }
 
 
@@ -258,12 +255,11 @@ def features(its: Any) -> Looks:
 
 def classifier(its: Any) -> Looks:
     """Of `NLIClassifier`, over a stand-in for the encoder."""
-    layer, ids, given = made(its.NLIClassifier(Sentences(), 0.3)), some_ids(), noise(300, 30)
-    tables = [parameter for _, parameter in sorted(layer.named_parameters())]
+    layer, ids, given = made(its.NLIClassifier(oracles.Sentences(), 0.3)), some_ids(), noise(300, 30)
     return {"ids": ids, "mask": MASK}, {
         "logits": lambda x: layer(x.ids, x.mask),
         "scores of features": lambda _: layer.score(given),
-        "gradients": lambda x: slopes(layer(x.ids, x.mask), *tables),
+        "gradients": lambda x: slopes(layer(x.ids, x.mask), *tables(layer)),
         "the same twice": lambda x: (layer(x.ids, x.mask) == layer(x.ids, x.mask)).all(),
         "in training": lambda _: spread(
             layer, lambda: layer(ids[:2].repeat_interleave(500, 0), MASK[:1].expand(1000, 7))
@@ -335,9 +331,8 @@ def difference(got: Any, expected: Any) -> str:
     if isinstance(got, Damage):
         return f"it writes to its input {got}, which is not its own: is there a +=, or a method with _ at its end?"
     if isinstance(expected, Exception):
-        return (
-            f"a {type(expected).__name__} was expected, and not {'an answer' if isinstance(got, Tensor) else repr(got)}"
-        )
+        instead = "an answer" if isinstance(got, Tensor) else repr(got)
+        return f"a {type(expected).__name__} was expected, and not {instead}"
     if not isinstance(got, Tensor):
         return f"a tensor was expected, not {got!r:.60}" + (": is there a `return`?" if got is None else "")
     if got.shape != expected.shape or got.dtype != expected.dtype:

@@ -39,6 +39,7 @@ MODERN = ModernBertConfig(**{**vars(CONFIG), "type_vocab_size": 0, "rope_theta":
 MASK = torch.tensor(
     [[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0], [1, 0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 1, 1, 0]]
 ).bool()  # (B, T) = (4, 7): nothing to leave out, padding, holes, and a first token that is none
+MASKS = ((None, torch.ones_like(MASK)), (MASK, MASK))  # what a layer is given, and which tokens are real then
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -54,6 +55,21 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def some_ids(seed: int = 0) -> Tensor:
     """Token ids of MASK's shape, all those of the vocabulary being possible."""
     return torch.randint(CONFIG.vocab_size, MASK.shape, generator=generator(seed))
+
+
+def some_words() -> Tensor:
+    """The same, but that the padding's id, whose row is a question of its own, is another one."""
+    return some_ids().masked_fill(some_ids() == CONFIG.pad_token_id, 1)
+
+
+def some_segments() -> Tensor:
+    """Of MASK's shape, too, and all of them."""
+    return torch.randint(CONFIG.type_vocab_size, MASK.shape, generator=generator(1))
+
+
+def some_vectors(config: ModelConfig = CONFIG) -> Tensor:
+    """What goes into a block for each token."""
+    return noise(*MASK.shape, config.hidden_size)
 
 
 @torch.no_grad()
@@ -80,6 +96,15 @@ def same_gradients(got: Tensor, expected: Tensor, inputs: Mapping[str, Tensor], 
     )
     for name, mine, other in zip(inputs, ours, theirs, strict=True):
         same(mine, other, f"the gradient of {name} that goes with {what}", rtol=1e-4, atol=1e-4)
+
+
+def agree(
+    got: Tensor, expected: Tensor, what: str, layer: nn.Module | None = None, *, rtol: float = 1e-5, **inputs: Tensor
+) -> None:
+    """The same values, and the same gradients of all of a layer's parameters and of the inputs that are named."""
+    same(got, expected, what, rtol=rtol)
+    parameters = dict(layer.named_parameters()) if layer is not None else {}
+    same_gradients(got, expected, parameters | inputs, what)
 
 
 def within(count: float, trials: int, rate: float, what: str) -> None:
@@ -187,13 +212,10 @@ def attended(
 def embeddings_are_the_normalised_sum_of_three_rows(candidate: Layer) -> None:
     """Word, place and segment, each token by itself; and every table gets its gradient."""
     embeddings = scatter(candidate(CONFIG))
-    ids, segments = some_ids(), torch.randint(CONFIG.type_vocab_size, MASK.shape, generator=generator(1))
+    ids, segments = some_words(), some_segments()
     ids[:, 2] = CONFIG.pad_token_id + 1
-    ids = ids.masked_fill(ids == CONFIG.pad_token_id, 1)  # the padding row is a question of its own
     expected = normalised(embeddings.norm, summed(embeddings, ids, segments))
-    what = "the sum of three rows, normalised"
-    same(embeddings(ids, segments), expected, what)
-    same_gradients(embeddings(ids, segments), expected, dict(embeddings.named_parameters()), what)
+    agree(embeddings(ids, segments), expected, "the sum of three rows, normalised", embeddings)
 
 
 def embeddings_without_segments_are_of_the_first(candidate: Layer) -> None:
@@ -244,20 +266,18 @@ EMBEDDINGS: tuple[Oracle, ...] = (
 def attention_is_the_formula(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """softmax(Q K^T / sqrt(K)) V in values and gradients, with no mask and with holes."""
     attention = scatter(candidate(config))
-    hidden = noise(*MASK.shape, config.hidden_size).requires_grad_()
-    what = "softmax(Q K^T / sqrt(K)) V, then the output layer"
-    for mask, real in ((None, torch.ones_like(MASK)), (MASK, MASK)):
+    hidden = some_vectors(config).requires_grad_()
+    for mask, real in MASKS:
         got, (_, expected) = attention(hidden, mask), attended(attention, hidden, mask, config)
-        same(got[real], expected[real], what if mask is None else f"{what}, over real tokens only")
-        same_gradients(got[real], expected[real], dict(attention.named_parameters()) | {"the input": hidden}, what)
+        what = "softmax(Q K^T / sqrt(K)) V, then the output layer" + ", over real tokens only" * (mask is not None)
+        agree(got[real], expected[real], what, attention, input=hidden)
 
 
 def attention_is_torchs(candidate: Layer) -> None:
     """`nn.MultiheadAttention` with the same weights."""
-    ours, D = scatter(candidate(CONFIG)), CONFIG.hidden_size
-    theirs = nn.MultiheadAttention(D, CONFIG.num_attention_heads, batch_first=True).eval()
+    ours, hidden = scatter(candidate(CONFIG)), some_vectors()
+    theirs = nn.MultiheadAttention(CONFIG.hidden_size, CONFIG.num_attention_heads, batch_first=True).eval()
     theirs.load_state_dict(torchs_attention(ours))
-    hidden = noise(*MASK.shape, D)
     expected, _ = theirs(hidden, hidden, hidden, key_padding_mask=~MASK)  # True = padding there, a real token here
     same(ours(hidden, MASK)[MASK], expected[MASK], "the output of nn.MultiheadAttention")
 
@@ -275,8 +295,7 @@ def torchs_attention(ours: Any) -> dict[str, Tensor]:
 
 def attention_sees_no_padding(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """Whatever stands in padding, nobody notices; and without it the sequence is just shorter."""
-    attention = scatter(candidate(config))
-    hidden = noise(*MASK.shape, config.hidden_size)
+    attention, hidden = scatter(candidate(config)), some_vectors(config)
     changed = hidden.masked_fill(~MASK.unsqueeze(-1), 100.0)
     same(attention(changed, MASK)[MASK], attention(hidden, MASK)[MASK], "padding to be seen by no one", rtol=0, atol=0)
     same(attention(hidden, MASK)[1:2, :4], attention(hidden[1:2, :4]), "what the sequence gives without its padding")
@@ -284,7 +303,7 @@ def attention_sees_no_padding(candidate: Layer, config: ModelConfig = CONFIG) ->
 
 def attention_gives_numbers_at_padding(candidate: Layer) -> None:
     """They mean nothing, but NaN times a weight of 0 is NaN, and the next block would pass it on to all tokens."""
-    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size)
+    attention, hidden = scatter(candidate(CONFIG)), some_vectors()
     assert attention(hidden, MASK).isfinite().all(), "expected numbers at padding, too, not NaN"
 
 
@@ -293,7 +312,7 @@ def attention_sees_no_padding_at_large_scores(candidate: Layer) -> None:
 
     Where such scores overflow, nothing is compared: see `attention_stands_large_scores`.
     """
-    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size) * 1_000
+    attention, hidden = scatter(candidate(CONFIG)), some_vectors() * 1_000
     for content in (1_000.0, -3_000.0):
         changed = hidden.masked_fill(~MASK.unsqueeze(-1), content)
         got, expected = attention(changed, MASK)[MASK], attention(hidden, MASK)[MASK]
@@ -303,22 +322,21 @@ def attention_sees_no_padding_at_large_scores(candidate: Layer) -> None:
 
 def attention_stands_large_scores(candidate: Layer) -> None:
     """e^100 is no float32: a softmax takes the largest score off first."""
-    attention, hidden = scatter(candidate(CONFIG)), noise(*MASK.shape, CONFIG.hidden_size) * 100
+    attention, hidden = scatter(candidate(CONFIG)), some_vectors() * 100
     assert attention(hidden, MASK)[MASK].isfinite().all(), "expected numbers, however large the scores"
 
 
 def attention_with_a_mask_of_ones_has_none(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """All tokens are real, said or not."""
-    attention, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
+    attention, hidden = scatter(candidate(config)), some_vectors(config)
     same(attention(hidden, torch.ones_like(MASK)), attention(hidden), "a mask of ones to change nothing")
 
 
 def attention_weights_are_the_formulas(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """`weights` is the softmax, and what the layer's own output is made with."""
-    attention, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
-    B, T = MASK.shape
-    H, K = config.num_attention_heads, config.head_size
-    for mask, real in ((None, torch.ones_like(MASK)), (MASK, MASK)):
+    attention, hidden = scatter(candidate(config)), some_vectors(config)
+    (B, T), H, K = MASK.shape, config.num_attention_heads, config.head_size
+    for mask, real in MASKS:
         weights = attention.weights(hidden, mask)
         same(weights, attended(attention, hidden, mask, config)[0], "softmax(Q K^T / sqrt(K)), zero at padding")
         same(weights.sum(dim=-1), torch.ones(B, H, T), "weights that sum to 1")
@@ -376,19 +394,17 @@ ATTENTION: tuple[Oracle, ...] = (
 
 def feed_forward_is_the_formula(candidate: Layer) -> None:
     """GELU(x W1 + b1) W2 + b2, with the exact GELU, in training too."""
-    layer = scatter(candidate(CONFIG))
-    hidden = noise(*MASK.shape, CONFIG.hidden_size).requires_grad_()
+    layer, hidden = scatter(candidate(CONFIG)), some_vectors().requires_grad_()
     expected = linear(layer.output, gelu(linear(layer.intermediate, hidden)))
     what = "GELU(x W1 + b1) W2 + b2"
     same(layer(hidden), expected, what)
-    same(layer.train()(hidden), expected, f"{what}, without dropout of its own")
-    same_gradients(layer(hidden), expected, dict(layer.named_parameters()) | {"the input": hidden}, what)
+    agree(layer.train()(hidden), expected, f"{what}, without dropout of its own", layer, input=hidden)
     assert layer.intermediate.weight.shape == (CONFIG.intermediate_size, CONFIG.hidden_size)
 
 
 def feed_forward_takes_each_token_by_itself(candidate: Layer, config: ModelConfig = CONFIG) -> None:
     """What other tokens are changes nothing."""
-    layer, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
+    layer, hidden = scatter(candidate(config)), some_vectors(config)
     same(layer(hidden)[1:2, 2:3], layer(hidden[1:2, 2:3]), "a token's output to be its own")
 
 
@@ -400,14 +416,11 @@ FEED_FORWARD: tuple[Oracle, ...] = (feed_forward_is_the_formula, feed_forward_ta
 
 def block_is_torchs(candidate: Layer, *, norm_first: bool = False) -> None:
     """`nn.TransformerEncoderLayer` with the same weights, post-norm (or pre-norm): values, and the input's gradient."""
-    ours = scatter(candidate(CONFIG))
-    hidden = noise(*MASK.shape, CONFIG.hidden_size).requires_grad_()
-    expected = torchs_layer(ours, norm_first)(hidden, src_key_padding_mask=~MASK)
-    what = f"the output of nn.TransformerEncoderLayer(norm_first={norm_first})"
-    same(ours(hidden, MASK)[MASK], expected[MASK], what)
-    same_gradients(ours(hidden, MASK)[MASK], expected[MASK], {"the input": hidden}, what)
-    expected = torchs_layer(ours, norm_first)(hidden)
-    same(ours(hidden), expected, f"{what}, without a mask")
+    ours, hidden = scatter(candidate(CONFIG)), some_vectors().requires_grad_()
+    theirs, what = torchs_layer(ours, norm_first), f"the output of nn.TransformerEncoderLayer(norm_first={norm_first})"
+    expected = theirs(hidden, src_key_padding_mask=~MASK)
+    agree(ours(hidden, MASK)[MASK], expected[MASK], what, input=hidden)
+    same(ours(hidden), theirs(hidden), f"{what}, without a mask")
 
 
 def torchs_layer(block: Any, norm_first: bool) -> nn.TransformerEncoderLayer:
@@ -474,7 +487,7 @@ def block_has_its_attentions_weights(
     candidate: Layer, config: ModelConfig = CONFIG, *, norm_first: bool = False
 ) -> None:
     """`attention_weights` is the attention's own, of what goes into it: the norm of `hidden`, if that comes first."""
-    block, hidden = scatter(candidate(config)), noise(*MASK.shape, config.hidden_size)
+    block, hidden = scatter(candidate(config)), some_vectors(config)
     going_in = normalised(block.attention_norm, hidden) if norm_first else hidden
     expected, _ = attended(block.attention, going_in, MASK, config)
     same(block.attention_weights(hidden, MASK), expected, "the weights that the block's attention uses")
@@ -488,16 +501,13 @@ BLOCK: tuple[Oracle, ...] = (block_is_torchs, block_drops_what_each_part_adds, b
 
 def bert_is_torchs_layers_over_the_embeddings(candidate: Layer) -> None:
     """Embeddings by the formula, then torch's own layers with the same weights: values, and the tables' gradients."""
-    bert, ids = scatter(candidate(CONFIG)), some_ids().masked_fill(MASK.logical_not(), CONFIG.pad_token_id)
-    ids = torch.where(MASK & (ids == CONFIG.pad_token_id), 1, ids)
-    segments = torch.randint(CONFIG.type_vocab_size, MASK.shape, generator=generator(1))
-    for given in (None, segments):
+    bert, ids = scatter(candidate(CONFIG)), some_words().masked_fill(~MASK, CONFIG.pad_token_id)
+    for given in (None, some_segments()):
         expected = normalised(bert.embeddings.norm, summed(bert.embeddings, ids, given))
         for block in bert.layers:
             expected = torchs_layer(block, norm_first=False)(expected, src_key_padding_mask=~MASK)
-        same(bert(ids, MASK, given)[MASK], expected[MASK], "embeddings and nn.TransformerEncoderLayers")
-        tables = dict(bert.embeddings.named_parameters())
-        same_gradients(bert(ids, MASK, given)[MASK], expected[MASK], tables, "the whole stack")
+        what = "embeddings and nn.TransformerEncoderLayers"
+        agree(bert(ids, MASK, given)[MASK], expected[MASK], what, bert.embeddings)
 
 
 def bert_sees_no_padding(candidate: Layer, config: ModelConfig = CONFIG) -> None:
@@ -530,13 +540,11 @@ def bert_has_the_maps_of_its_blocks(candidate: Layer, config: ModelConfig = CONF
     for block in bert.layers:
         block.attention.query.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     bert(ids, MASK)
-    expected = [
-        attended(block.attention, hidden, MASK, config)[0] for block, hidden in zip(bert.layers, given, strict=True)
-    ]
-    same(bert.attention_maps(ids, MASK), torch.stack(expected), "each block's own attention weights")
-    same(
-        bert.attention_maps(ids[:1]), torch.stack(expected)[:, :1], "the same without a mask, where nothing is padding"
+    expected = torch.stack(
+        [attended(block.attention, hidden, MASK, config)[0] for block, hidden in zip(bert.layers, given, strict=True)]
     )
+    same(bert.attention_maps(ids, MASK), expected, "each block's own attention weights")
+    same(bert.attention_maps(ids[:1]), expected[:, :1], "the same without a mask, where nothing is padding")
 
 
 def bert_has_the_sizes_of_its_configuration(candidate: Layer) -> None:
@@ -601,25 +609,20 @@ def scores(head: Any, hidden: Tensor, table: Tensor) -> Tensor:
 
 def mlm_head_is_the_formula(candidate: Layer) -> None:
     """norm(GELU(x W + b)), times the table that is handed in, plus a bias for each word."""
-    head = scatter(candidate(CONFIG))
-    hidden = noise(*MASK.shape, CONFIG.hidden_size).requires_grad_()
+    head, hidden = scatter(candidate(CONFIG)), some_vectors().requires_grad_()
     table = noise(CONFIG.vocab_size, CONFIG.hidden_size, seed=1).requires_grad_()
     what = "norm(GELU(x W + b)) E^T + a bias for each word"
-    got, expected = head(hidden, table), scores(head, hidden, table)
-    same(got, expected, what)
-    given = dict(head.named_parameters()) | {"the input": hidden, "the table": table}
-    same_gradients(got, expected, given, what)
+    agree(head(hidden, table), scores(head, hidden, table), what, head, input=hidden, table=table)
 
 
 def masked_lm_scores_by_its_own_table(candidate: Layer) -> None:
     """The logits are the head's formula over the encoder's vectors, with the encoder's word embeddings as matrix."""
-    model, ids = scatter(candidate(CONFIG)), some_ids()
-    segments = torch.randint(CONFIG.type_vocab_size, MASK.shape, generator=generator(1))
+    model, ids, segments = scatter(candidate(CONFIG)), some_ids(), some_segments()
     expected = scores(model.head, model.bert(ids, MASK, segments), model.bert.embeddings.word_embeddings.weight)
-    same(model(ids, MASK, segments)[MASK], expected[MASK], "the head's scores of the encoder's vectors")
-    everything = dict(model.named_parameters())
-    same_gradients(model(ids, MASK, segments)[MASK], expected[MASK], everything, "one table at both ends")
-    assert not [name for name in everything if "decoder" in name], "expected the word embeddings as decoder"
+    what = "the head's scores of the encoder's vectors, by one table at both ends"
+    agree(model(ids, MASK, segments)[MASK], expected[MASK], what, model)
+    names = [name for name, _ in model.named_parameters()]
+    assert not [name for name in names if "decoder" in name], "expected the word embeddings as decoder"
     sizes = [tensor.numel() for tensor in model.state_dict().values()]
     assert sizes.count(CONFIG.vocab_size * CONFIG.hidden_size) == 1, "expected one matrix of V x D"
 
@@ -634,9 +637,8 @@ def masked_lm_loss_is_the_mean_over_the_masked(candidate: Layer) -> None:
     for mask in (MASK, None):
         logits = model(ids, mask)
         odds = [-(logits[place][label] - logits[place].exp().sum().log()) for place, label in asked.items()]
-        expected, what = torch.stack(odds).mean(), "the mean of -log p(label) over the masked positions"
-        same(model.loss(ids, mask, labels), expected, what)
-        same_gradients(model.loss(ids, mask, labels), expected, dict(model.named_parameters()), what)
+        what = "the mean of -log p(label) over the masked positions"
+        agree(model.loss(ids, mask, labels), torch.stack(odds).mean(), what, model)
 
 
 MASKED_LM: tuple[Oracle, ...] = (masked_lm_scores_by_its_own_table, masked_lm_loss_is_the_mean_over_the_masked)
@@ -757,6 +759,11 @@ POOLED: dict[str, list[list[float]]] = {  # of the two sentences below
     "max": [[3.0, -2.0], [7.0, -1.0], [-2.0, 1.0]],
     "cls": [[1.0, -2.0], [5.0, -5.0], [-4.0, -3.0]],
 }
+POOLS: Mapping[str, Callable[[Tensor], Tensor]] = {  # of a sentence's real tokens, (T, D)
+    "mean": lambda rows: rows.sum(dim=0) / len(rows),
+    "max": lambda rows: rows.amax(dim=0),
+    "cls": lambda rows: rows[0],
+}
 
 
 def pooling_is_as_by_hand(candidate: Any, name: str) -> None:
@@ -779,14 +786,8 @@ def pooling_is_as_by_hand(candidate: Any, name: str) -> None:
 def pooling_passes_gradients_to_real_tokens(candidate: Any, name: str) -> None:
     """By the formula of each sentence without its padding."""
     hidden, mask = noise(*MASK.shape, 5).requires_grad_(), MASK[[0, 1, 2, 1]]
-    pool: Mapping[str, Callable[[Tensor], Tensor]] = {
-        "mean": lambda rows: rows.sum(dim=0) / len(rows),
-        "max": lambda rows: rows.amax(dim=0),
-        "cls": lambda rows: rows[0],
-    }
-    expected = torch.stack([pool[name](row[real]) for row, real in zip(hidden, mask, strict=True)])
-    same(candidate(hidden, mask), expected, f"{name} pooling over the real tokens")
-    same_gradients(candidate(hidden, mask), expected, {"the vectors": hidden}, f"{name} pooling")
+    expected = torch.stack([POOLS[name](row[real]) for row, real in zip(hidden, mask, strict=True)])
+    agree(candidate(hidden, mask), expected, f"{name} pooling over the real tokens", vectors=hidden)
 
 
 def pooling_refuses_what_has_no_answer(candidate: Any, name: str) -> None:
@@ -820,10 +821,7 @@ class Words(nn.Module):
 def sentence_encoder_pools_what_it_projects(candidate: Any) -> None:
     """`candidate(bert, pooling, projection)`: each token's vector is projected, and then they are pooled."""
     ids, mask, W = some_ids(), MASK[[0, 1, 2, 1]], 11
-    pools: Mapping[str, Callable[[Tensor], Tensor]] = {
-        "mean": lambda rows: rows.mean(dim=0), "max": lambda rows: rows.amax(dim=0), "cls": lambda rows: rows[0]
-    }  # fmt: skip
-    for pooling, pool in pools.items():
+    for pooling, pool in POOLS.items():
         for projection in (0, W):
             encoder = scatter(candidate(Words(), pooling, projection))
             assert encoder.size == (projection or CONFIG.hidden_size), "expected the size of what comes out"
@@ -832,8 +830,7 @@ def sentence_encoder_pools_what_it_projects(candidate: Any) -> None:
                 hidden = linear(encoder.projection, hidden)
             expected = torch.stack([pool(row[real]) for row, real in zip(hidden, mask, strict=True)])
             what = f"{pooling} pooling of {'projected ' if projection else ''}vectors"
-            same(encoder(ids, mask), expected, what)
-            same_gradients(encoder(ids, mask), expected, dict(encoder.named_parameters()), what)
+            agree(encoder(ids, mask), expected, what, encoder)
             same(encoder.pool(encoder.bert(ids, mask), mask), expected, what)
     assert candidate(Words()).pooling == "mean", "expected mean pooling unless it is said"
     assert candidate(Words()).size == CONFIG.hidden_size, "expected no projection unless it is said"
@@ -866,13 +863,9 @@ def classifier_is_the_formula(candidate: Any) -> None:
     """W [u, v, |u - v|] + b, the first half of the rows being premises, the second their hypotheses."""
     ids, model = some_ids(), scatter(candidate(Sentences()))
     rows = [model.encoder(ids[row : row + 1], MASK[row : row + 1])[0] for row in range(4)]  # each by itself
-    expected = []
-    for pair in range(2):
-        u, v = rows[pair], rows[pair + 2]
-        expected.append(model.classifier.weight @ torch.cat([u, v, (u - v).abs()]) + model.classifier.bias)
-    what = "the linear layer over [u, v, |u - v|]"
-    same(model(ids, MASK), torch.stack(expected), what)
-    same_gradients(model(ids, MASK), torch.stack(expected), dict(model.named_parameters()), what)
+    features = [torch.cat([u, v, (u - v).abs()]) for u, v in zip(rows[:2], rows[2:], strict=True)]
+    expected = torch.stack([model.classifier.weight @ pair + model.classifier.bias for pair in features])
+    agree(model(ids, MASK), expected, "the linear layer over [u, v, |u - v|]", model)
     assert model.classifier.weight.shape == (len(LABELS), 3 * 10)
 
 
@@ -880,32 +873,30 @@ def classifier_drops_features(candidate: Any) -> None:
     """In training, before the linear layer, and at its own rate."""
     features = noise(1_500, 21)
     for rate, model in ((0.3, candidate(Sentences(7), dropout=0.3)), (0.1, candidate(Sentences(7)))):  # 0.1 unless said
-        passing_on(model).eval()
-        same(model.score(features), features[:, [0, 1, 0]], "no dropout outside training")
-        torch.manual_seed(0)
-        got = model.train().score(features).detach()
-        same(got[:, 2], got[:, 0], "features to be dropped, and not logits")
-        dropped(got[:, :2], features[:, :2], rate, "dropout of the features")
+        drops_what_it_passes_on(model, partial(model.score, features), features[:, :2], rate)
 
 
 @torch.no_grad()
-def passing_on(model: Any) -> Any:
-    """A classifier whose logits are the first two features, and the first once more."""
+def drops_what_it_passes_on(model: Any, logits: Callable[[], Tensor], features: Tensor, rate: float) -> None:
+    """The classifier is made to give the first two features as logits, and the first once more."""
     model.classifier.weight.zero_()[[0, 1, 2], [0, 1, 0]] = 1.0
     model.classifier.bias.fill_(0.0)
-    return model
+    model.eval()
+    same(logits(), features[:, [0, 1, 0]], "no dropout outside training")
+    torch.manual_seed(0)
+    model.train()
+    got = logits()
+    same(got[:, 2], got[:, 0], "features to be dropped, and not logits")
+    dropped(got[:, :2], features, rate, "dropout of the features")
 
 
 def classifier_drops_the_features_of_pairs(candidate: Any) -> None:
     """From ids to logits, too: here the first two features are numbers of u."""
-    model, pairs = passing_on(scatter(candidate(Sentences(7), dropout=0.3))), 1_000
-    ids = torch.randint(CONFIG.vocab_size, (2 * pairs, 7), generator=generator())
+    model = scatter(candidate(Sentences(7), dropout=0.3))
+    ids = torch.randint(CONFIG.vocab_size, (2_000, 7), generator=generator())
     mask = torch.ones_like(ids, dtype=torch.bool)
-    whole = model(ids, mask).detach()
-    torch.manual_seed(0)
-    got = model.train()(ids, mask).detach()
-    same(got[:, 2], got[:, 0], "features to be dropped, and not logits")
-    dropped(got[:, :2], whole[:, :2], 0.3, "dropout of the pairs' features")
+    u = model.encoder(ids[:1_000], mask[:1_000]).detach()
+    drops_what_it_passes_on(model, partial(model, ids, mask), u[:, :2], 0.3)
 
 
 def classifier_starts_as_berts_layers_do(candidate: Any) -> None:
@@ -935,14 +926,9 @@ def rotation_is_of_complex_numbers(candidate: Any) -> None:
             [torch.stack([turned(x, p, theta) for p, x in enumerate(h)]) for h in heads.flatten(0, 1)]
         )
         same(candidate(heads, theta), expected.view_as(heads), "pair j rotated by p theta^(-2j/K) at position p")
-    half = candidate(heads.bfloat16(), theta)
-    same(
-        half,
-        candidate(heads.bfloat16().float(), theta).bfloat16(),
-        "the precision of what came in",
-        rtol=1e-2,
-        atol=1e-2,
-    )
+    half = heads.bfloat16()
+    expected = candidate(half.float(), theta).bfloat16()
+    same(candidate(half, theta), expected, "the precision of what came in", rtol=1e-2, atol=1e-2)
 
 
 def rotated_products_depend_on_the_distance(candidate: Any) -> None:
@@ -970,28 +956,22 @@ def gated(layer: Any, hidden: Tensor) -> Tensor:
 
 def gated_feed_forward_is_the_formula(candidate: Layer) -> None:
     """GeGLU, in values and gradients."""
-    layer = scatter(candidate(MODERN))
-    hidden = noise(*MASK.shape, MODERN.hidden_size).requires_grad_()
-    expected, what = gated(layer, hidden), "(GELU(x W) * (x V)) W2"
-    same(layer.train()(hidden), expected, what)
-    same_gradients(layer(hidden), expected, dict(layer.named_parameters()) | {"the input": hidden}, what)
+    layer, hidden = scatter(candidate(MODERN)), some_vectors(MODERN).requires_grad_()
+    agree(layer.train()(hidden), gated(layer, hidden), "(GELU(x W) * (x V)) W2", layer, input=hidden)
     assert layer.intermediate.weight.shape == (2 * MODERN.intermediate_size, MODERN.hidden_size)
 
 
 def modern_bert_is_the_formula(candidate: Layer, config: ModernBertConfig = MODERN) -> None:
     """x + A(norm(x)), x + F(norm(x)), norm: but the first attention, whose input the embeddings have normalised."""
-    bert, ids = scatter(candidate(config)), some_ids()
-    ids = ids.masked_fill(ids == config.pad_token_id, 1)
-    for mask, real in ((None, torch.ones_like(MASK)), (MASK, MASK)):
+    bert, ids = scatter(candidate(config)), some_words()
+    for mask, real in MASKS:
         expected = normalised(bert.embeddings.norm, bert.embeddings.word_embeddings.weight[ids])
         for index, block in enumerate(bert.layers):
             going_in = normalised(block.attention_norm, expected) if index else expected
             expected = expected + attended(block.attention, going_in, mask, config)[1]
             expected = expected + gated(block.feed_forward, normalised(block.feed_forward_norm, expected))
         expected = normalised(bert.final_norm, expected)
-        same(bert(ids, mask)[real], expected[real], "pre-norm blocks and one more norm", rtol=1e-4)
-        parameters = dict(bert.named_parameters())
-        same_gradients(bert(ids, mask)[real], expected[real], parameters, "pre-norm blocks and one more norm")
+        agree(bert(ids, mask)[real], expected[real], "pre-norm blocks and one more norm", bert, rtol=1e-4)
 
 
 def modern_embeddings_are_the_normalised_row(candidate: Layer) -> None:
@@ -1012,14 +992,10 @@ def modern_embeddings_are_the_normalised_row(candidate: Layer) -> None:
 def summed_loss_is_the_formula(candidate: Any) -> None:
     """-log softmax at the label, summed; and how many labels have the highest logit."""
     logits = noise(5, 3).requires_grad_()
-    labels = logits.argmax(dim=-1) + torch.tensor([0, 0, 1, 0, 2])
-    labels = labels % 3
-    expected = torch.stack(
-        [row.exp().sum().log() - row[label] for row, label in zip(logits, labels, strict=True)]
-    ).sum()
+    labels = (logits.argmax(dim=-1) + torch.tensor([0, 0, 1, 0, 2])) % 3
+    each = [row.exp().sum().log() - row[label] for row, label in zip(logits, labels, strict=True)]
     loss, correct = candidate(logits, labels)
-    same(loss, expected, "-log p(label), summed")
-    same_gradients(loss, expected, {"the logits": logits}, "-log p(label), summed")
+    agree(loss, torch.stack(each).sum(), "-log p(label), summed", logits=logits)
     assert int(correct) == 3, f"expected 3 right answers of 5, not {int(correct)}"
 
 
@@ -1034,8 +1010,7 @@ def contrastive_loss_is_the_formula(candidate: Any) -> None:
             back = torch.stack([cosine[j][i].exp() for j in range(5)]).sum().log() - cosine[i][i]
             expected = expected + (there + back) / 2
         got = candidate(u, v, torch.tensor([i in pairs for i in range(5)]))
-        same(got, expected, "the mean of both directions, summed over positive pairs")
-        same_gradients(got, expected, {"u": u, "v": v}, "the contrastive loss")
+        agree(got, expected, "the mean of both directions, summed over positive pairs", u=u, v=v)
 
 
 def contrastive_loss_is_as_by_hand(candidate: Any) -> None:

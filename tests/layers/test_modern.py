@@ -29,11 +29,6 @@ from tests.layers.oracles import MODERN
 BIASES = [MODERN, replace(MODERN, bias=False)]
 
 
-@pytest.mark.parametrize("oracle", oracles.ROTATION)
-def test_rotation(oracle: oracles.Oracle) -> None:
-    oracle(rotate)
-
-
 @pytest.mark.parametrize("theta", [10_000.0, 160_000.0])
 def test_rotation_is_transformers_own(theta: float) -> None:
     theirs = pytest.importorskip("transformers.models.modernbert.modeling_modernbert")

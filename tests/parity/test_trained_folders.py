@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import train_mlm
 import train_nli
 from minibert.config import LABELS
 from minibert.data.batching import pad
+from minibert.inference import TrainedModel
 from tests.parity.conftest import near
 from tests.parity.text import LINES, SENTENCES, WORLD
 
@@ -35,11 +37,21 @@ def models(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     mlm, nli = folder / "bert_mlm_small", folder / "sbert_nli_small"
     small = ["--data", "toy", "--max-steps", "10", "--learning-rate", "3e-3"]
     articles = ["--max-articles", "100", "--held-out", "10", "--batch-size", "4"]
-    train_mlm.main([*small, "--vocab", str(minilm / "vocab.txt"), "--output", str(mlm), *articles])
-    train_nli.main(
-        [*small, "--encoder", str(mlm), "--output", str(nli), "--max-train", "160", "--max-validation", "30"]
-    )
+    pairs = ["--max-train", "160", "--max-validation", "30"]
+    with patch("minibert.run.plot_training"):  # pictures take half a second each, and nobody looks at them here
+        train_mlm.main([*small, "--vocab", str(minilm / "vocab.txt"), "--output", str(mlm), *articles])
+        train_nli.main([*small, "--encoder", str(mlm), "--output", str(nli), *pairs])
     return folder
+
+
+@pytest.fixture(scope="module")
+def mlm(models: Path) -> TrainedModel:
+    return minibert.from_pretrained(models / "bert_mlm_small")
+
+
+@pytest.fixture(scope="module")
+def nli(models: Path) -> TrainedModel:
+    return minibert.from_pretrained(models / "sbert_nli_small")
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +63,24 @@ def reference(models: Path) -> BertForMaskedLM:
     return model.eval()
 
 
-def test_logits(models: Path, reference: BertForMaskedLM) -> None:
-    model = minibert.from_pretrained(models / "bert_mlm_small")
-    assert model.ignored == ()
-    assert model.masked_lm is not None
+def test_logits(mlm: TrainedModel, reference: BertForMaskedLM) -> None:
+    assert mlm.ignored == ()
+    assert mlm.masked_lm is not None
     worst = 0.0
     for start in range(0, 40, 10):
-        ids, mask = pad(model.tokenizer.encode(SENTENCES[start : start + 10], 128), model.tokenizer.pad_id)
+        ids, mask = pad(mlm.tokenizer.encode(SENTENCES[start : start + 10], 128), mlm.tokenizer.pad_id)
         with torch.no_grad():
             theirs = reference(input_ids=ids, attention_mask=mask.long()).logits
-            ours = model.masked_lm(ids, mask)
+            ours = mlm.masked_lm(ids, mask)
         worst = max(worst, (ours - theirs)[mask].abs().max().item())
     near("logits of a folder of train_mlm.py in transformers", worst, 1e-5)
 
 
-def test_the_tokenizer_of_a_folder(models: Path) -> None:
+def test_the_tokenizer_of_a_folder(models: Path, mlm: TrainedModel, nli: TrainedModel) -> None:
     lines = [*LINES, *WORLD]
-    for name in ("bert_mlm_small", "sbert_nli_small"):
+    for name, ours in (("bert_mlm_small", mlm), ("sbert_nli_small", nli)):
         theirs = AutoTokenizer.from_pretrained(models / name)
-        ours = minibert.from_pretrained(models / name).tokenizer
-        assert theirs(lines, truncation=True).input_ids == ours.encode(lines, 128)
+        assert theirs(lines, truncation=True).input_ids == ours.tokenizer.encode(lines, 128)
         print(f"ids of {len(lines):,} lines from {name}")
 
 
@@ -84,12 +94,12 @@ def test_the_tokenizer_of_a_folder(models: Path) -> None:
         "Straße, ÉCOLE, 日本 [MASK] 🙂 don't",
     ],
 )
-def test_masks_are_filled_as_by_the_pipeline(models: Path, text: str) -> None:
-    folder = models / "bert_mlm_small"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    theirs = pipeline("fill-mask", model=str(folder), tokenizer=tokenizer, device="cpu")(text, top_k=5)
-    ours = minibert.from_pretrained(folder).fill_mask(text, top_k=5)
-    compare_guesses(ours, theirs)
+def test_masks_are_filled_as_by_the_pipeline(
+    models: Path, mlm: TrainedModel, reference: BertForMaskedLM, text: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(models / "bert_mlm_small")
+    theirs = pipeline("fill-mask", model=reference, tokenizer=tokenizer, device="cpu")(text, top_k=5)
+    compare_guesses(mlm.fill_mask(text, top_k=5), theirs)
 
 
 def compare_guesses(ours: Any, theirs: Any) -> None:
@@ -110,31 +120,28 @@ def test_an_encoder_for_transformers(models: Path) -> None:
     assert set(report["missing_keys"]) == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
-def test_vectors(models: Path) -> None:
+def test_vectors(models: Path, nli: TrainedModel) -> None:
     theirs = SentenceTransformer(str(models / "sbert_nli_small"), device="cpu")
-    ours = minibert.from_pretrained(models / "sbert_nli_small")
-    assert theirs.max_seq_length == ours.max_length == 16
+    assert theirs.max_seq_length == nli.max_length == 16
     texts = [*SENTENCES[:300], *WORLD]
-    expected = theirs.encode(texts)
-    near(f"vectors of a folder of train_nli.py, {len(texts)} sentences", abs(ours.encode(texts) - expected).max(), 1e-5)
+    difference = abs(nli.encode(texts) - theirs.encode(texts)).max()
+    near(f"vectors of a folder of train_nli.py, {len(texts)} sentences", difference, 1e-5)
 
 
 def run_block(file: str) -> dict[str, Any]:
     """The Python block of a document, run as it stands; returns its names."""
-    blocks = re.findall(
-        r"^```python\n((?!>>>).*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
-    assert len(blocks) == 1
+    text = (ROOT / file).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n((?!>>>).*?)```", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {}
-    exec(blocks[0], names)
+    exec(block, names)
     return names
 
 
-def test_the_classifier_without_minibert(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classifier_without_minibert(models: Path, nli: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(models.parent)
     logits = run_block("docs/format.md")["logits"]
     assert logits.shape == (len(LABELS),)
-    ours = minibert.from_pretrained(models / "sbert_nli_small").predict(["A man plays."], ["A man sleeps."])
+    ours = nli.predict(["A man plays."], ["A man sleeps."])
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(), ours.probabilities[0], atol=1e-6)
 
 

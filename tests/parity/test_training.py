@@ -9,6 +9,7 @@ random numbers can't be the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from minibert.pretraining import MLMTask
 from minibert.run import open_run
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
-from minibert.training import train
+from minibert.training import Task, train
 from tests.metrics import records
 from tests.parity.conftest import near
 from tests.parity.text import ARTICLES
@@ -44,14 +45,18 @@ STEPS, MLM_BATCH, NLI_BATCH = 50, 2, 4  # a part of the notebook's 16 takes a pa
 NOTEBOOK = ModelConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0)
 
 
-def losses(folder: Path) -> list[float]:
-    """What a run has written down, one loss a step."""
-    return [record["loss"] for record in records(folder, "train")]
+def compare_losses(what: str, task: Task, options: MLMOptions | NLIOptions, expected: list[float]) -> None:
+    """Train, and compare what the run has written down, one loss a step."""
+    with open_run(options) as run:
+        train(task, run, identity={}, start={})
+    ours = [record["loss"] for record in records(Path(options.output), "train")]
+    assert len(ours) == len(expected) == STEPS
+    near(f"{what}, loss at any of {STEPS} steps", np.abs(np.subtract(ours, expected)).max(), 1e-4)
 
 
-def compare_weights(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], bound: float) -> None:
+def compare_weights(what: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
     worst = max((tensor - theirs[name]).abs().max().item() for name, tensor in ours.items())
-    near(f"{what}, weights after {STEPS} steps", worst, bound)
+    near(f"{what}, weights after {STEPS} steps", worst, 1e-5)
 
 
 def padded(batch: Batch, length: int) -> dict[str, Tensor]:
@@ -81,21 +86,14 @@ def test_50_steps_of_masked_language_modelling(vocabulary: WordPieceTokenizer, t
     optimizer = torch.optim.AdamW(reference.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     warmup = int(STEPS * options.warmup_ratio)
     scheduler = get_linear_schedule_with_warmup(optimizer, num_warmup_steps=warmup, num_training_steps=STEPS)
-    expected = []
-    for _, batch in zip(range(STEPS), task.batches(0, 0), strict=False):
-        expected.append(mlm_step(reference, padded(batch, options.max_length), optimizer, scheduler, options.clip))
-
-    with open_run(options) as run:
-        train(task, run, identity={}, start={})
-    differences = np.abs(np.subtract(losses(tmp_path / "run"), expected))
-    assert len(differences) == STEPS
+    expected = [
+        mlm_step(reference, padded(batch, options.max_length), optimizer, scheduler, options.clip)
+        for batch in islice(task.batches(0, 0), STEPS)
+    ]
     assert expected[-1] < expected[0] - 1  # something has been learned
-    near("masked language modelling, loss at any of 50 steps", differences.max(), 1e-4)
-    compare_weights("masked language modelling", export_weights(model, mlm_names(NOTEBOOK)), bare(reference), 1e-5)
-
-
-def bare(reference: nn.Module) -> dict[str, Tensor]:
-    return {name.removeprefix("bert."): tensor for name, tensor in reference.state_dict().items()}
+    compare_losses("masked language modelling", task, options, expected)
+    theirs = {name.removeprefix("bert."): tensor for name, tensor in reference.state_dict().items()}
+    compare_weights("masked language modelling", export_weights(model, mlm_names(NOTEBOOK)), theirs)
 
 
 def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokenizer, folder: Path) -> None:
@@ -122,21 +120,17 @@ def compare_siamese(what: str, model: NLIClassifier, vocabulary: WordPieceTokeni
         return batch
 
     before = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
-    expected = []
-    for _, rows in epoch_batches(len(pairs), options.batch_size, options.seed, epoch=0, start=0):
-        expected.append(nli_step(reference, padded_pairs(rows), optimizer, options.clip))
-
+    expected = [
+        nli_step(reference, padded_pairs(rows), optimizer, options.clip)
+        for _, rows in epoch_batches(len(pairs), options.batch_size, options.seed, epoch=0, start=0)
+    ]
     moved = max((tensor - before[name]).abs().max().item() for name, tensor in reference.state_dict().items())
     assert moved > 5e-4  # something has been learned, and fifty times what the weights may differ by
 
-    with open_run(options) as run:
-        train(task, run, identity={}, start={})
-    differences = np.abs(np.subtract(losses(folder / "run"), expected))
-    assert len(differences) == STEPS
-    near(f"{what}, loss at any of 50 steps", differences.max(), 1e-4)
+    compare_losses(what, task, options, expected)
     ours = export_weights(model.encoder.bert, encoder_names(model.encoder.bert.config))
-    compare_weights(what, ours, reference.encoder.state_dict(), 1e-5)
-    compare_weights(f"{what}, classifier", model.classifier.state_dict(), reference.fc.state_dict(), 1e-5)
+    compare_weights(what, ours, reference.encoder.state_dict())
+    compare_weights(f"{what}, classifier", model.classifier.state_dict(), reference.fc.state_dict())
 
 
 def test_50_steps_of_the_notebooks_siamese_training(vocabulary: WordPieceTokenizer, tmp_path: Path) -> None:
@@ -152,6 +146,5 @@ def test_50_steps_of_siamese_training_from_released_weights(
             module.p = 0.0
         if isinstance(module, SelfAttention):
             module.dropout_p = 0.0
-    compare_siamese(
-        "Siamese training of MiniLM", NLIClassifier(SentenceEncoder(encoder), dropout=0), vocabulary, tmp_path
-    )
+    model = NLIClassifier(SentenceEncoder(encoder), dropout=0)
+    compare_siamese("Siamese training of MiniLM", model, vocabulary, tmp_path)

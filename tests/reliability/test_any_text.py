@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,12 +20,13 @@ import minibert
 from minibert.bert import Bert, BertForMaskedLM
 from minibert.config import LABELS, ModelConfig
 from minibert.data.articles import Articles
-from minibert.data.pairs import Pairs, load_pairs
+from minibert.data.pairs import load_pairs
 from minibert.errors import UserError
 from minibert.hub import save_classifier, save_mlm
 from minibert.inference import Guess, TrainedModel
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import SPECIAL_TOKENS, WordPieceTokenizer
+from tests.data.rows import write
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
@@ -39,24 +40,10 @@ CONFIG = ModelConfig(
 )  # fmt: skip
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=200)  # lone surrogates too
-WRITTEN = st.lists(st.sampled_from(["the cat", "dogs", " ", ".", "\n", "[MASK]", "[SEP]", "##s", "xyz" * 40])).map(
-    "".join
-)
-TEXT = ANY | WRITTEN
-ODD = [
-    "",
-    "   ",
-    "\ud800",
-    "a\udfffb",
-    "\x00",
-    "a\x00b",
-    "\u202eright to left",
-    "שלום",
-    "👩‍👩‍👧 👍🏽",
-    "\ufffd",
-    "\u0301",
-    "\U0010ffff",
-]
+WRITTEN = st.lists(st.sampled_from(["the cat", "dogs", " ", ".", "\n", "[MASK]", "[SEP]", "##s", "xyz" * 40]))
+TEXT = ANY | WRITTEN.map("".join)
+ODD = ["", "   ", "\ud800", "a\udfffb", "\x00", "a\x00b", "\ufffd", "\u0301", "\U0010ffff"]
+ODD += ["\u202eright to left", "שלום", "👩‍👩‍👧 👍🏽"]
 
 EXAMPLES = settings().max_examples
 many = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
@@ -136,10 +123,8 @@ def test_ten_megabytes_on_one_line(model: TrainedModel) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("model")
-    save_classifier(
-        place, NLIClassifier(SentenceEncoder(Bert(CONFIG))), TOKENIZER, max_length=16, hypothesis_only=False
-    )
+    place, classifier = tmp_path_factory.mktemp("model"), NLIClassifier(SentenceEncoder(Bert(CONFIG)))
+    save_classifier(place, classifier, TOKENIZER, max_length=16, hypothesis_only=False)
     return place
 
 
@@ -176,25 +161,24 @@ GOOD = st.fixed_dictionaries(
 @given(rows=st.lists(GOOD, max_size=4) | st.lists(GOOD | ROW, max_size=4))
 def test_rows_of_any_kind_are_read_or_refused(rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "train.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        try:
-            pairs = load_pairs(str(file), "train", max_pairs=0, seed=1)
+        file = str(write(Path(place) / "train.jsonl", rows))
+        with one_line_if_refused():
+            pairs = load_pairs(file, "train", max_pairs=0, seed=1)
             assert 0 < len(pairs) <= len(rows)
-            check(pairs)
-        except UserError as error:
-            assert len(str(error).splitlines()) == 1
-        try:
-            with Articles(str(file), max_articles=0, held_out=1, min_characters=0, seed=1) as articles:
+            assert all(isinstance(text, str) and text for text in [*pairs.premises, *pairs.hypotheses])
+            assert set(pairs.labels.tolist()) <= {0, 1, 2}
+        with one_line_if_refused():
+            with Articles(file, max_articles=0, held_out=1, min_characters=0, seed=1) as articles:
                 texts = [*articles.texts.train["text"], *articles.texts.held_out["text"]]
             assert all(isinstance(text, str) and text for text in texts)
-        except UserError as error:
-            assert len(str(error).splitlines()) == 1
 
 
-def check(pairs: Pairs) -> None:
-    assert all(isinstance(text, str) and text for text in [*pairs.premises, *pairs.hypotheses])
-    assert set(pairs.labels.tolist()) <= {0, 1, 2}
+@contextmanager
+def one_line_if_refused() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
 
 
 @some

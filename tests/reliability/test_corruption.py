@@ -24,7 +24,7 @@ from minibert.hub import load_encoder, save_classifier, zip_classifier
 from minibert.hub.saving import MODEL_FILES
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
-from tests.toy_task import Line, LineTask, options, train
+from tests.toy_task import LineTask, options, train
 
 # Of a model with a projection; without one, the pooling's place is another.
 FILES = [name for name in MODEL_FILES if name != "1_Pooling/config.json"]
@@ -133,24 +133,8 @@ def test_without_checksums_damage_is_at_least_no_traceback(folder: Path, name: s
         answers(folder)
 
 
-STRANGE: list[Any] = [
-    None,
-    True,
-    -1,
-    0,
-    1,
-    0.5,
-    10**9,
-    10**30,
-    float("nan"),
-    float("inf"),
-    "",
-    "x",
-    "../x",
-    [],
-    [1],
-    {},
-]
+NAN, INFINITY = float("nan"), float("inf")
+STRANGE: list[Any] = [None, True, -1, 0, 1, 0.5, 10**9, 10**30, NAN, INFINITY, "", "x", "../x", [], [1], {}]
 
 
 def rewritten(value: Any, chance: random.Random) -> Any:
@@ -241,7 +225,7 @@ def test_layers_that_the_file_lacks_are_missed_before_one_is_made(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint(tmp_path: Path, damage: Damage) -> None:
-    whole = LineTask(Line(), [0.5, 0.8, 0.6])
+    whole = LineTask(scores=[0.5, 0.8, 0.6])
 
     def stop(_: Path) -> None:
         raise KeyboardInterrupt
@@ -250,13 +234,11 @@ def test_a_damaged_checkpoint(tmp_path: Path, damage: Damage) -> None:
         train(whole, options(tmp_path / "run", save_every=4), stop)
     chance, name = random.Random(0), "checkpoints/step-00000021.safetensors"
     data = (tmp_path / "run" / name).read_bytes()
-    for case in range(CASES):
-        copy = tmp_path / str(case)
-        shutil.copytree(tmp_path / "run", copy)
+    for _ in range(CASES):
+        copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
         (copy / name).write_bytes(damage(data, chance))
-        resumed = LineTask(Line(), [0.5, 0.8, 0.6])
         try:
-            train(resumed, options(copy, save_every=4, resume=True))
+            resumed = train(LineTask(scores=[0.5, 0.8, 0.6]), options(copy, save_every=4, resume=True))
         except UserError as error:
             assert len(str(error).splitlines()) == 1
             assert "damaged" in str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from minibert.config import ModelConfig
 from minibert.hub import save_mlm
 from minibert.modern import make_masked_lm
 from minibert.tokenizer import WordPieceTokenizer
+from tests.data.rows import write
 from tests.metrics import untimed
 from tests.reliability.killing import kill_at_every_write, kill_at_random, train
 
@@ -27,13 +27,10 @@ def test_killed_and_resumed_is_never_killed(
 ) -> None:
     """Deaths at random moments, or in the n-th write of the n-th process, before and after the file has its name."""
     save_mlm(tmp_path / "encoder", make_masked_lm(config), tokenizer)
-    (tmp_path / "articles.txt").write_text(
-        "\n\n".join(f"the cat sat on {i} mats. is {i} a dog? no." for i in range(72))
-    )
-    (tmp_path / "pairs").mkdir()
+    write(tmp_path / "articles.txt", [{"text": f"the cat sat on {i} mats. is {i} a dog? no."} for i in range(72)])
+    rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(64)]
     for split in ("train", "validation"):
-        rows = [{"premise": f"the cat {i}", "hypothesis": f"a dog {i % 7}", "label": i % 3} for i in range(64)]
-        (tmp_path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write(tmp_path / "pairs" / f"{split}.jsonl", rows)
     train(task, tmp_path / "whole", resume=False)
     deaths = kill(task, tmp_path / "killed")
     if kill is kill_at_every_write:
