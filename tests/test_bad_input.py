@@ -97,7 +97,11 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--vocab", "", "--start-from", "nli"), "weights are missing, cls.predictions"),
         ("train_mlm.py", (*MLM, "--device", "abacus"), "--device abacus can't be used here"),
         ("train_mlm.py", (*MLM, "--blocks", "--max-length", "99", "--max-articles", "1"), "fewer than the 99 of one"),
-        ("train_mlm.py", (*MLM, "--seed", str(2**64)), "--seed 18446744073709551616: it has to be below 2 ** 64"),
+        (
+            "train_mlm.py",
+            (*MLM, "--seed", str(2**64)),
+            "--seed 18446744073709551616: it has to be from 0 to 2 ** 64 - 1",
+        ),
         ("train_mlm.py", (*MLM, "--threads", "3000000000"), "--threads 3000000000: it has to be from 0 to 1,024"),
         ("train_mlm.py", (*MLM, "--hidden-size", "30"), "not divisible by num_attention_heads"),
         ("train_mlm.py", (*MLM, "--batch-size", "0"), "--batch-size 0"),
@@ -106,7 +110,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_mlm.py", (*MLM, "--resume"), "no checkpoint to resume from"),
         ("train_mlm.py", (*MLM, "--output", "articles.txt"), "is a file, not a folder"),
         ("train_mlm.py", (*MLM, "--output", "mlm"), "has a finished model"),
-        ("train_mlm.py", (*MLM, "--cache", "articles.txt"), "can't keep token ids in articles.txt (File exists): pass"),
+        ("train_mlm.py", (*MLM, "--cache", "articles.txt"), "--cache articles.txt is --output itself, or in --data"),
         ("train_nli.py", (*NLI, "--encoder", "nowhere"), "gave no model of that name (HF_HUB_OFFLINE is set"),
         ("train_nli.py", (*NLI, "--mixup", "1e300"), "--mixup 1e+300: it has to be from 0 to 1,000"),
         ("train_nli.py", (*NLI, "--projection", str(10**30)), "it has to be from 0 to 1,048,576"),
@@ -120,7 +124,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("evaluate.py", (*EVALUATE, "--data", "hub"), "pass --data the path of a local copy, or --data toy"),
         ("evaluate.py", (*EVALUATE, "--device", "meta"), "--device meta can't be used here"),
         ("evaluate.py", (*EVALUATE, "--premise", "a"), "give both, or neither"),
-        ("evaluate.py", (*EVALUATE, "--premise", "a", "--hypothesis", " "), "--hypothesis is empty"),
+        ("evaluate.py", ("--model", "nli", "--premise", "a", "--hypothesis", " "), "--hypothesis is empty"),
     ],
 )
 def test_wrong_flags_and_paths(

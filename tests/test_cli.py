@@ -387,3 +387,11 @@ def test_a_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run(main)
+
+
+def test_a_home_is_found_where_the_shell_has_not_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After --output=, which bash leaves as it is; what is no path stays as it is, too."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = parse_options(NLIOptions, ["--output=~/nli", "--data", "~/a~b.csv", "--labels=~/a,b"], "")
+    assert (options.output, options.data, options.labels) == (f"{tmp_path}/nli", f"{tmp_path}/a~b.csv", "~/a,b")
+    assert parse_options(NLIOptions, ["--output=~nli"], "").output == "~nli"

@@ -325,6 +325,38 @@ def test_ranks_drop_out_different_elements_and_go_on_with_their_own(forks: Forks
     assert masks("part", "rest", resume=True) == [its[7:] for its in whole]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but there is no RANK: start with torchrun, or unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "there is no MASTER_ADDR"),
+        (
+            {"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+            "WORLD_SIZE is 'two', which is no number",
+        ),
+    ],
+)
+def test_half_of_torchruns_variables_is_one_line(
+    given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message), ranks():
+        pytest.fail("it begins")
+
+
+def test_what_others_set_is_no_rank(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A scheduler's RANK without WORLD_SIZE, or an empty one: the script trains alone, and says what is wrong."""
+    monkeypatch.setenv("RANK", "1")
+    for size in ("", "1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with ranks():
+            assert rank() == 0
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(UserError, match="unknown option --epoch: did you mean --epochs"):
+        train_mlm.main(["--epoch", "3"])
+
+
 def train_from(output: Path, weight: float) -> None:
     task = LineTask()
     task.model.weight.data.fill_(weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -294,6 +295,11 @@ OTHERS: dict[str, Callable[[BertForMaskedLM], None]] = {
     "another encoder": with_part("bert", Twice),
     "another head": with_part("head", Flat),
     "a head with another transform": with_part("head", Bare),
+    "a query without a bias": with_part("bert.layers.1.attention.query", lambda c: nn.Linear(24, 24, bias=False)),
+    "a value without a bias": with_part("bert.layers.0.attention.value", lambda c: nn.Linear(24, 24, bias=False)),
+    "a query that is no projection": with_part("bert.layers.0.attention.query", lambda c: nn.Identity()),
+    "a head without a bias": lambda model: setattr(model.head, "bias", None),
+    "no blocks": with_part("bert.layers", lambda c: nn.ModuleList()),
     "a hook on attention": with_hook("bert.layers.1.attention"),
     "a hook on a projection": with_hook("bert.layers.0.attention.query"),
     "a hook on the encoder": with_hook("bert"),
@@ -327,6 +333,13 @@ def normalised_heads(layer: SelfAttention, hidden: Tensor) -> tuple[Tensor, ...]
     [
         (SelfAttention, "forward", tripled(SelfAttention.forward)),
         (EncoderBlock, "forward", tripled(EncoderBlock.forward)),
+        (SelfAttention, "forward", functools.wraps(SelfAttention.forward)(tripled(SelfAttention.forward))),
+        (
+            SelfAttention,
+            "merge",
+            functools.partialmethod(lambda layer, context: context.transpose(1, 2).flatten(2) * 2),
+        ),
+        (nn.Linear, "forward", lambda layer, x: 2 * F.linear(x, layer.weight, layer.bias)),
         (SelfAttention, "heads", normalised_heads),
         (SelfAttention, "allowed", lambda layer, attention_mask: torch.ones(7, 7, dtype=torch.bool).tril()),
     ],
@@ -336,6 +349,13 @@ def test_a_class_with_another_function_is_run_as_it_is_written(
 ) -> None:
     monkeypatch.setattr(kind, name, other)
     assert_run_as_written(without_dropout())
+
+
+def test_a_class_above_with_another_function_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ModernBERT's attention inherits `merge`."""
+    monkeypatch.setattr(SelfAttention, "merge", lambda layer, context: context.transpose(1, 2).flatten(2).flip(-1))
+    model, ids = scatter(make_bert(MODERN)), some_ids()
+    same(fast.encode(model, ids, RAGGED)[RAGGED], model(ids, RAGGED)[RAGGED], "the encoder's own vectors")
 
 
 def test_hooks_of_all_layers_are_called() -> None:
@@ -364,14 +384,30 @@ def test_another_rotation_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     same(fast.encode(model.bert, ids, RAGGED, positions), expected, "the encoder's own vectors")
 
 
-def test_backward_hooks_are_called() -> None:
-    model, seen = scatter(without_dropout()), []
+KINDS = ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # embeddings' inputs have no gradient
+@pytest.mark.parametrize("of_all", [False, True], ids=["of one layer", "of all layers"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_of_any_kind_alone_is_called(kind: str, of_all: bool) -> None:
+    """On attention, which the fast path does not call."""
+    model, seen = scatter(without_dropout()), list[nn.Module]()
     attention = model.get_submodule("bert.layers.0.attention")
-    attention.register_full_backward_hook(lambda *_: seen.append("after"))
-    attention.register_full_backward_pre_hook(lambda *_: seen.append("before"))
-    positions = torch.tensor([1, 2])
-    fast.mlm_loss(model, some_ids(), None, positions, some_ids(1).flatten()[positions])[0].backward()
-    assert seen == ["before", "after"]
+    place: Any = nn.modules.module if of_all else attention
+    register = getattr(place, f"register_{'module_' * of_all}{kind}")
+    with register(lambda layer, *_: seen.append(layer)):
+        positions = torch.tensor([1, 2])
+        fast.mlm_loss(model, some_ids(), None, positions, some_ids(1).flatten()[positions])[0].backward()
+    assert attention in seen
+
+
+def test_a_hook_that_belongs_to_no_module_is_called() -> None:
+    seen: list[Any] = []
+    hook = eval("lambda layer, *_: seen.append(layer)", {"seen": seen, "__name__": None})
+    with nn.modules.module.register_module_forward_hook(hook):
+        fast.encode(scatter(Bert(CONFIG)), some_ids())
+    assert seen
 
 
 def test_another_model_is_run_as_it_is_written() -> None:
@@ -415,6 +451,28 @@ def test_another_sentence_encoder_is_run_as_it_is_written() -> None:
         expected = encoder(ids, mask)
         same(fast.sentence_vectors(encoder, ids, mask), expected, "the encoder's own vectors")
         assert expected.shape != (4, 24) or not torch.allclose(expected, plain(ids, mask), atol=1e-3)
+
+
+def test_patched_classes_of_sentences_are_run_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, ids, features = scatter(SentenceEncoder(Bert(CONFIG))), some_ids(), noise(5, 72)
+    classifier = scatter(NLIClassifier(encoder)).eval()
+    forward, score = SentenceEncoder.forward, NLIClassifier.score
+    monkeypatch.setattr(SentenceEncoder, "forward", lambda *given: F.normalize(forward(*given), dim=-1))
+    monkeypatch.setattr(NLIClassifier, "score", lambda *given: 3 * score(*given))
+    same(fast.sentence_vectors(encoder, ids, RAGGED), encoder(ids, RAGGED), "the encoder's own vectors")
+    same(fast.score(classifier, features), classifier.score(features), "the classifier's own logits")
+
+
+@pytest.mark.parametrize("mask", [RAGGED.float(), RAGGED.long(), RAGGED[:1], RAGGED.T], ids=str)
+def test_a_mask_of_another_kind_is_an_error(mask: Tensor) -> None:
+    """Torch's kernel would add a float one to the scores, and a row would do for all rows."""
+    bert = scatter(Bert(CONFIG))
+    with pytest.raises(ValueError, match="attention_mask has to be bool"):
+        fast.encode(bert, some_ids(), mask)
+    if mask.dtype != torch.bool:
+        for call in (bert, bert.attention_maps):
+            with pytest.raises(TypeError, match=r"attention_mask is torch\.(float32|int64), and has to be bool"):
+                call(some_ids(), mask)
 
 
 class Halving(nn.Module):
@@ -502,6 +560,10 @@ def test_dropout_passes_gradients_where_it_passed_values() -> None:
 
 def test_a_rate_just_below_one_is_no_division_by_zero() -> None:
     assert fast.drop(torch.ones(1_000), 0.999999).isfinite().all()
+    few = fast.drop(torch.ones(4_000_000), 1 - 2**-16)  # 61 are to be expected
+    assert few.unique().tolist() == [0, 2**16]
+    assert 20 < (few > 0).sum() < 120
+    assert not fast.drop(torch.ones(4_000_000), 1.0).any()
 
 
 def test_dropout_acts_as_its_layer_does() -> None:
@@ -651,6 +713,19 @@ def test_every_label_counts_wherever_its_slice_is() -> None:
         loss, correct = fast.vocabulary_loss(torch.zeros(1, 12), torch.zeros(size, 12), bias, torch.tensor([label]))
         assert correct.item() == 1
         assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [9, fast.COLUMNS + 3, 2 * fast.COLUMNS + 3])
+def test_of_equal_logits_the_first_is_the_answer(size: int) -> None:
+    """As `argmax` has it, where all are equal, and in bfloat16, where many are."""
+    labels = torch.tensor([0, 1, 5, size - 1])
+    for weight in (torch.zeros(size, 12), noise(size, 12).round(decimals=1)):
+        hidden = noise(400, 12, seed=1).round(decimals=1)
+        many = torch.where(torch.arange(400) % 2 == 0, F.linear(hidden, weight).argmax(dim=-1), labels.repeat(100))
+        for autocast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                expected = (F.linear(hidden, weight, torch.zeros(size)).argmax(dim=-1) == many).sum()
+                assert fast.vocabulary_loss(hidden, weight, torch.zeros(size), many)[1] == expected
 
 
 def test_large_logits_do_not_overflow() -> None:

@@ -182,6 +182,17 @@ def test_calibration_changes_confidence_and_no_answer(make: Make) -> None:
     assert task.calibrate() == pytest.approx(1, abs=1e-3)  # nothing is left to gain
 
 
+def test_pairs_that_tell_nothing_do_not_calibrate(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """All are answered right, so the surest answers would be the best, on these."""
+    task = make()
+    torch.nn.init.normal_(task.model.classifier.weight, std=3)
+    task.validation_labels = trained(task).predict(PAIRS.premises, PAIRS.hypotheses).labels.copy()
+    before = task.model.classifier.weight.clone()
+    assert task.calibrate() == 1
+    assert torch.equal(task.model.classifier.weight, before)
+    assert "warning: the validation pairs do not tell how sure answers should be" in capsys.readouterr().out
+
+
 def test_every_option_of_the_classifier_reaches_it(
     config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from minibert import inference
 from minibert.bert import BertForMaskedLM
 from minibert.errors import UserError
-from minibert.inference import Predictions, TrainedModel
+from minibert.inference import Guess, Predictions, TrainedModel
 from minibert.sbert import NLIClassifier, SentenceEncoder
 
 PREMISES = ["the cat sat on the mat", "dogs", "", "an animal is sleeping. the log", "emoji 🙂 \ud800"]
@@ -248,6 +249,80 @@ def test_attention_of_odd_texts(model: TrainedModel, text: str, length: int) -> 
     tokens, maps = model.attention(text)
     assert (tokens[0], tokens[-1], len(tokens)) == ("[CLS]", "[SEP]", length)
     assert maps.shape[2:] == (length, length)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_model_in_other_numbers_answers_in_float32(model: TrainedModel, dtype: torch.dtype) -> None:
+    texts = ["the cat sat", "a dog is on the mat", "is an animal sleeping"]
+    before = model.encode(texts), model.predict(texts, texts[::-1]).probabilities, model.attention(texts[0])[1]
+    guess = cast("list[Guess]", model.fill_mask("the [MASK] sat", 61))
+    model.to(dtype)  # type: ignore[arg-type]
+    after = model.encode(texts), model.predict(texts, texts[::-1]).probabilities, model.attention(texts[0])[1]
+    for one, other in zip(before, after, strict=True):
+        assert other.dtype == np.float32
+        assert other == pytest.approx(one, abs=0.15 if dtype == torch.bfloat16 else 0.02)
+    again = {each["token"]: each["score"] for each in cast("list[Guess]", model.fill_mask("the [MASK] sat", 61))}
+    assert all(again[each["token"]] == pytest.approx(each["score"], abs=0.1) for each in guess)
+
+
+def test_what_a_layer_keeps_while_answering_can_be_trained_with(model: TrainedModel) -> None:
+    """A table that is made when it is first needed, as rotary positions often are."""
+
+    class Kept(torch.nn.Linear):
+        table: torch.Tensor | None = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.table = torch.ones(24) if self.table is None else self.table
+            return super().forward(x) * self.table
+
+    layer = Kept(24, 24)
+    model.encoder.layers[0].attention.output = layer  # type: ignore[union-attr]
+    model.encode(["the cat"])
+    model.encoder(torch.tensor([[1, 2, 3]])).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_of_no_pairs_there_are_no_predictions(model: TrainedModel) -> None:
+    found = model.predict(["the cat", "a dog"], ["a dog", "no"])
+    for rows in (np.zeros(2, dtype=bool), np.array([], dtype=np.int64), slice(0, 0)):
+        none = found[rows]
+        assert (len(none), none.probabilities.shape, none.embeddings.shape) == (0, (0, 3), (0, 24))
+    assert len(found) == 2
+    assert found != model.predict(["the cat", "a dog"], ["a dog", "no"])  # there is no single answer over arrays
+
+
+def test_a_classifier_with_a_forward_of_its_own_is_not_passed_over(model: TrainedModel) -> None:
+    class Product(NLIClassifier):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            u, v = self.encoder(input_ids, attention_mask).chunk(2)
+            return self.score(torch.cat([u, v, u * v], dim=-1))
+
+    hooked = NLIClassifier(model.sentence_encoder)
+    hooked.register_forward_hook(lambda *_: None)
+    for classifier in (Product(model.sentence_encoder), hooked):
+        with pytest.raises(TypeError, match="predict goes through a classifier's encoder and score"):
+            replace(model, classifier=classifier).predict(["the cat"], ["a dog"])
+
+
+def test_parts_share_the_encoder(model: TrainedModel) -> None:
+    with pytest.raises(ValueError, match="have to share the encoder"):
+        replace(model, sentence_encoder=SentenceEncoder(model.encoder))
+    other = replace(model, sentence_encoder=SentenceEncoder(model.encoder, "max"), classifier=None)
+    assert other.encode("the cat").shape == (24,)
+
+
+def test_what_has_no_order_is_no_list(model: TrainedModel) -> None:
+    for texts in ({"the cat", "a dog"}, {"the cat": 1}, {"the cat": 1}.keys()):
+        for call in (model.encode, lambda texts: model.predict(texts, texts)):
+            with pytest.raises(TypeError, match="has none"):
+                call(texts)  # type: ignore[arg-type]
+
+
+def test_a_cosine_is_at_most_one(model: TrainedModel) -> None:
+    texts = [f"the {letter} cat" for letter in "abcdefghijklmnop"]
+    cosines = model.similarity(texts, texts)
+    assert cosines.max() <= 1
+    assert cosines.diagonal() == pytest.approx(1, abs=1e-6)
 
 
 def test_questions_that_make_no_sense(model: TrainedModel) -> None:

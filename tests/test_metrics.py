@@ -1,20 +1,26 @@
 """Proves each figure of the report by numbers worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minibert.inference import Predictions
+from minibert.data.pairs import ScoredPairs
+from minibert.inference import Predictions, TrainedModel
 from minibert.metrics import (
     calibration_error,
     correlations,
     figures,
     mean_cosine,
     report_text,
+    similarity,
     temperature,
+    untrained,
     word_overlap,
 )
+from minibert.sbert import SentenceEncoder
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = [0, 0, 1, 1, 2, 2]
@@ -38,6 +44,13 @@ def test_the_loss_is_that_of_the_probabilities() -> None:
     probabilities = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], dtype=np.float32)
     result = figures(np.array([0, 0, 1]), Predictions(probabilities, np.ones((6, 3), dtype=np.float32)))
     assert result["loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1) + np.log(0.3)) / 3, rel=1e-5)
+
+
+def test_a_sure_answer_that_is_wrong_costs_more_than_sixteen_nats() -> None:
+    """To the least number that float32 has, 1.4e-45: 103 nats."""
+    probabilities = np.array([[1.0, 1e-30, 0.0]] * 2, dtype=np.float32)
+    result = figures(np.array([1, 2]), Predictions(probabilities, np.ones((4, 3), dtype=np.float32)))
+    assert result["loss"] == pytest.approx((30 * np.log(10) + 103.28) / 2, rel=1e-4)
 
 
 def test_the_report_is_in_the_labels_order_with_two_digits() -> None:
@@ -99,6 +112,8 @@ def test_temperature_by_hand() -> None:
     """Logits (1, 0), right three times out of four: sigma(1 / T) = 3/4, so T = 1 / ln 3."""
     logits = np.array([[1.0, 0.0]] * 4)
     assert temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(1 / np.log(3), rel=1e-4)
+    assert temperature(logits, np.array([0, 0, 0, 0])) is None  # all are right: the surer, the better
+    assert temperature(logits, np.array([0, 1, 1, 1])) is None  # most are wrong: the less sure, the better
 
 
 def test_calibration_error_by_bins() -> None:
@@ -106,6 +121,8 @@ def test_calibration_error_by_bins() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.3, 0.5, 0.2], [0.9, 0.1, 0], [0.04, 0.92, 0.04], [0, 0, 1]])
     error = (2 * 0 + 2 * 0.09 + 1 * 1) / 5
     assert calibration_error(np.array([0, 0, 0, 1, 0]), probabilities) == pytest.approx(error)
+    edge = np.array([[0.6, 0.4], [0.57, 0.43]])  # 0.6 is the last of bin 8: with 0.57 there, not with what is above it
+    assert calibration_error(np.array([0, 1]), edge) == pytest.approx(abs(0.4 - 0.57) / 2)
 
 
 def test_correlations_by_hand() -> None:
@@ -117,6 +134,17 @@ def test_correlations_by_hand() -> None:
     assert found["pearson"] == pytest.approx((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
     assert correlations(-predicted, scores)["spearman"] == pytest.approx(-0.8)
     assert correlations(np.full(4, 0.3), scores) == {"spearman": 0.0, "pearson": 0.0}
+
+
+def test_an_untrained_encoder_has_the_mean_and_draws_nothing_from_others(model: TrainedModel) -> None:
+    pairs = ScoredPairs(["the cat", "a dog", "no"], ["a cat", "the mat", "dogs"], np.array([1.0, 2.0, 0.5]), "")
+    first = replace(model, sentence_encoder=SentenceEncoder(model.encoder, "max"), classifier=None)
+    state = torch.get_rng_state()
+    found = [similarity(each, pairs)["untrained_encoder"] for each in (first, model)]
+    assert found[0] == found[1]
+    assert torch.equal(torch.get_rng_state(), state)
+    network = untrained(first).sentence_encoder
+    assert (network.pooling, network.training) == ("mean", False)
 
 
 def test_equal_scores_share_a_rank() -> None:

@@ -252,3 +252,10 @@ def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]))
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
     assert sorted(found.premises) == sorted(texts[:4])
+
+
+def test_a_label_may_be_written_with_another_accent(folder: Path) -> None:
+    """An e with its accent in one character, or in two."""
+    write(folder / "pairs.csv", rows("diff\u00e9rent,dupliqu\u00e9", 20))
+    train("diffe\u0301rent,dupliqu\u00e9", "--max-steps", "1")
+    assert minibert.from_pretrained("out").labels == ("diffe\u0301rent", "dupliqu\u00e9")

@@ -16,7 +16,7 @@ from minibert.hub import save_mlm
 from minibert.metrics import unigram_baseline
 from minibert.modern import make_masked_lm
 from minibert.options import MLMOptions
-from minibert.pretraining import MLMTask, load_start, prepare
+from minibert.pretraining import MLMTask, load_start, make_tokenizer, prepare, sample_articles
 from minibert.tokenizer import WordPieceTokenizer
 from tests.conftest import TEXTS
 
@@ -150,6 +150,13 @@ def test_heads_are_pointed_only_if_asked(config: ModelConfig, tokenizer: WordPie
     assert bias.any()
 
 
+def test_a_vocabulary_that_is_given_has_its_own_size(tmp_path: Path) -> None:
+    for given in ({"vocab": "vocab.txt"}, {"start_from": "model"}):
+        options = MLMOptions(data="toy", vocab_size=99, **given)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="--vocab-size 99 is for --vocab train"), sample_articles(options) as found:
+            make_tokenizer(options, found)
+
+
 def test_nothing_to_learn_from_is_refused(config: ModelConfig, tokenizer: WordPieceTokenizer) -> None:
     task = make(config, tokenizer, blocks=True, max_length=512)
     with pytest.raises(UserError, match="fewer than the 512 of one block"):
@@ -174,7 +181,7 @@ def test_a_model_is_trained_further_with_this_runs_dropout(
         ({"hidden_size": 32}, "--hidden-size 32: the model in .* is trained further as it is, with 24"),
         ({"num_hidden_layers": 3}, "--num-hidden-layers 3: .* with 2"),
         ({"architecture": "modernbert"}, "--architecture modernbert: .* with bert"),
-        ({"unigram_bias": True}, "--unigram-bias: the model in .* is trained further as it is$"),
+        ({"unigram_bias": True}, "--unigram-bias: the model in .* is trained further as it is; leave it out$"),
     ):
         with pytest.raises(UserError, match=message):
             load_start(MLMOptions(start_from=str(tmp_path), max_length=19, **changes))

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from minibert.checkpoint import tensors_hash
 from minibert.errors import UserError
 from minibert.hub import zip_classifier
-from minibert.options import MLMOptions, NLIOptions
-from minibert.run import check_output, open_run
+from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
+from minibert.run import check_output, check_written, open_run
 from tests.metrics import records, untimed
 from tests.toy_task import Line, LineTask, at, options, train
 
@@ -541,6 +541,41 @@ def test_what_no_run_has_written_is_not_replaced_unasked(tmp_path: Path) -> None
     (tmp_path / "run" / "README.md").write_text("notes")
     with pytest.raises(UserError, match=r"README\.md is in the way"):
         check_output(chosen)
+
+
+def test_token_ids_are_kept_neither_in_the_output_nor_in_the_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for cache in ("out", "data", "data/cache", "data/../out"):
+        output, data, folder = (str(tmp_path / name) for name in ("out", "data", cache))
+        with pytest.raises(UserError, match=r"--cache .* is --output itself, or in --data"):
+            check_output(MLMOptions(output=output, data=data, cache=folder))
+    check_output(MLMOptions(output=str(tmp_path / "out"), data="toy", cache=str(tmp_path / "out" / "cache")))
+
+
+def test_an_evaluation_writes_over_nothing_that_is_read_or_a_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nli").mkdir()
+    for name in ("config.json", "evaluation.json", "confusion_matrix.png", "notes.json"):
+        (tmp_path / "nli" / name).write_text("{}")
+    Path("link.json").symlink_to("real.json")
+    Path("test.csv").touch()
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"json": "nli/config.json"}, "--json nli/config.json is a file of the model"),
+        ({"json": "./nli/../nli/evaluation.json"}, "is a file of the model"),
+        ({"json": "a.csv", "predictions": "a.csv"}, "--json a.csv is a file of the model or of another option's"),
+        ({"figure": "a.png", "json": "b/../a.png"}, "--figure a.png is a file"),
+        ({"json": "link.json"}, "--json link.json is a link"),
+        ({"json": "/dev/stdout"}, "--json /dev/stdout is a link"),
+        ({"predictions": "nli.csv", "json": "nli"}, "--json nli is a folder"),
+        ({"predictions": "test.csv"}, "--predictions test.csv is, or lies in, what is to be read"),
+    )
+    for given, message in refused:
+        with pytest.raises(UserError, match=message):
+            check_written(EvaluateOptions(model="nli", data="test.csv", **given))
+    fine: dict[str, Any] = {"json": "nli/notes.json", "predictions": "a.csv", "figure": "nli/confusion_matrix.png"}
+    check_written(EvaluateOptions(model="nli", data="test.csv", **fine))
 
 
 def test_a_word_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

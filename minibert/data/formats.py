@@ -136,8 +136,8 @@ def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row has to be a JSON object, with the columns' names")
         chosen = choose(place, list(row), choices)
-        alike = [each for each in choices if each[:2] == chosen[:2]]  # as the file has begun; a label may be missing
-        choices = [each for each in alike if each[2:] in ((), chosen[2:])] if chosen[2:] else alike
+        if chosen[2:]:  # of these sentences, the label is this one in the rest of the file, or there is none
+            choices = [each for each in choices if each[:2] != chosen[:2] or each[2:] in ((), chosen[2:])]
         cells = [row[name] for name in chosen]
         yield tuple(valid_unicode(cell) if isinstance(cell, str) else cell for cell in cells)
 

@@ -206,18 +206,21 @@ def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str
 
 
 def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs, Pairs]:
-    """Split pairs so that the second part has a share of them, or somewhat less, and no premise of the first."""
+    """Split pairs so that the second part has a share of them, or a little less, and no premise of the first."""
     keys = np.array([text_key(premise) for premise in pairs.premises], dtype=np.uint64)
     _, premises, sizes = np.unique(keys, return_inverse=True, return_counts=True)
-    left, chosen = share * len(pairs), []
-    for premise in np.random.default_rng(seed).permutation(len(sizes)):
-        if sizes[premise] <= left:  # or else a premise with most of the pairs would take them all
+    left, chosen, order = share * len(pairs), [], np.random.default_rng(seed).permutation(len(sizes))
+    for premise in order:
+        if sizes[premise] <= left:  # or else one with most of the pairs would take them all
             chosen.append(premise)
             left -= sizes[premise]
+    if not chosen and sizes.min() <= 2 * share * len(pairs) and len(sizes) > 1:
+        chosen = [order[sizes[order].argmin()]]
     if not chosen:
         raise UserError(
-            f"--validation-share {share} takes nothing: {data} has {len(pairs)} labelled pairs, each of the"
-            f" {len(sizes)} premises is in {sizes.min()} of them or more, and a premise is in one part only: raise it"
+            f"--validation-share {share}: {data} has {len(pairs)} labelled pairs, of {len(sizes)} premises with"
+            f" {sizes.min()} of them or more, and a premise is in one part only: give a validation split, or a larger"
+            " share"
         )
     taken = np.isin(premises, chosen)
     return (

@@ -50,7 +50,7 @@ def save_mlm(folder: str | Path, model: BertForMaskedLM, tokenizer: WordPieceTok
 
     def write(staging: Path) -> None:
         _write_model(staging, tensors, config, tokenizer, with_head=True)
-        from_pretrained(staging)  # an error now is better than later
+        _check_readable(staging, folder)
 
     write_folder(Path(folder), write)
 
@@ -85,7 +85,7 @@ def save_classifier(
         write_json(staging / "classifier.json", settings)
         _write_modules(staging, encoder)
         write_json(staging / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-        from_pretrained(staging)  # an error now is better than later
+        _check_readable(staging, folder)
 
     write_folder(Path(folder), write)
 
@@ -126,6 +126,14 @@ def _settings(layer: nn.Module) -> set[tuple[str, Any]]:
     """What decides a layer's answers beside its weights: plain values and functions of its own, but for dropout's."""
     values = ((name, value) for name, value in vars(layer).items() if name not in ("training", "p", "dropout_p"))
     return {(name, value) for name, value in values if isinstance(value, int | float | str | tuple) or callable(value)}
+
+
+def _check_readable(staging: Path, folder: str | Path) -> None:
+    """Read a model before its files replace others: an error now is better than later."""
+    try:
+        from_pretrained(staging)
+    except UserError as error:
+        raise UserError(f"what was to be saved can't be read: {error}".replace(str(staging), str(folder))) from error
 
 
 def _write_model(

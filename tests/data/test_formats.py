@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibert.data.formats import read_rows
-from minibert.data.pairs import PAIR_COLUMNS
+from minibert.data.pairs import PAIR_COLUMNS, UNLABELLED_COLUMNS
 from minibert.data.sources import TEXT_COLUMNS
 from minibert.errors import UserError
 from tests.data.rows import write
@@ -30,6 +30,33 @@ def texts(path: Path, **options: bool) -> list[Any]:
 
 def pairs(path: Path) -> list[tuple[Any, ...]]:
     return list(read_rows(path, PAIR_COLUMNS))
+
+
+def test_a_txt_of_pairs_is_a_table(tmp_path: Path) -> None:
+    """As SNLI's own, also where texts are asked for; a sentence with a tab is an article."""
+    header, row = "gold_label\tsentence1_parse\tsentence1\tsentence2\tcaptionID", "-\t( A )\tA cat.\tA dog.\t3.jpg"
+    snli = put(tmp_path / "train.txt", f"{header}\n{row}\n")
+    assert list(read_rows(snli, TEXT_COLUMNS)) == [("A cat.", "A dog.")]
+    assert texts(put(tmp_path / "b.txt", "sentence1\tsentence\nA cat.")) == ["sentence1\tsentence\nA cat."]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv"])
+def test_utf_16_without_a_mark_is_named(tmp_path: Path, name: str) -> None:
+    """Of Hindi, only spaces and ends of lines have a byte that is NUL."""
+    for content in ("दो शब्द\n", "text\n", *["दो\nऔर\n"] * (name == "a.txt")):
+        with pytest.raises(UserError, match="a NUL byte, so it may be in UTF-16"):
+            texts(put(tmp_path / name, content.encode("utf-16-le")))
+
+
+def test_all_rows_of_a_json_file_have_the_label_column_of_its_first(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"sentence1": "a", "sentence2": "b", "gold_label": "neutral"}]
+    other = {"sentence1": "a", "sentence2": "b", "label": "of another meaning"}
+    with pytest.raises(UserError, match=r"line 2 has the columns sentence1, sentence2, label, but pairs need"):
+        pairs(write(tmp_path / "a.jsonl", [*rows, other]))
+    choices = (*PAIR_COLUMNS, *UNLABELLED_COLUMNS)
+    without = {"sentence1": "c", "sentence2": "d"}
+    some = write(tmp_path / "b.jsonl", [without, *rows, without])
+    assert list(read_rows(some, choices)) == [("c", "d"), ("a", "b", "neutral"), ("c", "d")]
 
 
 def put(path: Path, content: str | bytes) -> Path:

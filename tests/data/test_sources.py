@@ -509,7 +509,7 @@ def test_a_share_is_of_premises_and_of_the_seed(tmp_path: Path, share: float) ->
     train, validation = training(path, share)
     sides = [{" ".join(premise.lower().split()) for premise in part.premises} for part in (train, validation)]
     assert not sides[0] & sides[1]
-    assert share * 150 <= len(validation) < share * 150 + 3
+    assert len(validation) == max(3, share * 150 // 3 * 3)
     assert len(train) + len(validation) == 150
     write(path, rows[::-1])
     assert [listed(part) for part in training(path, share)] == [listed(train), listed(validation)]
@@ -519,9 +519,23 @@ def test_a_share_is_of_premises_and_of_the_seed(tmp_path: Path, share: float) ->
 
 def test_a_share_that_leaves_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"premise": "one", "hypothesis": f"h{i}", "label": 1} for i in range(9)])
-    message = r"--validation-share 0\.1 leaves nothing to train on: .* 9 labelled pairs, of 1 prem"
-    with pytest.raises(UserError, match=message):
-        training(path, 0.1)
+    message = r"--validation-share .*: .* 9 labelled pairs, of 1 premises with 9 of them or more, and a premise is in"
+    for share in (0.1, 0.9):
+        with pytest.raises(UserError, match=message):
+            training(path, share)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_premise_with_most_of_the_pairs_does_not_take_them_all(tmp_path: Path, seed: int) -> None:
+    often = [{"premise": "A long document.", "hypothesis": f"h{i}", "label": i % 3} for i in range(90)]
+    once = [{"premise": f"p{i}", "hypothesis": f"h{i}", "label": i % 3} for i in range(10)]
+    train, validation = training(write(tmp_path / "a.jsonl", [*often, *once]), 0.05, seed=seed)
+    assert (len(train), len(validation)) == (95, 5)
+    assert "A long document." not in validation.premises
+    three = [{"premise": f"p{i % 3}", "hypothesis": f"h{i}", "label": 0} for i in range(90)]
+    with pytest.raises(UserError, match="of 3 premises with 30 of them or more"):
+        training(write(tmp_path / "b.jsonl", three), 0.1, seed=seed)
+    assert len(training(tmp_path / "b.jsonl", 0.34, seed=seed)[1]) == 30
 
 
 def test_repeated_pairs_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -553,3 +554,51 @@ def test_a_layer_of_ones_own_is_never_saved_as_the_usual_one(
         with pytest.raises(UserError, match=message):
             save_classifier(tmp_path / "nli", network, tokenizer, 10, hypothesis_only=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def set_in(path: str, name: str, value: Any) -> Callable[[BertForMaskedLM], None]:
+    return lambda model: setattr(model.get_submodule(path), name, value)
+
+
+ATTENTION, NORM = "bert.layers.0.attention", "bert.layers.1.feed_forward_norm"
+UNSAYABLE: dict[str, tuple[Callable[[BertForMaskedLM], object], str]] = {
+    "a hook": (lambda m: m.bert.layers[0].register_forward_hook(lambda *_: None), "layers.0 has a hook, which"),
+    "an own function": (set_in(ATTENTION, "merge", lambda context: context), "attention has another merge"),
+    "another epsilon": (set_in(NORM, "eps", 0.3), "norm has another eps"),
+    "another norm": (set_in("bert.layers.1", "feed_forward_norm", torch.nn.LayerNorm(24, 0.1)), "has another eps"),
+    "other heads": (lambda m: vars(m.get_submodule(ATTENTION)).update(num_heads=6, head_size=4), "another head_size"),
+    "more positions": (
+        set_in("bert.embeddings", "position_embeddings", torch.nn.Embedding(40, 24)), "another num_embeddings",
+    ),
+    "fewer blocks": (lambda m: set_in("bert", "layers", m.bert.layers[:1])(m), "other weights than the model"),
+    "no bias": (set_in(ATTENTION, "query", torch.nn.Linear(24, 24, bias=False)), "other weights than"),
+    "no number": (lambda m: m.head.bias.data.fill_(torch.nan), "mlm: cls.predictions.bias holds numbers that are not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), UNSAYABLE.values(), ids=UNSAYABLE)
+def test_what_the_format_does_not_say_is_not_saved(
+    mlm: tuple[BertForMaskedLM, Path], tokenizer: WordPieceTokenizer, change: Callable[..., object], message: str
+) -> None:
+    """Nor is what could not be read again; the folder that was there is as it was."""
+    model, folder = mlm
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    change(model)
+    with pytest.raises(UserError, match=re.escape(message)):
+        save_mlm(folder, model, tokenizer)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("length", [2, 0, 10.0, 20])
+def test_a_classifier_that_could_not_be_read_is_not_saved(
+    nli: tuple[TrainedModel, Path], tokenizer: WordPieceTokenizer, length: Any
+) -> None:
+    model, folder = nli
+    before = (folder / "classifier.json").read_bytes()
+    with pytest.raises(UserError, match=r"max_length|nli asks for sentences of . tokens"):
+        save_classifier(folder, model.classifier, tokenizer, length, hypothesis_only=False)  # type: ignore[arg-type]
+    assert (folder / "classifier.json").read_bytes() == before
+
+
+def test_what_an_encoder_leaves_behind_is_named(nli: tuple[TrainedModel, Path]) -> None:
+    assert load_encoder(nli[1])[2] == ["pooling", "classifier"]
