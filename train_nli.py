@@ -54,7 +54,7 @@ def finetune(asked: NLIOptions) -> None:
                 max_validation=options.max_validation,
                 validation_share=options.validation_share,
                 seed=options.seed,
-                reading=Reading(listed(options.columns), options.label_names),
+                reading=Reading(listed(options.columns), options.label_names, trust_numbers=bool(options.labels)),
             )
 
             # A control, if it is given: what it knows is not to be learned again.

@@ -135,7 +135,7 @@ def test_what_is_read_is_never_written_over(folder: Path, name: str) -> None:
     (folder / "link.csv").symlink_to("test.csv")
     before = {path: path.read_bytes() for path in folder.rglob("*.csv")}
     data = "pairs" if name.startswith("pairs") else "test.csv"
-    with pytest.raises(UserError, match="is, or lies in, what is to be read: name another file"):
+    with pytest.raises(UserError, match="is, or lies in, what is to be read: name another file|link.csv is a link"):
         evaluate.main(["--model", "mlm", "--data", data, "--predictions", name])
     assert {path: path.read_bytes() for path in folder.rglob("*.csv")} == before
 
@@ -252,6 +252,16 @@ def test_answers_are_read_back_as_pairs(folder: Path) -> None:
     answers.write_csv(folder / "a.csv", np.array([0, 1, 0, 1, -1]))
     found = load_pairs("a.csv", "test", max_pairs=0, seed=1, reading=Reading(labels=("yes", "no")))
     assert sorted(found.premises) == sorted(texts[:4])
+
+
+def test_labels_that_are_named_may_lack_one(folder: Path) -> None:
+    """With --labels, 0 and 1 are known to be the first two; without, they may be those of other data."""
+    write(folder / "pairs.csv", [{**row, "verdict": i % 2} for i, row in enumerate(rows("0,1", 20))])
+    train("entailment,neutral,contradiction", "--max-steps", "1")
+    with pytest.raises(UserError, match="say what they mean, as in train_nli.py --labels"):
+        train("", "--max-steps", "1", "--overwrite")
+    with pytest.raises(UserError, match=r"so they may not be SNLI's .*: write the labels as words$"):
+        evaluate.main(["--model", "out", "--data", "pairs.csv", "--columns", "q1,q2,verdict"])
 
 
 def test_a_label_may_be_written_with_another_accent(folder: Path) -> None:
