@@ -135,7 +135,7 @@ def test_what_is_read_is_never_written_over(folder: Path, name: str) -> None:
     (folder / "link.csv").symlink_to("test.csv")
     before = {path: path.read_bytes() for path in folder.rglob("*.csv")}
     data = "pairs" if name.startswith("pairs") else "test.csv"
-    with pytest.raises(UserError, match="is, or lies in, what is to be read: name another file|link.csv is a link"):
+    with pytest.raises(UserError, match=r"is, or lies in, what is to be read: name another file|link\.csv is a link"):
         evaluate.main(["--model", "mlm", "--data", data, "--predictions", name])
     assert {path: path.read_bytes() for path in folder.rglob("*.csv")} == before
 
@@ -258,7 +258,7 @@ def test_labels_that_are_named_may_lack_one(folder: Path) -> None:
     """With --labels, 0 and 1 are known to be the first two; without, they may be those of other data."""
     write(folder / "pairs.csv", [{**row, "verdict": i % 2} for i, row in enumerate(rows("0,1", 20))])
     train("entailment,neutral,contradiction", "--max-steps", "1")
-    with pytest.raises(UserError, match="say what they mean, as in train_nli.py --labels"):
+    with pytest.raises(UserError, match=r"say what they mean, as in train_nli\.py --labels"):
         train("", "--max-steps", "1", "--overwrite")
     with pytest.raises(UserError, match=r"so they may not be SNLI's .*: write the labels as words$"):
         evaluate.main(["--model", "out", "--data", "pairs.csv", "--columns", "q1,q2,verdict"])
