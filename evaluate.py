@@ -50,7 +50,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 def report(options: EvaluateOptions, device: torch.device) -> None:
-    """Model, pairs, report; and what is kept of it."""
+    """Model, pairs, report; and the files that keep it."""
     import numpy as np
 
     from minibert.card import was_trained_on
@@ -72,7 +72,7 @@ def report(options: EvaluateOptions, device: torch.device) -> None:
         pairs = load_pairs(options.data, options.split, max_pairs=options.max_pairs, seed=options.seed, reading=reading)
     answers = model.predict(pairs.premises, pairs.hypotheses, options.batch_size)
 
-    # Report: of the pairs that have a label.
+    # Report: on the pairs that have a label.
     labelled = np.flatnonzero(pairs.labels >= 0)
     if not len(labelled):
         why = "no column of labels is named" if len(listed(options.columns)) == 2 else "no pair has a label"
@@ -133,8 +133,8 @@ def write_answers(answers: Predictions, pairs: Pairs, options: EvaluateOptions) 
         print(f"{len(pairs):,} answers are in {options.predictions}{missing}")
 
 
-def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: Callable[[], object]) -> None:
-    """Write the record of an evaluation, where --json says and beside the card, after other actions; should one fail,
+def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *actions: Callable[[], object]) -> None:
+    """Write the record of an evaluation, where --json says and beside the card, after other actions; if one fails,
     the others are still done.
     """
     from minibert.card import add_evaluation
@@ -143,7 +143,7 @@ def keep(options: EvaluateOptions, data: str, result: dict[str, Any], *others: C
     path, date = Path(options.model), time.strftime("%Y-%m-%d")
     record = {"model": str(path), "data": data, "split": options.split, "date": date, **result}
     records = [lambda: write_json(Path(options.json), record)] if options.json else []
-    all_of(*others, *records, lambda: add_evaluation(path, record))
+    all_of(*actions, *records, lambda: add_evaluation(path, record))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Example:
     python train_mlm.py --data toy --output models/toy_mlm
 
 Some tokens of a text are hidden, and the model learns to guess them from the others (Devlin et al. 2019, section 3.1).
-What this script calls stands in minibert/: the steps in pretraining.py, the model in bert.py, the loop in training.py.
+What this script calls is in minibert/: the steps in pretraining.py, the model in bert.py, the loop in training.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pretrain(asked: MLMOptions) -> None:
     keep_freed_memory()
     with ranks(), using(asked.mine) as mine, open_run(pretraining.with_vocabulary(asked)) as run:
         options = run.options
-        with together():  # of several processes, what goes wrong in one ends all
+        with together():  # an error in one of several processes ends all
             start_model = pretraining.load_start(options)  # of --start-from
 
             # Data: a sample of articles, some of them held out. Tokenizer: loaded, or learned from them.

@@ -4,7 +4,7 @@ Example:
     python train_nli.py --data toy --encoder models/toy_mlm
 
 Both sentences go through one encoder; a linear layer over [u, v, |u - v|] answers entailment, neutral or contradiction,
-or what --labels names (Reimers & Gurevych 2019, section 3). What this script calls stands in minibert/: the steps in
+or what --labels names (Reimers & Gurevych 2019, section 3). What this script calls is in minibert/: the steps in
 finetuning.py, the classifier in sbert.py, the loop in training.py.
 """
 
@@ -41,7 +41,7 @@ def finetune(asked: NLIOptions) -> None:
 
     with ranks(), using(asked.mine) as mine, open_run(asked) as run:
         options = run.options
-        with together():  # of several processes, what goes wrong in one ends all
+        with together():  # an error in one of several processes ends all
             # Model: the pretrained encoder with its tokenizer, and a classifier that has learned nothing yet.
             model, tokenizer = finetuning.make_classifier(options)
             mine.introduce(model, "finetuning", "training", "sbert")

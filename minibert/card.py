@@ -24,7 +24,7 @@ from minibert.files import read_json, read_records, write_file, write_json
 from minibert.options import METRICS, OPTIONS, MLMOptions, NLIOptions, flag, listed
 
 CARD, EVALUATION = "README.md", "evaluation.json"
-SIMILAR = "spearman"  # what a report on vectors has, and one on answers has not
+SIMILAR = "spearman"  # only a report on vectors has it, not one on answers
 
 # Options that say where and with what a run was made, and not what was made.
 CIRCUMSTANCES = {
@@ -62,8 +62,8 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
         reports = read_json(folder / EVALUATION, "", object) if (folder / EVALUATION).exists() else []
         reports = [reports] if isinstance(reports, dict) else reports  # an older version kept only one
         if report is not None:
-            of = {(os.path.normpath(each["data"]), each["split"], SIMILAR in each): each for each in [*reports, report]}
-            reports = [*of.values()]
+            latest = {(os.path.normpath(one["data"]), one["split"], SIMILAR in one): one for one in [*reports, report]}
+            reports = [*latest.values()]
             write_json(folder / EVALUATION, reports)
         text = _card(folder, reports)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -74,9 +74,9 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> None:
 
 
 def add_evaluation(folder: Path, report: dict[str, Any]) -> None:
-    """Write the card anew with what evaluate.py found, if the folder has one, which may be written to."""
-    run = SIMILAR not in report or (folder / OPTIONS).exists()  # any encoder has vectors, and a card of its author's
-    if run and (folder / CARD).exists() and os.access(folder, os.W_OK):
+    """Write the card anew with what evaluate.py found, if the folder has a card and is writable."""
+    is_run = SIMILAR not in report or (folder / OPTIONS).exists()  # any encoder has vectors, and its author's card
+    if is_run and (folder / CARD).exists() and os.access(folder, os.W_OK):
         write_card(folder, report)
 
 
@@ -86,7 +86,7 @@ def was_trained_on(folder: Path, files: Iterable[Path]) -> bool:
 
     try:
         read = set(read_records(folder / METRICS)[0]["files"])
-    except (OSError, ValueError, LookupError, TypeError):  # it is no run's folder, or an older version's
+    except (OSError, ValueError, LookupError, TypeError):  # it is not a run's folder, or an older version's
         return False
     return any(digest([file]) in read for file in files)
 
@@ -100,14 +100,14 @@ def _card(folder: Path, reports: list[dict[str, Any]]) -> str:
              for each in records if each["kind"] == "validation"]  # fmt: skip
     kept = f"epoch {end['best_epoch']}, the best on validation" if end["best_epoch"] else "the last epoch"
     data, path = _dataset(options["data"], pairs), json.dumps(str(folder), ensure_ascii=False)
-    own = printable(", ".join(listed(options.get("labels", ""))))
-    labelled = f", labelled {own}" if own else ""
+    named = printable(", ".join(listed(options.get("labels", ""))))
+    labelled = f", labelled {named}" if named else ""
     labels = "  # " + printable(", ".join(read_json(folder / "classifier.json", "")["labels"])) if pairs else ""
     header = ModelCardData(
         library_name="sentence-transformers" if pairs else "transformers",  # they read the folder, too
         pipeline_tag="sentence-similarity" if pairs else "fill-mask",
         tags=["minibert", read_json(folder / "config.json", "")["model_type"]],
-        license="unknown",  # the model's, which nobody has said
+        license="unknown",  # the model's, which nobody has stated
         model_name=name,
         eval_results=[result for each in reports for result in _results(each)] or None,
     )
@@ -158,13 +158,13 @@ def _numbers(record: dict[str, Any]) -> dict[str, str]:
 
 
 def _row(report: dict[str, Any]) -> dict[str, str]:
-    """An evaluation, to stand beside others of its kind: the answers, or the vectors."""
+    """An evaluation as a row of the table of its kind: of answers, or of vectors."""
     about = {"data": report["data"], "split": report["split"], "pairs": f"{report['pairs']:,}"}
     date = {"date": report.get("date", "")}
     if SIMILAR in report:
-        others = {name.replace("_", " "): report[name][SIMILAR] for name in ("untrained_encoder", "word_overlap")}
-        return {**about, **_numbers({SIMILAR: report[SIMILAR], "pearson": report["pearson"], **others}), **date}
-    f1 = {f"F1 {label}": its["f1-score"] for label, its in report["report"].items() if label not in REPORTED}
+        baselines = {name.replace("_", " "): report[name][SIMILAR] for name in ("untrained_encoder", "word_overlap")}
+        return {**about, **_numbers({SIMILAR: report[SIMILAR], "pearson": report["pearson"], **baselines}), **date}
+    f1 = {f"F1 {label}": scores["f1-score"] for label, scores in report["report"].items() if label not in REPORTED}
     return {**about, **_numbers({**report, **f1}), **date}
 
 

@@ -1,7 +1,7 @@
 """A checkpoint: everything a run needs to continue exactly, in one file.
 
-Weights, those of the best epoch, the optimiser's moments and random states are tensors; the metadata says which run it
-is of and where that was. The place in the data is two numbers, epoch and batch, since order and masks follow from those
+Weights, those of the best epoch, the optimiser's moments and random states are tensors; the metadata names the run and
+how far it was. The place in the data is two numbers, epoch and batch, since order and masks follow from those
 (see minibert.data.batching). Nothing in a safetensors file can run code, it appears whole or not at all, and a checksum
 of all that is in it shows whether it is damaged.
 """
@@ -26,7 +26,7 @@ from minibert.distributed import rank
 from minibert.errors import UserError
 from minibert.files import write_file
 
-FORMAT = 4  # to be raised when older checkpoints can't be continued any more
+FORMAT = 4  # raise it when older checkpoints can no longer be continued
 
 
 @dataclass
@@ -83,14 +83,14 @@ class Checkpoint:
     def restore(self, model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
         """Put everything back as it was, unless it is of another model; returns the weights of the best epoch."""
         weights, best = self._under("model."), self._under("best.")
-        for its in (weights, best or weights):
-            self._check_fit(its, model.state_dict())
+        for tensors in (weights, best or weights):
+            self._check_fit(tensors, model.state_dict())
         names = {parameter: name for name, parameter in model.named_parameters()}
         order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         moments = [self._under(f"optimizer.{names[parameter]}.") for parameter in order]
-        state = {index: its for index, its in enumerate(moments) if its}  # one that is never trained has none
-        for index, its in state.items():
-            self._check_fit(its, {"step": torch.zeros(()), "exp_avg": order[index], "exp_avg_sq": order[index]})
+        state = {index: sums for index, sums in enumerate(moments) if sums}  # one that is never trained has none
+        for index, sums in state.items():
+            self._check_fit(sums, {"step": torch.zeros(()), "exp_avg": order[index], "exp_avg_sq": order[index]})
 
         model.load_state_dict(weights)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -101,10 +101,10 @@ class Checkpoint:
         return best
 
     def _under(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): its for name, its in self.tensors.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
 
     def _check_fit(self, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-        shapes, wanted = ({name: list(tensor.shape) for name, tensor in its.items()} for its in (tensors, expected))
+        shapes, wanted = ({name: list(tensor.shape) for name, tensor in group.items()} for group in (tensors, expected))
         for name in sorted(shapes.keys() | wanted.keys()):
             if shapes.get(name) != wanted.get(name):
                 found, fits = shapes.get(name, "missing"), wanted.get(name, "one of its weights")
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise damaged from error
     text, first_format = metadata.get("about", "{}"), "progress" in metadata

@@ -47,22 +47,22 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"minibert {minibert.__version__}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """What is known; what is not is an error here, so the list is empty."""
+        """The options given; unknown ones are an error here, so the list is empty."""
         given, unknown = super().parse_known_args(args, namespace)
         if unknown:
             raise UserError(_unknown(unknown, [*self._option_string_actions]))
         return given, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse has found, without the usage."""
-        for theirs, ours in MESSAGES.items():
-            message = message.replace(theirs, ours)
+        """Raise what argparse has found, in plainer words and without the usage."""
+        for original, plainer in MESSAGES.items():
+            message = message.replace(original, plainer)
         raise UserError(message.removeprefix("argument "))
 
 
 class _Help(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """The flag that turns a thing on; `Parser`'s last line has the other."""
+        """Of a pair of flags, the one that turns a thing on; the last line of `--help` tells of the other."""
         on = isinstance(action, argparse.BooleanOptionalAction)
         return action.option_strings[0] if on else super()._format_action_invocation(action)
 
@@ -84,7 +84,7 @@ def parse_options(
     parser, types_of = Parser(program, description), typing.get_type_hints(options)
     fields = {field.name: field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
     groups = {title: parser.add_argument_group(title) for title in GROUPS}
-    # In a group, what a script declares itself comes before what it shares with another one.
+    # In a group, a script's own options come before those that it shares with another.
     for name in dict.fromkeys(name for kind in options.__mro__ for name in get_annotations(kind) if name in fields):
         field, kind = fields[name], types_of[name]
         text = field.metadata["help"] + _defaults(options, field)
@@ -104,19 +104,19 @@ def parse_options(
 
 
 def _at_home(value: Any) -> Any:
-    """A path with its ~, which not all shells expand after --output=."""
-    is_there = isinstance(value, str) and value.startswith("~/")
-    return os.path.expanduser(value) if is_there else value  # noqa: PTH111 - which keeps it, if there is no home
+    """A path with its ~ expanded, which not all shells do after --output=."""
+    has_tilde = isinstance(value, str) and value.startswith("~/")
+    return os.path.expanduser(value) if has_tilde else value  # noqa: PTH111 - keeps the ~ if there is no home
 
 
 def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
-    """What is wrong with the first of the words that are no option's."""
+    """What is wrong with the first of the words that belong to no option."""
     word = next((word for word in words if word.startswith(DASHES)), words[0])
     if not word.startswith(DASHES):
         return f"{word!r} belongs to no option: a value with blanks in it needs quotes around it"
     name = "--" + word.split("=")[0].lstrip("".join(DASHES)).replace("_", "-")
     scripts = {script: [flag(field.name) for field in dataclasses.fields(kind)] for script, kind in SCRIPTS.items()}
-    begun = [its for its in flags if its.startswith(name)]
+    begun = [known for known in flags if known.startswith(name)]
     alike = difflib.get_close_matches(name, chain(flags, *scripts.values()), 1, 0.75)
     near = begun if len(begun) in range(1, 6) else alike
     if near and near[0] not in flags:
@@ -125,7 +125,7 @@ def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
 
 
 def _defaults(options: type[Any], field: dataclasses.Field[Any]) -> str:
-    """What a flag is when it is not given, by each recipe that there is."""
+    """A flag's defaults, as `--help` shows them: the notebook's and the strong recipe's."""
     strong = getattr(options, "STRONG", {}).get(field.name)
     needless = field.default is None or field.default is False or field.default == ""  # 0 is none of them
     shown = [] if needless else [f"default: {field.default}"]
@@ -152,7 +152,7 @@ def run(main: Callable[[], None]) -> None:
     2: something the user can put right; a full standard output counts, and is reported last. 130, 143
     and 129: stopped by SIGINT, SIGTERM and SIGHUP. A bug keeps its traceback.
     """
-    os.environ.setdefault("TQDM_LEAVE", "")  # no bar stays, of whatever library, when what it counted is done
+    os.environ.setdefault("TQDM_LEAVE", "")  # no bar stays, whatever library's, when what it counts is done
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
         signal.signal(signal.SIGINT, _interrupt)
     with _lasting_streams() as stdout:
@@ -179,9 +179,9 @@ def _leave(line: str, status: int, label: str = "") -> NoReturn:
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:
-    """Ctrl-C: a KeyboardInterrupt, but while a module is imported the end of the process.
+    """Ctrl-C: raise KeyboardInterrupt, or, while a module is imported, end the process.
 
-    The exception would be thrown through the C++ that torch runs then, which can abort with a dump of its state.
+    There the exception would pass through torch's C++ code, which can abort with a dump of its state.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -226,7 +226,7 @@ class _Lasting:
 
 @contextmanager
 def _lasting_streams() -> Iterator[_Lasting]:
-    """Within it, standard output and error are there, started with them or not. Gives the output."""
+    """Within it, standard output and error exist, whether or not the process has them; yields the output."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

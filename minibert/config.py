@@ -19,7 +19,7 @@ from minibert.errors import UserError
 # SNLI's, in its own order (0, 1, 2): the labels of pairs where `--labels` names no others.
 LABELS = ("entailment", "neutral", "contradiction")
 MOST_LABELS = 1_000
-REPORTED = ("accuracy", "macro avg", "weighted avg")  # what stands beside the labels in scikit-learn's report
+REPORTED = ("accuracy", "macro avg", "weighted avg")  # rows besides the labels in scikit-learn's report
 
 # More than any BERT has: a configuration that asks for more is damaged, or meant to do damage.
 _MOST = {"num_hidden_layers": 1_000, "vocab_size": 2**24}
@@ -38,14 +38,14 @@ def label_key(label: object) -> str:
 
 def checked_labels(labels: Sequence[str], place: str) -> tuple[str, ...]:
     """Labels that can be told apart: two at least, as short and printable as names are; `place` is for the message."""
-    fine = all(isinstance(label, str) and label.isprintable() and 0 < len(label.strip()) <= 100 for label in labels)
-    if not fine or not 2 <= len(labels) <= MOST_LABELS or len(set(map(label_key, labels))) < len(labels):
+    valid = all(isinstance(label, str) and label.isprintable() and 0 < len(label.strip()) <= 100 for label in labels)
+    if not valid or not 2 <= len(labels) <= MOST_LABELS or len(set(map(label_key, labels))) < len(labels):
         raise UserError(
             f"{place} has the labels {list(labels)!r:.100}, and has to have two or more different names, at most"
             f" {MOST_LABELS:,}, each of 1 to 100 printable characters"
         )
-    if taken := [label for label in labels if label.strip() in REPORTED]:
-        raise UserError(f"{place} has the label {taken[0]}, which the report has for a mean: give it another name")
+    if reserved := [label for label in labels if label.strip() in REPORTED]:
+        raise UserError(f"{place} has the label {reserved[0]}, the report's name for a mean: give it another name")
     return tuple(label.strip() for label in labels)
 
 
@@ -80,7 +80,7 @@ class ModelConfig:
             if value < least:
                 raise UserError(f"{item.name} is {value}: it has to be at least {least}")
             if value > most:
-                raise UserError(f"{item.name} is {value}: more than {most:,} make no sense")
+                raise UserError(f"{item.name} is {value}: it has to be at most {most:,}")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it has to be in [0, 1)")
@@ -102,10 +102,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ModernBertConfig(ModelConfig):
-    """The shape of a ModernBERT (Warner et al. 2024, section 2.1), all of whose layers attend to the whole sequence.
+    """The shape of a ModernBERT (Warner et al. 2024, section 2.1), with every layer attending to the whole sequence.
 
     Raises:
-        UserError: as for `ModelConfig`; heads are of odd size, or it is to have segments.
+        UserError: as for `ModelConfig`; the head size is odd, or there are segments.
     """
 
     type_vocab_size: int = 0  # there are no segments

@@ -40,7 +40,7 @@ MOST = 1_000_000  # bytes of a question
 QUESTION = "Given the premise: does the hypothesis follow, is it left open, or do the two contradict each other?"
 SIDES = ("premise", "hypothesis")
 WORDS = 5  # for each [MASK]
-DOTS, PIXELS = 200, 1_600  # an inch, in a small picture; across a large one
+DOTS, PIXELS = 200, 1_600  # dots per inch of a small picture; pixels across a large one
 
 PAIRS = [  # the notebook's own, and the toy world's
     ("A group of people riding a yellow roller coaster.", "A group of people are riding a roller coaster."),
@@ -57,7 +57,7 @@ VERDICTS = {
     "contradiction": "No: the two can't both be true.",
 }
 
-# What is asked of a form, by where the answer is to be seen.
+# The fields of a form and their types, by where its answer is shown.
 ASKED: dict[str, dict[str, Callable[[str], Any]]] = {
     "answer": {"premise": str, "hypothesis": str},
     "attention": {"premise": str, "hypothesis": str, "side": str, "layer": int, "head": int},
@@ -115,23 +115,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class Server(ThreadingTCPServer):
-    """Listens on a port, from the beginning. It has the page, and a function for each place where an answer is seen."""
+    """Listens on a port from the start. It has the page, and a function for each place where an answer is shown."""
 
     allow_reuse_address = daemon_threads = True
     page: str
     answers: dict[str, Callable[..., str]]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves while it is answered is no error."""
+        """A browser that leaves while it is answered is not an error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Opens the page for who sits at this machine, and answers the page's own questions."""
+    """Opens the page for whoever sits at this machine, and answers the page's own questions."""
 
     server: Server
-    timeout = 60  # seconds, for a request to come
+    timeout = 60  # seconds to wait for a request
 
     def do_GET(self) -> None:
         """The page."""
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
             form = dict(parse_qsl(self.rfile.read(int(length)).decode(), keep_blank_values=True, max_num_fields=9))
             question = {name: kind(form[name]) for name, kind in kinds.items()}
         except (KeyError, ValueError):
-            return self.reply(400, "This is no question of the page.")
+            return self.reply(400, "This is not one of the page's questions.")
         return self.reply(200, kindly(self.server.answers[self.path[1:]], **question))
 
     def refuse(self) -> None:
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(403, f"The page is at {place}, and answers nobody but those who open it there.")
 
     def reply(self, status: int, html: str) -> None:
-        """Send HTML, which may ask this server, and nobody else, for anything."""
+        """Send HTML that may ask for things, but only from this server."""
         self.send_response(status)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Security-Policy", POLICY)
@@ -169,15 +169,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(html.encode())
 
     def log_message(self, *_: Any) -> None:
-        """The terminal is for what goes wrong."""
+        """Print nothing: the terminal is for what goes wrong."""
 
 
 def allows(headers: Message, port: int, opening: bool = False) -> bool:
     """Whether a request is one of the page's own, or opens the page.
 
-    Any web page can have a browser send requests to this machine, and a name of its own can be made to mean this
-    machine (DNS rebinding). So a request has to name the page's own host, and to come from the page or from nowhere; a
-    link may open the page, but in no frame.
+    Any web page can make a browser send requests to this machine, and can make a name of its own point to this machine
+    (DNS rebinding). So a request has to name the page's own host, and to come from the page or from nowhere; a link may
+    open the page, but not in a frame.
     """
     hosts, origins = headers.get_all("Host", []), headers.get_all("Origin", [])
     names = [name if ":" in name else f"{name}:80" for name in hosts]
@@ -196,10 +196,10 @@ def kindly(ask: Callable[..., str], **question: Any) -> str:
 
 
 def pair_html(model: TrainedModel, premise: str, hypothesis: str) -> str:
-    """What a model says of a pair: the verdict, the probabilities, the cosine, and how both sentences were read.
+    """What a model says about a pair: the verdict, the probabilities, the cosine, and how both sentences were read.
 
     Raises:
-        UserError: a sentence has nothing in it that could be read.
+        UserError: there is nothing in a sentence to read.
     """
     notes, pieces = [], ""
     if model.hypothesis_only:
@@ -249,9 +249,9 @@ def words_html(model: TrainedModel | None, text: str) -> str:
 
 def bars(shares: Sequence[tuple[str, float]]) -> str:
     """A bar for each name, as long as its share of 1; the longest is the darkest."""
-    most = max(share for _, share in shares)
+    longest = max(share for _, share in shares)
     return "".join(
-        f'<div class="bar{" first" if share == most else ""}"><span class="name">{_text(name)}</span>'
+        f'<div class="bar{" first" if share == longest else ""}"><span class="name">{_text(name)}</span>'
         f'<span class="fill" style="background-size: {share:.1%} 100%"></span>'
         f'<span class="value">{share:.1%}</span></div>'
         for name, share in shares
@@ -259,13 +259,13 @@ def bars(shares: Sequence[tuple[str, float]]) -> str:
 
 
 def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advice: str) -> str:
-    """The page of a classifier that is called `name`, and of what fills masks, or advice how to come by it."""
+    """The page for a classifier called `name` and a model that fills masks, or with advice on how to get one."""
     layers, heads = model.encoder.config.num_hidden_layers, model.encoder.config.num_attention_heads
-    own = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
+    which = f"Which of its labels does the model give to two sentences: {_text(', '.join(model.labels))}?"
     pairs, texts = suited(model, PAIRS), suited(filler or model, TEXTS)
     page = PAGE if filler else re.sub('<form data-asks="words">.*?</form>', "", PAGE, flags=re.DOTALL)
     return Template(page).substitute(
-        question=QUESTION if set(model.labels) == set(VERDICTS) else own,
+        question=QUESTION if set(model.labels) == set(VERDICTS) else which,
         shape=f"{_text(name)} · {layers} x {heads} heads, sentences as vectors of {model.embedding_size:,} numbers",
         premise=_text(pairs[0][0]), hypothesis=_text(pairs[0][1]), text=_text(texts[0][0]),
         pairs=_examples(pairs, SIDES), texts=_examples(texts, ["text"]), advice="" if filler else _note(advice),
@@ -275,7 +275,7 @@ def page_html(model: TrainedModel, name: str, filler: TrainedModel | None, advic
 
 
 def suited(model: TrainedModel, examples: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Examples, those first of whose words a model knows most; equal ones stay in their order."""
+    """Examples, those whose words a model knows best first; ties stay in their order."""
     return sorted(examples, key=lambda texts: model.known_share(*texts), reverse=True)
 
 
@@ -300,7 +300,7 @@ def _note(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Somebody's text, to be seen on the page as it is."""
+    """Somebody's text as HTML that shows it as it is."""
     return escape(printable(text))
 
 

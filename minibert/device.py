@@ -53,7 +53,7 @@ def _why_not(name: str) -> str:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """What `--precision` means on a device: float32, or bfloat16, which auto is on CUDA where the hardware has it.
+    """What `--precision` means on a device: float32, or bfloat16, which auto picks on CUDA if the hardware has it.
 
     In bfloat16, matrix products have 8 bits of precision and are summed in float32; weights, norms, losses and the
     optimiser's sums stay in float32 (torch.autocast). In float32, CUDA's matrix products may round what they multiply
@@ -74,7 +74,7 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def products(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Within it, matrix products are computed in bfloat16 or, as they are, in float32."""
+    """Within it, matrix products are computed in bfloat16, or in float32 as usual."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -88,8 +88,8 @@ def has_bfloat16(device: torch.device) -> bool:
 def compile_blocks(device: torch.device) -> None:
     """Have torch.compile make kernels for encoder blocks, once for all blocks and sizes, when the first is used.
 
-    A small function is compiled first, to find out at the beginning whether that is possible: most often, where it is
-    not, there is no C++ compiler.
+    A small function is compiled first, to find out at the beginning whether that is possible: it mostly fails for want
+    of a C++ compiler.
     """
     try:
         torch.compile(torch.square)(torch.ones(2, device=device))

@@ -6,7 +6,7 @@ after every step. With one process, torch.distributed is never initialised and n
 
 Ranks meet in collectives, which every rank has to reach, or the others wait for it. Two rules follow. Whether to stop,
 to log or to save is decided from what all know, or agreed on. And an error of one is made an error of all (`together`).
-A rank that is killed closes its connections, which ends the others' waiting; one that falls silent, `TIMEOUT` does.
+A rank that is killed closes its connections, which ends the others' waiting; if one falls silent, `TIMEOUT` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 
 from minibert.errors import Interrupted, UserError, what_failed
 
-TORCHRUNS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables, beside WORLD_SIZE
+TORCHRUNS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables, besides WORLD_SIZE
 TIMEOUT = timedelta(minutes=30)  # longer than ranks may differ in reading their data
 
 Value = TypeVar("Value")
@@ -37,7 +37,7 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Which of them this one is; 0 is the one that speaks and writes."""
+    """Which of the processes this is; 0 is the one that prints and writes."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -60,7 +60,7 @@ def ranks() -> Iterator[None]:
     if missing := [name for name in TORCHRUNS if not os.environ.get(name)]:
         raise UserError(f"WORLD_SIZE is {size}, but there is no {missing[0]}: start with torchrun, or unset WORLD_SIZE")
     if not size.isdigit():
-        raise UserError(f"WORLD_SIZE is {size!r}, which is no number: start with torchrun, or unset it")
+        raise UserError(f"WORLD_SIZE is {size!r}, which is not a number: start with torchrun, or unset it")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     with ExitStack() as silence:
         if rank():
@@ -72,7 +72,7 @@ def ranks() -> Iterator[None]:
 
 
 def gather(value: Value) -> list[Value]:
-    """The value that each rank has, in their order, on every rank; anything that can be pickled."""
+    """All ranks' values, in the order of the ranks, on every rank; anything that can be pickled."""
     if world_size() == 1:
         return [value]
     values: list[Value] = [value] * world_size()
@@ -111,7 +111,7 @@ def check_same(identity: Mapping[str, Any]) -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """All ranks or none: what a user can put right and goes wrong within the block on one rank, ends all after it."""
+    """All ranks or none: if one fails within the block with an error a user can put right, all end after it."""
     if world_size() == 1:
         yield
         return
@@ -126,5 +126,5 @@ def together() -> Iterator[None]:
 
 
 def once(error: UserError | Interrupted) -> UserError | Interrupted | SystemExit:
-    """What a rank raises for an error that all ranks have: rank 0 the error, the others a silent exit alike."""
+    """What a rank raises for an error of all ranks: rank 0 the error, the others a silent exit with its status."""
     return error if rank() == 0 else SystemExit(error.status)

@@ -63,25 +63,25 @@ def reason(error: Exception) -> str:
 
 
 def hub_reason(error: BaseException | None) -> str:
-    """Why the Hugging Face Hub gave nothing: its libraries have an error for everything, one behind the other."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    names = said
+    """Why the Hugging Face Hub gave nothing: its libraries raise errors of many types, in chains."""
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    names = message
     while error is not None:
         names += type(error).__name__
         error = error.__cause__ or error.__context__
     for marks, meaning in HUB_ERRORS.items():
         if any(mark in names for mark in marks):
             return meaning
-    return said
+    return message
 
 
 def what_failed(error: Exception) -> str:
-    """An error's text; of a full disk, or a folder that may not be written to, one with the file's name."""
+    """An error's text; that of an OSError (a full disk, a folder without write access) names the file."""
     return f"{error.filename or 'a file'}: {reason(error)}" if isinstance(error, OSError) else str(error)
 
 
 def all_of(*actions: Callable[[], object]) -> None:
-    """Do each, whether or not another one fails.
+    """Do all of them, even if one fails.
 
     Raises:
         UserError: what has failed, all in one line.
@@ -90,7 +90,7 @@ def all_of(*actions: Callable[[], object]) -> None:
     for action in actions:
         try:
             action()
-        except Exception as error:  # of a picture, it may be anything
+        except Exception as error:  # a picture may raise anything
             kind = "" if isinstance(error, UserError | OSError) else f"{type(error).__name__}: "
             failures.append(kind + what_failed(error))
     if failures:
@@ -106,20 +106,20 @@ def painted(text: str, style: str, stream: TextIO) -> str:
 def say_at_once(line: str) -> None:
     """A line on standard error from within a signal's handler, where the stream itself may be in the middle of one."""
     with suppress(OSError):
-        os.write(2, f"{chr(10) * os.isatty(2)}{line}\n".encode())  # a terminal is somewhere behind a bar and ^C
+        os.write(2, f"{chr(10) * os.isatty(2)}{line}\n".encode())  # a terminal's line has a bar and ^C
 
 
 def command(*words: object) -> str:
-    """What a person types to start the Python that runs this, with these words behind it; paths as short as can be."""
+    """What a person types to start the Python that runs this, with these words after it; paths as short as can be."""
     python, here = Path(sys.executable), Path.cwd()
-    found = [Path(shutil.which(name) or "") for name in ("python", "python3")]
-    words = (*[path.name for path in found if path.parent == python.parent], python)[:1] + words
+    pythons = [Path(shutil.which(name) or "") for name in ("python", "python3")]
+    words = (*[path.name for path in pythons if path.parent == python.parent], python)[:1] + words
     short = (word.relative_to(here) if isinstance(word, Path) and word.is_relative_to(here) else word for word in words)
     return shlex.join(map(str, short))
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of this package, which is a clone's or came by itself."""
+    """The command that installs an extra of this package, from the clone if this is one."""
     clone = Path(__file__).parent.parent
     if not (clone / "pyproject.toml").is_file():
         return command("-m", "pip", "install", f"minibert[{extra}]")

@@ -54,7 +54,7 @@ def encode(
             of `positions` is padding.
     """
     if attention_mask is not None and (attention_mask.shape, attention_mask.dtype) != (input_ids.shape, torch.bool):
-        raise ValueError(f"attention_mask has to be bool and {tuple(input_ids.shape)}, as input_ids")
+        raise ValueError(f"attention_mask has to be bool and {tuple(input_ids.shape)}, like input_ids")
     if not _known(bert):
         return select(bert(input_ids, attention_mask), positions)
     packing = Packing.of(attention_mask)
@@ -74,26 +74,26 @@ def encode(
 
 
 def _functions(kind: type[nn.Module]) -> dict[str, Any]:
-    """What a class has itself that runs: functions, properties, and whatever else Python binds to an object."""
+    """A class's own functions, properties, and whatever else Python binds to an object."""
     return {name: value for name, value in vars(kind).items() if hasattr(value, "__get__")}
 
 
-# The classes that the functions of this file can replace, and their functions, as they were when it was imported.
+# The classes whose work this file can do, and their functions as they were when it was imported.
 _MODULES = (minibert.bert, minibert.modern, minibert.sbert)
-_OWN = [
+_REPLACEABLE = [
     kind
     for module in _MODULES
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, nn.Module)
 ]
 _TORCH_LAYERS = [nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList]
-_TEXTBOOK = {kind: _functions(kind) for kind in (*_OWN, *_TORCH_LAYERS)}
+_TEXTBOOK = {kind: _functions(kind) for kind in (*_REPLACEABLE, *_TORCH_LAYERS)}
 
 
 def _known(model: nn.Module) -> bool:
     """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
     layers = [*model.modules()]
-    return all(map(_as_written, set(map(type, layers)))) and all(map(_joins, layers)) and not is_changed(*layers)
+    return all(map(_as_written, set(map(type, layers)))) and all(map(_fits, layers)) and not is_changed(*layers)
 
 
 def _as_written(kind: type[nn.Module]) -> bool:
@@ -102,8 +102,8 @@ def _as_written(kind: type[nn.Module]) -> bool:
     return kind in _TEXTBOOK and all(each not in _TEXTBOOK or _functions(each) == _TEXTBOOK[each] for each in above)
 
 
-def _joins(layer: nn.Module) -> bool:
-    """Whether a layer is made of what `attention` and `vocabulary_loss` take together."""
+def _fits(layer: nn.Module) -> bool:
+    """Whether a layer is made of what `encode`, `attention` and `vocabulary_loss` can take."""
     if isinstance(layer, Bert):
         return len(layer.layers) > 0
     if isinstance(layer, SelfAttention):
@@ -115,14 +115,13 @@ def _joins(layer: nn.Module) -> bool:
 
 
 def is_own(layer: nn.Module, kind: type[nn.Module], name: str = "forward") -> bool:
-    """Whether a layer, of a class or of one below it, has a function of its own in the place of the class's."""
-    return getattr(type(layer), name) is not _TEXTBOOK[kind][name] or name in vars(layer)
+    """Whether a layer of a class, or of a subclass, overrides one of the class's functions."""
+    written = _TEXTBOOK[kind][name] if kind in _TEXTBOOK else getattr(kind, name)  # the latter is a student's class
+    return getattr(type(layer), name) is not written or name in vars(layer)
 
 
 def is_changed(*layers: nn.Module) -> bool:
-    """Whether somebody has given one of these layers, or all there are, hooks or functions, which run only when it is
-    called.
-    """
+    """Whether one of these layers, or all layers, have been given hooks or functions, which run only in a call."""
     return _has_hooks_of_all() or any(has_hooks(each) or any(map(callable, vars(each).values())) for each in layers)
 
 
@@ -133,7 +132,7 @@ def has_hooks(layer: nn.Module) -> bool:
 
 
 def _has_hooks_of_all() -> bool:
-    """Whether there are hooks of all layers; torch's own, as those of its FLOP counter, only look on."""
+    """Whether there are hooks on all layers; torch's own, such as its FLOP counter's, only look on."""
     kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
     hooks = (hook for kind in kinds for hook in getattr(nn.modules.module, f"_global_{kind}").values())
     return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
@@ -342,7 +341,7 @@ class _VocabularyLoss(torch.autograd.Function):
         highest = bias.new_full((len(hidden),), float("-inf"))  # (M,) the highest logit so far
         total = torch.zeros_like(highest)  # (M,) the sum so far of exp(logit - highest)
         at_label = torch.zeros_like(highest)  # (M,) the logit of the label
-        right = torch.zeros_like(labels, dtype=torch.bool)  # (M,) whether it is the first one of those that are highest
+        right = torch.zeros_like(labels, dtype=torch.bool)  # (M,) whether it is the first of the highest
         exponentials, highests = [], []
         for columns in _slices(len(weight)):
             products = torch.addmm(bias[columns].to(dtype), hidden, weight[columns].to(dtype).t())
@@ -350,10 +349,10 @@ class _VocabularyLoss(torch.autograd.Function):
             higher = torch.maximum(highest, logits.amax(dim=1))
             right &= higher == highest  # in the slices before, there was one as high
             rows, places = _labels_in(columns, labels)
-            own = logits[rows]  # few: a slice has the labels of few rows
-            at_label[rows] = own.gather(1, places.unsqueeze(1)).squeeze(1)
-            before = torch.arange(own.shape[1]) < places.unsqueeze(1)
-            is_first = ~((own == at_label[rows].unsqueeze(1)) & before).any(dim=1)
+            labelled = logits[rows]  # few: a slice has the labels of few rows
+            at_label[rows] = labelled.gather(1, places.unsqueeze(1)).squeeze(1)
+            before = torch.arange(labelled.shape[1]) < places.unsqueeze(1)
+            is_first = ~((labelled == at_label[rows].unsqueeze(1)) & before).any(dim=1)
             right[rows] = (at_label[rows] > highest[rows]) & (at_label[rows] == higher[rows]) & is_first
             exponential = logits.sub_(higher.unsqueeze(1)).exp_()
             total = total * (highest - higher).exp() + exponential.sum(dim=1)
@@ -371,17 +370,17 @@ class _VocabularyLoss(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         hidden, weight, labels, factors, *exponentials = ctx.saved_tensors
-        of_hidden, of_weight = -weight[labels], torch.empty_like(weight, dtype=hidden.dtype)
-        of_bias = hidden.new_empty(len(weight))
+        grad_hidden, grad_weight = -weight[labels], torch.empty_like(weight, dtype=hidden.dtype)
+        grad_bias = hidden.new_empty(len(weight))
         for columns, factor, exponential in zip(_slices(len(weight)), factors, exponentials, strict=True):
             scaled = (scale * factor).to(hidden.dtype)
-            torch.mm(exponential.t(), hidden * scaled.unsqueeze(1), out=of_weight[columns])
-            torch.mv(exponential.t(), scaled, out=of_bias[columns])
-            of_hidden.addcmul_(exponential @ weight[columns].to(hidden.dtype), factor.unsqueeze(1))
-        of_weight, of_bias = of_weight.to(weight.dtype), of_bias.to(weight.dtype)
-        of_weight.index_add_(0, labels, hidden.to(weight.dtype) * -scale)
-        of_bias.index_add_(0, labels, -scale.expand(len(labels)))
-        return of_hidden * scale, of_weight, of_bias, None, None
+            torch.mm(exponential.t(), hidden * scaled.unsqueeze(1), out=grad_weight[columns])
+            torch.mv(exponential.t(), scaled, out=grad_bias[columns])
+            grad_hidden.addcmul_(exponential @ weight[columns].to(hidden.dtype), factor.unsqueeze(1))
+        grad_weight, grad_bias = grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
+        grad_weight.index_add_(0, labels, hidden.to(weight.dtype) * -scale)
+        grad_bias.index_add_(0, labels, -scale.expand(len(labels)))
+        return grad_hidden * scale, grad_weight, grad_bias, None, None
 
 
 def _slices(size: int) -> Iterator[slice]:

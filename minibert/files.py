@@ -36,16 +36,16 @@ MOST_TEXT = 2**26
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file, and put it in its place once it is complete and on disk.
 
-    Where that can't be done (a `UserError`), a file that was there before is still there.
+    If that fails (a `UserError`), a file that was there before stays.
     """
     partial = _partial(path)
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, which a file would replace
-            raise UserError(f"can't write {path}: it is a device or a pipe, and no file")
+            raise UserError(f"can't write {path}: it is a device or a pipe, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         _put(partial, path)
-    except (OSError, SafetensorError) as error:  # to safetensors, a full disk is an error of its own
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise UserError(f"can't write {path}: {reason(error)}") from error
     finally:
         with suppress(OSError):  # gone with its folder
@@ -53,12 +53,12 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _partial(path: Path) -> Path:
-    """The name under which this process writes what is to have another."""
+    """The temporary name under which this process writes a file or folder."""
     return path.with_name(f".partial-{os.getpid()}-{path.name}")
 
 
 def remove_partial(folder: Path, *patterns: str) -> None:
-    """Remove what dead processes have begun to write directly in a folder, if its name was to be like these."""
+    """Remove what dead processes began to write directly in a folder, if its final name fits one of the patterns."""
     for path in folder.glob(".partial-*"):
         number, _, name = path.name.removeprefix(".partial-").partition("-")
         if number.isdigit() and any(fnmatchcase(name, pattern) for pattern in patterns):
@@ -76,28 +76,26 @@ def _put(file: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_file` for a JSON value without numbers that are not finite, which JSON has no word for."""
+    """`write_file` for a JSON value; a number that is not finite, which JSON can't express, is an error."""
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
-        raise UserError(f"can't write {path}: what it is to hold has numbers that are not finite") from error
+        raise UserError(f"can't write {path}: it would have numbers that are not finite") from error
     write_file(path, lambda partial: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def is_file(path: Path, most: int | None = None) -> bool:
-    """Whether there is a file at a path, to be read to its end. A folder, a pipe or a device, which may have no end, or
-    more than `most` bytes are an error.
-    """
+    """Whether there is a file at a path; a folder, a pipe, a device or more than `most` bytes are an error."""
     try:
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: no name of a file
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: not a file's name
         return False
     except OSError as error:
         raise UserError(f"can't read {path}: {reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is not a file")
     if most is not None and status.st_size > most:
-        raise UserError(f"{path} has {status.st_size:,} bytes: more than {most:,} make no sense there")
+        raise UserError(f"{path} has {status.st_size:,} bytes: it may have at most {most:,}")
     return True
 
 
@@ -111,7 +109,7 @@ def is_part_of(file: Path, data: Path) -> bool:
 def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
     """The JSON object in a file, or, by `kind`, the list or either.
 
-    Where there is no file, `advice` is given; if that is None, a missing file is read as one of nothing.
+    If there is no file, the error gives `advice`; without advice (None), the result is empty.
 
     Raises:
         UserError: there is no such file, or it holds something else, or it can be understood in two ways.
@@ -121,7 +119,7 @@ def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
             return kind()
         raise UserError(f"no {path.name} in {path.parent}: {advice}")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark before it
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark first
         values = json.loads(text, object_pairs_hook=named_once, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
@@ -131,7 +129,7 @@ def read_json(path: Path, advice: str | None, kind: type[object] = dict) -> Any:
 
 
 def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which others would take the last of two values of one name."""
+    """A JSON object; a name given twice is an error, where Python's reader would take the last value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
@@ -145,20 +143,20 @@ def valid_unicode(text: str) -> str:
 
 
 def _no_number(constant: str) -> None:
-    """NaN and infinities, which JSON has not, but Python's reader takes."""
-    raise ValueError(f"{constant} is no JSON")
+    """Refuse NaN and infinities, which JSON lacks but Python's reader accepts."""
+    raise ValueError(f"{constant} is not JSON")
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, a JSON object a line; errors are raised unchanged."""
+    """The records of a run's metrics.jsonl, a JSON object per line; errors are raised unchanged."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill an empty folder, then move its files into `folder`, over any of the same name.
+    """Have `write` fill an empty folder, then move its files into `folder`, replacing any of the same name.
 
     Nothing reaches `folder` unless everything could be written. Other files in it are left alone. The checksums come
-    last: if the process dies between two files, those of before tell that they are not of one kind.
+    last: if the process dies between two files, the old checksums tell that the files do not match.
     """
     staging = _partial(folder / STAGING)
     try:
@@ -179,20 +177,20 @@ def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_folder(folder: Path, names: Collection[str] | None = None) -> None:
-    """Compare a folder's files (or those named) with its SHA256SUMS, if it has one; others may be anything."""
+    """Compare a folder's files (or those named) with its SHA256SUMS, if it has one; other files may be anything."""
     sums = folder / CHECKSUMS
     if not is_file(sums, MOST_TEXT):
         return
     advice = f"copy the folder again, or delete {CHECKSUMS} if it was changed on purpose"
     try:
         lines = sums.read_text(encoding="ascii", errors="replace").splitlines()
-        if not all(re.fullmatch("[0-9a-f]{64}  [^\0\ufffd]+", line) for line in lines):  # U+FFFD: no ASCII
+        if not all(re.fullmatch("[0-9a-f]{64}  [^\0\ufffd]+", line) for line in lines):  # U+FFFD: not ASCII
             raise UserError(f"{sums} can't be checked (it is not a list of checksums): {advice}")
         for digest, name in (line.split("  ", 1) for line in lines):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise UserError(f"{sums} points outside its folder: {name!r}")
             if (names is None or name in names) and _sha256(folder / name) != digest:
-                raise UserError(f"{folder / name} is damaged: it has not the checksum in {CHECKSUMS}; {advice}")
+                raise UserError(f"{folder / name} is damaged: it does not match {CHECKSUMS}; {advice}")
     except OSError as error:
         raise UserError(f"{sums} can't be checked ({what_failed(error)}): {advice}") from error
 
@@ -205,9 +203,9 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[Callable[[], Path]]:
-    """Keep a folder, made if there is none, to this process; the claim dies with it, however it dies.
+    """Claim a folder, made if there is none, for this process; the claim ends with it, however it ends.
 
-    The folder holds a file `.lock` meanwhile. A folder with nothing else in it at the end is removed, and so are those
+    Meanwhile the folder holds a file `.lock`. A folder with nothing else in it at the end is removed, and so are those
     above it that were made for it.
 
     Returns:

@@ -47,7 +47,7 @@ from minibert.training import FEW_STEPS, Task, remedy
 COLLAPSED = 0.99  # mean cosine between sentences
 PORTION = 256  # pairs that a control is asked about at once
 LEAST = 1e-6  # no probability of a control counts as less, so that no logarithm is infinite
-DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are both sure and wrong some more
+DIVERGED = 10.0  # nats; a blind guess has ln 3 = 1.1, and answers that are sure but wrong somewhat more
 
 
 class NLITask(Task):
@@ -72,7 +72,7 @@ class NLITask(Task):
         self.tokenizer, self.device = tokenizer, next(model.parameters()).device
         self.train, self.train_labels = self._tokenised(train), train.labels
         self.validation, self.validation_labels = self._tokenised(validation), validation.labels
-        self.priors = None  # (pairs, C), what is added to the logits of those to train on
+        self.priors = None  # (pairs, C), added to the logits of the training pairs
         if control is not None:
             self.priors = options.debias_weight * log_probabilities(control.to(self.device), train)
 
@@ -85,14 +85,14 @@ class NLITask(Task):
             yield batch if self.priors is None else replace(batch, prior=self.priors[rows])
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy summed over the pairs, with what the options add to it; how many are classified right.
+        """Cross-entropy summed over the pairs, with what the options add to it, and how many are classified right.
 
-        What a control knows of them, log-probabilities, is added to the logits that are compared with the labels: the
-        model has only to say what is missing to the answer (Clark et al. 2019, "Don't take the easy way out", bias
-        product; He et al. 2019, "Unlearn dataset bias"). In validation and in use, it answers by itself.
+        A control's log-probabilities for them are added to the logits that are compared with the labels: the model need
+        only supply what is missing from the answer (Clark et al. 2019, "Don't take the easy way out", bias product; He
+        et al. 2019, "Unlearn dataset bias"). In validation and in use, it answers by itself.
 
-        The other sentences that an entailed pair is compared with, and the pairs that one is mixed with, are those of
-        the same micro-batch: with `--accumulate`, or on several ranks, they are fewer.
+        An entailed pair is compared with, and pairs are mixed with, only sentences of the same micro-batch: with
+        `--accumulate`, or on several ranks, they are fewer.
         """
         options, labels = self.options, batch.labels
         u, v, features, logits = self.forward(batch)
@@ -119,7 +119,7 @@ class NLITask(Task):
         return u, v, features, self.logits(features)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features, of pairs or mixtures of them, to logits."""
+        """The logits for the features of pairs, or of mixtures of pairs."""
         return self.model.score(features) if self.options.textbook else fast.score(self.model, features)
 
     def validate(self) -> dict[str, float]:
@@ -130,8 +130,8 @@ class NLITask(Task):
         for batch in self._validation_batches(rank(), world_size()):
             _, v, _, logits = self.forward(batch)
             answers = F.one_hot(logits.argmax(dim=-1), len(self.model.labels)).sum(dim=0)  # (C,)
-            its = (*summed_loss(logits, batch.labels), answers, F.normalize(v, dim=-1).sum(dim=0))  # the last is (W,)
-            sums = [total + each for total, each in zip(sums, its, strict=True)]
+            terms = (*summed_loss(logits, batch.labels), answers, F.normalize(v, dim=-1).sum(dim=0))  # the last is (W,)
+            sums = [total + term for total, term in zip(sums, terms, strict=True)]
         ranks = gather([total.double().cpu() for total in sums])  # zeros, where there are fewer batches than ranks
         loss, correct, answers, directions = (sum(each) for each in zip(*ranks, strict=True))
         return {
@@ -142,26 +142,26 @@ class NLITask(Task):
         }
 
     def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
-        """A collapsed encoder, a loss that no guesser has, and a classifier with one answer."""
+        """Of a collapsed encoder, of a loss that no guesser has, and of a classifier that always gives one answer."""
         few, found = step < FEW_STEPS, []
-        more = f"after {step:,} steps it may have hardly begun: more of them (--epochs)"
+        longer = f"after {step:,} steps it may have hardly begun: more of them (--epochs)"
         if metrics["mean_cosine"] > COLLAPSED:
-            what = f"the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all look alike"
-            advice = f"{more} or another --encoder" if few else "a lower --learning-rate or another --encoder"
-            found.append(f"the encoder has collapsed: {what}; {advice} usually helps")
+            symptom = f"the mean cosine between sentences is {metrics['mean_cosine']:.3f}, so all look alike"
+            advice = f"{longer} or another --encoder" if few else "a lower --learning-rate or another --encoder"
+            found.append(f"the encoder has collapsed: {symptom}; {advice} usually helps")
         if metrics["validation_loss"] > DIVERGED:
-            what = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
-            found.append(f"{what}; {remedy(step)}")
+            symptom = f"training diverges: the validation loss is {metrics['validation_loss']:.1f}"
+            found.append(f"{symptom}; {remedy(step)}")
         if metrics["most_answered"] == 1:
-            advice = f"{more} usually help" if few else "a lower --learning-rate usually helps"
+            advice = f"{longer} usually help" if few else "a lower --learning-rate usually helps"
             found.append(f"every validation pair is given the same label; {advice}")
         return found
 
     def calibrate(self) -> float:
         """Divide the classifier's logits by the temperature that suits the validation pairs best, and return it.
 
-        It changes no answer, only how sure the classifier is of it. The division is by the last layer's own weights, so
-        that whoever reads the folder has it.
+        It changes no answer, only how sure the classifier is of it. The last layer's weights are divided, so whoever
+        reads the folder has it.
 
         Source: Guo et al. 2017, "On calibration of modern neural networks", section 4.2 (temperature scaling).
         """
@@ -180,10 +180,10 @@ class NLITask(Task):
                 parameter.div_(divisor)
         return divisor
 
-    def _validation_batches(self, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """Batches of validation pairs of like length: number `first`, and every `every`-th after it."""
+    def _validation_batches(self, first: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Batches of validation pairs of similar length: number `first`, and every `step`-th after it."""
         batches = batches_of_like_length(_lengths(self.validation), self.options.batch_size)
-        for rows in islice(batches, first, None, every):
+        for rows in islice(batches, first, None, step):
             yield self._batch(self.validation, self.validation_labels, rows).to(self.device)
 
     def _tokenised(self, pairs: Pairs) -> tuple[TokenisedTexts, TokenisedTexts]:
@@ -199,7 +199,7 @@ class NLITask(Task):
 
 
 def _lengths(sides: tuple[TokenisedTexts, TokenisedTexts]) -> np.ndarray:
-    """(pairs,) the tokens of the longer side of each."""
+    """(pairs,) the number of tokens of each pair's longer side."""
     return np.maximum(*(side.lengths for side in sides))
 
 
@@ -213,12 +213,12 @@ def make_classifier(options: NLIOptions) -> tuple[NLIClassifier, WordPieceTokeni
 
 
 def load_control(options: NLIOptions) -> TrainedModel | None:
-    """The control whose knowledge is to be taken off, if one is given."""
+    """The control whose knowledge is not to be learned again, if one is given."""
     if not options.debias:
         return None
     control = load_classifier(options.debias)
     if not control.hypothesis_only:
-        raise UserError(f"--debias {options.debias} is no control: train one with --hypothesis-only")
+        raise UserError(f"--debias {options.debias} is not a control: train one with --hypothesis-only")
     if control.labels != options.label_names:
         raise UserError(f"--debias {options.debias} has other labels: {', '.join(control.labels)}")
     heading("control", f"{options.debias}: what it knows, times {options.debias_weight:g}, is added to the logits")
@@ -240,7 +240,7 @@ def identify(task: NLITask, train: Pairs, validation: Pairs, control: TrainedMod
 
 
 def log_probabilities(control: TrainedModel, pairs: Pairs) -> Tensor:
-    """(pairs, C) float32: what a control says of pairs, of which it reads the hypotheses only."""
+    """(pairs, C) float32: what a control says of pairs; it reads only their hypotheses."""
     portions = []  # since it makes two vectors of each, which would fill the memory
     for first in tqdm(range(0, len(pairs), PORTION), desc="asking the control", disable=None):  # on a terminal only
         rows = slice(first, first + PORTION)
@@ -257,7 +257,7 @@ def introduce(task: NLITask, train: Pairs, validation: Pairs, run: Run[NLIOption
     for label in [label for label, count in counts.items() if not count]:
         print(warning(f"no pair to train on is labelled {label}, so the model can't learn it"), flush=True)
     if repeated := repeated_pairs(train, validation):
-        heading("repeated", f"{repeated:,} of the pairs for validation stand in training, too")
+        heading("repeated", f"{repeated:,} of the pairs for validation are in training, too")
     if run.options.hypothesis_only:
         heading("control", "the premises are emptied: what is reached now is reached without inference")
     sides = task.train[run.options.hypothesis_only :]  # an error if one of them can't be spelled at all

@@ -3,7 +3,7 @@
     model = minibert.from_pretrained("models/sbert_nli_small")
     model.encode(["A man is playing a guitar."])
 
-No answer depends, beyond rounding, on what else is asked in the same call: padding is invisible to the model, and
+Beyond rounding, no answer depends on what else is asked in the same call: padding is invisible to the model, and
 sentences are put into batches by their length only to have less of it.
 """
 
@@ -36,18 +36,18 @@ from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
 from minibert.tokenizer import UNK, WordPieceTokenizer
 
-# On a CPU a pass of no more than these tokens stays in the cache, from one layer to the next.
+# On a CPU a pass of at most so many tokens stays in the cache from one layer to the next.
 TOKENS_IN_PASS = 2_048
 SHOWN, BEGINNING = 10, 30  # pairs of a printed table, and characters of a sentence in it
-LONG = 1_000  # sentences from which on a progress bar is shown, if there is a terminal to show it on
+LONG = 1_000  # from this many sentences on a progress bar is shown, if there is a terminal
 
 
 class Guess(TypedDict):
-    """A word for a [MASK], in the words of transformers' own pipeline.
+    """A word for a [MASK], with the keys of transformers' own pipeline.
 
     Attributes:
         score: its probability.
-        token, token_str: its id, and as text.
+        token, token_str: the word, as an id and as text.
         sequence: the whole text with the word in its place.
     """
 
@@ -59,12 +59,12 @@ class Guess(TypedDict):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Predictions:
-    """What a model says of pairs.
+    """What a model says about pairs.
 
     Attributes:
         probabilities: (pairs, C) in the order of `names`.
         embeddings: (2 * pairs, W), the premises' vectors and then the hypotheses'.
-        names: of the C labels.
+        names: those of the C labels.
         premises, hypotheses: the pairs' sentences, if they are known.
     """
 
@@ -83,7 +83,7 @@ class Predictions:
         return self.probabilities.argmax(axis=1).astype(np.int64)
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Predictions:
-        """Those of some pairs: their places, a mask of all pairs, or a slice."""
+        """The predictions for some pairs, given as places, as a mask of all pairs, or as a slice."""
         rows = np.atleast_1d(np.arange(len(self.probabilities))[rows])
         sides = self.embeddings.reshape(2, len(self.probabilities), self.embeddings.shape[1])[:, rows]
         texts = ([text[row] for row in rows] if text else () for text in (self.premises, self.hypotheses))
@@ -93,8 +93,8 @@ class Predictions:
         """Write a row for each pair: its sentences, its own label, the answer, and the probability of each label.
 
         Args:
-            path: of the file, which appears whole or not at all.
-            labels: (pairs,) their own, as places in `names`; -1 for none. If none has one, they have no column.
+            path: the file, which appears whole or not at all.
+            labels: (pairs,) the pairs' own, as places in `names`; -1 for none. No column if no pair has one.
             columns: what the sentences and their label are called; by default premise, hypothesis and label.
         """
         premise, hypothesis, label, *_ = (*(columns or ("premise", "hypothesis")), "label")
@@ -107,7 +107,7 @@ class Predictions:
 
         def write(file: Path) -> None:
             with file.open("w", encoding="utf-8", newline="", errors="replace") as handle:
-                # A line ends with \n. Told so, `csv` leaves a cell with \r without quotes, and readers see two rows.
+                # Lines end with \n. If `csv` knew, it would not quote a cell with \r, and readers would see two rows.
                 lines: Any = SimpleNamespace(write=lambda line: handle.write(line.removesuffix("\r\n") + "\n"))
                 writer = csv.writer(lines)
                 writer.writerow(table)
@@ -122,8 +122,8 @@ class Predictions:
         columns = [_padded([name, *map(_beginning, cells[:SHOWN])], "<") for name, cells in texts.items()]
         for name, shares in zip(self.names, self.probabilities[:SHOWN].T, strict=True):
             columns.append(_padded([name, *(f"{share:.4f}" for share in shares)], ">"))
-        more = [f"... and {len(self.probabilities) - SHOWN:,} more"] if len(self.probabilities) > SHOWN else []
-        return "\n".join([*map("  ".join, zip(*columns, strict=True)), *more])
+        tail = [f"... and {len(self.probabilities) - SHOWN:,} more"] if len(self.probabilities) > SHOWN else []
+        return "\n".join([*map("  ".join, zip(*columns, strict=True)), *tail])
 
 
 def _beginning(text: str) -> str:
@@ -132,7 +132,7 @@ def _beginning(text: str) -> str:
 
 
 def _padded(cells: Sequence[str], side: str) -> list[str]:
-    """Cells as wide as the widest, their text at one side."""
+    """All cells, as wide as the widest, with their text at one side."""
     width = max(map(len, cells))
     return [f"{cell:{side}{width}}" for cell in cells]
 
@@ -162,10 +162,10 @@ class TrainedModel:
     ignored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        own = (self.masked_lm is None or self.masked_lm.bert is self.encoder) and (
+        shared = (self.masked_lm is None or self.masked_lm.bert is self.encoder) and (
             self.classifier is None or self.classifier.encoder is self.sentence_encoder
         )
-        if not own:
+        if not shared:
             raise ValueError("masked_lm and classifier have to share the encoder: replace all of them together")
 
     @property
@@ -219,8 +219,8 @@ class TrainedModel:
         Returns:
             (sentences, `embedding_size`) float32, or (`embedding_size`,) for one string.
         Raises:
-            TypeError: a sentence is no string.
-            UserError: `batch_size` is not at least 1; the device has no units for bfloat16, or `precision` is another.
+            TypeError: a sentence is not a string.
+            UserError: `batch_size` is below 1, `precision` is another, or the device has no units for bfloat16.
         """
         if isinstance(sentences, str):
             return self.encode([sentences], batch_size, normalize, precision)[0]
@@ -275,7 +275,7 @@ class TrainedModel:
         if fast.is_own(self.classifier, NLIClassifier) or fast.is_changed(self.classifier):
             raise TypeError("predict goes through a classifier's encoder and score: override these, not its forward")
         seen = [""] * len(premises) if self.hypothesis_only else premises
-        # What `NLIClassifier.forward` does, but for the batches: sentences of like length are encoded together.
+        # What `NLIClassifier.forward` does, except that sentences of similar length are encoded together.
         embeddings = self.encode([*seen, *hypotheses], batch_size, normalize=False)  # (2 * pairs, W)
         with evaluating(self.classifier):
             u, v = torch.from_numpy(embeddings).to(self.classifier.classifier.weight).chunk(2)  # (pairs, W) each
@@ -287,15 +287,15 @@ class TrainedModel:
     def fill_mask(self, text: str, top_k: int = 5) -> list[Guess] | list[list[Guess]]:
         """The likeliest words for a [MASK], the best first.
 
-        The answers are those of transformers' `pipeline("fill-mask")`, to the form: with several [MASK] in the text,
-        each has a list of its own, and the others stay in its sequences.
+        The answers are those of transformers' `pipeline("fill-mask")`, in the same form: with several [MASK] in the
+        text, each has a list of its own, in whose sequences the other [MASK] stay.
 
         Args:
             text: with at least one [MASK].
-            top_k: how many words for each.
+            top_k: how many words for each [MASK].
         Raises:
-            UserError: the model has no MLM head, the text no [MASK] or more tokens than the model reads, or the
-                vocabulary fewer than `top_k` words.
+            UserError: the model has no MLM head; the text has no [MASK], or more tokens than the model reads; or the
+                vocabulary has fewer than `top_k` words.
         """
         if self.masked_lm is None:
             raise UserError("this model has no MLM head: train_mlm.py writes a folder with one")
@@ -325,7 +325,7 @@ class TrainedModel:
         Args:
             text: cut to `max_length` tokens.
         Returns:
-            its T tokens, [CLS] and [SEP] among them, and (L, H, T, T) weights: row t says how much token t
+            its T tokens, including [CLS] and [SEP], and (L, H, T, T) weights: row t says how much token t
             attends to each token, and sums to 1.
         Raises:
             TypeError: `text` is not a string.
@@ -336,12 +336,14 @@ class TrainedModel:
         return self.tokenizer.tokens(ids[0]), _finite(maps.squeeze(1).float().cpu().numpy())
 
     def read(self, text: str, name: str) -> tuple[list[str], list[str]]:
-        """The tokens that are read of a text called `name`, and what one should know of them, a sentence each.
+        """The tokens read from a text called `name`, and what one should know of them, a sentence each.
 
         Raises:
-            UserError: there is nothing in the text that could be read.
+            UserError: there is nothing in the text to read.
         """
-        ids = self.tokenizer.encode([text], max_length=self.max_length + 1)[0]  # one more than is read: is there more?
+        ids = self.tokenizer.encode([text], max_length=self.max_length + 1)[
+            0
+        ]  # one more than is read, in case there are more
         if len(ids) == 2:  # [CLS] and [SEP]
             raise UserError(f"{name} is empty: write a sentence there")
         tokens, notes = self.tokenizer.tokens(self.tokenizer.encode([text], max_length=self.max_length)[0]), []
@@ -371,18 +373,16 @@ class TrainedModel:
         return Guess(score=score, token=token, token_str=self.tokenizer.decode([token]), sequence=sequence)
 
 
-def _check_no_table(*several: object) -> None:
-    """A table (pandas' DataFrame, a data set) has as many rows as sentences, but gives the names of its columns; a set
-    has no order.
-    """
-    if any(isinstance(texts, Set | Mapping) for texts in several):
-        raise TypeError("sentences are in a list, whose order answers keep: a set or a dictionary has none")
-    if any(hasattr(texts, "columns") or hasattr(texts, "column_names") for texts in several):
-        raise TypeError("sentences are in a list, or in one column: give table['column'], not the table")
+def _check_no_table(*arguments: object) -> None:
+    """Refuse a set, which has no order, and a table (a DataFrame, a data set), which gives its columns' names."""
+    if any(isinstance(texts, Set | Mapping) for texts in arguments):
+        raise TypeError("give sentences in a list, since answers keep its order: a set or a dictionary has none")
+    if any(hasattr(texts, "columns") or hasattr(texts, "column_names") for texts in arguments):
+        raise TypeError("give sentences in a list or in one column: table['column'], not the table")
 
 
 def _finite(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What leaves a model, which has to be numbers.
+    """The numbers that a model gives, which have to be finite.
 
     Raises:
         UserError: they overflowed on the way, though the weights are finite.
@@ -392,28 +392,28 @@ def _finite(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     return numbers
 
 
-# How many are evaluating with a module that has to go back to training after them.
+# The modules that have to go back to training, and how many callers are still evaluating with each.
 _BORROWED: dict[nn.Module, int] = {}
 _LOCK = threading.Lock()
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; after it, each part of the network is in the mode that it was in.
+    """No dropout and no gradients inside; afterwards each part of the network is back in the mode that it was in.
 
-    Threads may share a network: its parts go back when the last of them has left.
+    Threads may share a network: its parts go back when the last thread has left.
     """
     with _LOCK:
-        mine = [module for module in network.modules() if module.training or module in _BORROWED]
-        for module in mine:
+        borrowed = [module for module in network.modules() if module.training or module in _BORROWED]
+        for module in borrowed:
             _BORROWED[module] = _BORROWED.get(module, 0) + 1
             module.training = False
     try:
-        with torch.no_grad():  # and not inference_mode: what a layer keeps for later may be needed in training
+        with torch.no_grad():  # not inference_mode: what a layer keeps for later may be needed in training
             yield
     finally:
         with _LOCK:
-            for module in mine:
+            for module in borrowed:
                 _BORROWED[module] -= 1
                 if not _BORROWED[module]:
                     del _BORROWED[module]

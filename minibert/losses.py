@@ -28,9 +28,9 @@ def contrastive_loss(u: Tensor, v: Tensor, positive: Tensor) -> Tensor:
         a number, in nats: for each positive pair the mean of both directions. 0 if there is none.
     """
     similarities = F.normalize(u, dim=-1) @ F.normalize(v, dim=-1).T / TEMPERATURE  # (B, B): each u with each v
-    own = torch.arange(len(u), device=u.device)
-    losses = F.cross_entropy(similarities, own, reduction="none") + F.cross_entropy(
-        similarities.T, own, reduction="none"
+    matches = torch.arange(len(u), device=u.device)
+    losses = F.cross_entropy(similarities, matches, reduction="none") + F.cross_entropy(
+        similarities.T, matches, reduction="none"
     )  # (B,)
     return (losses * positive).sum() / 2
 
@@ -49,8 +49,8 @@ def mix(features: Tensor, labels: Tensor, classes: int, alpha: float) -> tuple[T
         the mixtures, (B, N), and the share of each class in them, (B, C): a target for `F.cross_entropy`.
     """
     count = len(labels)
-    alphas = features.new_full((count, 1), alpha, dtype=torch.float32)  # on the device, which nothing waits for
-    shares = torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(features)  # (B, 1), its own
-    others = torch.randperm(count, device=features.device)
+    alphas = features.new_full((count, 1), alpha, dtype=torch.float32)  # on the device, so nothing waits
+    shares = torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(features)  # (B, 1)
+    partners = torch.randperm(count, device=features.device)
     targets = F.one_hot(labels, classes).to(features.dtype)  # (B, C)
-    return torch.lerp(features[others], features, shares), torch.lerp(targets[others], targets, shares)
+    return torch.lerp(features[partners], features, shares), torch.lerp(targets[partners], targets, shares)

@@ -22,12 +22,12 @@ BINS = 15  # of confidence
 
 
 def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, Any]:
-    """Every figure of the report, ready for JSON, from the true labels, (pairs,), and what a model says."""
+    """Every figure of the report, ready for JSON, from the true labels, (pairs,), and a model's predictions."""
     from sklearn.metrics import classification_report, confusion_matrix
 
     predicted, probabilities = predictions.labels, predictions.probabilities
-    own = probabilities[np.arange(len(labels)), labels].clip(np.finfo(np.float32).smallest_subnormal)
-    # Without the premises, which are all alike if they are the control's.
+    likelihoods = probabilities[np.arange(len(labels)), labels].clip(np.finfo(np.float32).smallest_subnormal)
+    # Of the hypotheses only: a control's premises are all alike.
     hypotheses = torch.from_numpy(predictions.embeddings[len(labels) :]).double()
     names = predictions.names
     naming: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0}
@@ -36,7 +36,7 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
         "pairs": len(labels),
         "accuracy": float((predicted == labels).mean()),
         "majority_baseline": float(np.bincount(labels).max() / len(labels)),
-        "loss": float(-np.log(own.astype(np.float64)).mean()),
+        "loss": float(-np.log(likelihoods.astype(np.float64)).mean()),
         "calibration_error": calibration_error(labels, probabilities),
         "mean_cosine": mean_cosine(F.normalize(hypotheses, dim=-1).sum(dim=0), len(labels)),
         "confusion_matrix": confusion_matrix(labels, predicted, labels=naming["labels"]).tolist(),
@@ -46,7 +46,7 @@ def figures(labels: NDArray[np.int64], predictions: Predictions) -> dict[str, An
 
 
 def report_text(result: dict[str, Any]) -> str:
-    """`figures` for a person: the table, the baseline to hold against it, and where the mistakes are."""
+    """`figures` for a person: the table, the baseline to compare it with, and where the mistakes are."""
     names, matrix = result["labels"], result["confusion_matrix"]
     width = max(map(len, names))
     cells = [names, *([f"{count:,}" for count in row] for row in matrix)]
@@ -66,7 +66,7 @@ def report_text(result: dict[str, Any]) -> str:
 def similarity(model: TrainedModel, pairs: ScoredPairs, batch_size: int = 64) -> dict[str, Any]:
     """How well the cosines of a model's vectors agree with people's scores, ready for JSON.
 
-    Beside it stands what needs no training: an encoder of the same shape as it was initialised, and counting words.
+    It also scores what needs no training: an encoder of the same shape with fresh weights, and counting words.
 
     Source: Reimers & Gurevych 2019, section 4.
     """
@@ -138,9 +138,9 @@ def calibration_error(labels: NDArray[np.int64], probabilities: NDArray[np.float
 
 
 def temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
-    """The number by which logits, (pairs, C), are to be divided for the true labels, (pairs,), to be likeliest.
+    """The number to divide logits, (pairs, C), by for the true labels, (pairs,), to be likeliest.
 
-    None if there is no such number between 1/20 and 20: if all answers are right, say, none can be too sure.
+    None if there is no such number between 1/20 and 20: if all answers are right, for instance, none is too sure.
 
     Source: Guo et al. 2017, section 4.2.
     """
@@ -159,7 +159,7 @@ def mean_cosine(directions: Tensor, count: int) -> float:
     """Mean cosine over all pairs of different sentences: near 1, they all look alike and the encoder has collapsed.
 
     The square of the sum of n vectors of length 1, (W,), is the sum of n^2 cosines, n of them of a vector with itself.
-    With fewer than two there is no pair, and the mean is 0.
+    With fewer than two sentences there is no pair, and the mean is 0.
     """
     total = directions.double().square().sum().item()
     return (total - count) / (count * (count - 1)) if count > 1 else 0.0

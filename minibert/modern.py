@@ -1,4 +1,4 @@
-"""ModernBERT, as what it changes in BERT.
+"""ModernBERT: what it changes in BERT.
 
     positions       no table; queries and keys are rotated by where they stand (`RotaryAttention`)
     feed-forward    gated: a GeGLU instead of a GELU (`GatedFeedForward`)

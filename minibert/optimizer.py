@@ -38,11 +38,11 @@ def adamw(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
 def schedule(name: str, total_steps: int, warmup_ratio: float) -> Callable[[int], float]:
     """The factor on the peak learning rate, by the number t of steps already taken, of S in all.
 
-    It is t / W in the first W = `int(total_steps * warmup_ratio)` steps, so 0 at the very first, as by the notebook's
+    It is t / W in the first W = `int(total_steps * warmup_ratio)` steps, so 0 at the very first, as with the notebook's
     scheduler. After them "linear" has (S - t) / (S - W), from 1 to 0, and "constant" stays at 1.
 
     Raises:
-        ValueError: the name is none of `SCHEDULES`.
+        ValueError: the name is not in `SCHEDULES`.
     Source: Devlin et al. 2019, appendix A.2 (linear warm-up and decay).
     """
     if name not in SCHEDULES:
@@ -60,10 +60,10 @@ def schedule(name: str, total_steps: int, warmup_ratio: float) -> Callable[[int]
 
 
 def clip_gradients(model: nn.Module, most: float) -> Tensor:
-    """Scale the gradients down to a norm of `most`, if theirs is greater; returns what it was.
+    """Scale the gradients down to a norm of `most`, if theirs is greater; returns the norm that they had.
 
-    As `clip_grad_norm_` does; but where looking at the norm costs no waiting, gradients that are small enough are not
-    multiplied by 1, which takes as long as a fifth of the optimiser's step.
+    Like `clip_grad_norm_`; but on a CPU, where looking at the norm costs no waiting, gradients that are small enough
+    are not multiplied by 1, which takes as long as a fifth of the optimiser's step.
     """
     parameters = list(model.parameters())
     norm = nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)

@@ -1,6 +1,6 @@
 """The options of the three scripts: a dataclass each.
 
-Each field is a flag, `max_length` is `--max-length`: its default, its group in `--help` and the text there, its bounds.
+Each field is a flag (`max_length` is `--max-length`): it has a default, a group and a text in `--help`, and bounds.
 They are checked when the options are made, so that a wrong flag costs no time. Where the course notebook has a setting,
 its value is the default; `--recipe strong` sets others (docs/recipe.md).
 
@@ -45,8 +45,8 @@ def option(
     default: Any, group: str, help: str, *, choices: tuple[str, ...] | None = None, at_least: float = -math.inf,
     above: float = -math.inf, below: float = math.inf, else_say: str = "",
 ) -> Any:  # fmt: skip
-    """A field of options: its default, where `--help` has it and what it says there, which values make sense, and what
-    is said of others.
+    """A field of options: its default, where `--help` has it and what it says there, which values are allowed, and the
+    error for others.
     """
     bounds = {"at_least": at_least, "above": above, "below": below, "else_say": else_say}
     return field(default=default, metadata={"group": group, "help": help, "choices": choices, **bounds})
@@ -85,22 +85,22 @@ class Options:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value, has = getattr(self, item.name), item.metadata
+            value, spec = getattr(self, item.name), item.metadata
             if value == "" and item.default:
                 raise UserError(f"{flag(item.name)} is empty: leave it out, or give it a value")
-            if has["choices"] and value not in has["choices"]:
-                raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(has['choices'])}")
+            if spec["choices"] and value not in spec["choices"]:
+                raise UserError(f"{flag(item.name)} {value}: choose from {', '.join(spec['choices'])}")
             is_number = not isinstance(value, str | bool | None)
-            if is_number and not (value >= has["at_least"] and has["above"] < value < has["below"]):  # NaN is refused
-                raise UserError(f"{flag(item.name)} {value}: {has['else_say']}")
+            if is_number and not (value >= spec["at_least"] and spec["above"] < value < spec["below"]):  # refuses NaN
+                raise UserError(f"{flag(item.name)} {value}: {spec['else_say']}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions(Options):
     """What both trainings share. `MLMOptions.of("strong")` has the strong recipe's defaults."""
 
-    SCRIPT: ClassVar[str]  # which has them
-    STRONG: ClassVar[dict[str, Any]]  # what the strong recipe has instead
+    SCRIPT: ClassVar[str]  # the script that has these options
+    STRONG: ClassVar[dict[str, Any]]  # the defaults that differ in the strong recipe
 
     data: str  # each script has defaults or words of its own for these six
     output: str
@@ -130,7 +130,7 @@ class TrainingOptions(Options):
     )
     precision: str = option("auto", "run", "auto: bfloat16 on a GPU that has it, else float32", choices=PRECISIONS)
     compile: bool = option(False, "run", "compile the encoder's blocks with torch.compile before training")
-    log_every: int = limit(0, "run", "steps between two lines of progress; 0: 100, in a short run fewer: twenty lines")
+    log_every: int = limit(0, "run", "steps between lines of progress; 0: 100, in a short run fewer, for twenty lines")
     save_every: int = limit(1_000, "run", "steps between checkpoints (one more at each epoch's end); 0: epochs only")
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class TrainingOptions(Options):
 
     @classmethod
     def of(cls, recipe: str = "", **changes: Any) -> Self:
-        """The options of a recipe, or of the run that is to be resumed, with some of them changed.
+        """The options of a recipe, or of the run to be resumed, with some of them changed.
 
         Raises:
             UserError: a value makes no sense, or that run's options are damaged.
@@ -151,7 +151,7 @@ class TrainingOptions(Options):
         return cls(**{**kept, **changes})
 
     def check_length(self, positions: int, what: str) -> None:
-        """Refuse a --max-length that is more than a model's positions."""
+        """Refuse a --max-length above a model's number of positions."""
         if self.max_length > positions:
             raise UserError(f"--max-length {self.max_length}: {what} has {positions} positions")
 
@@ -166,17 +166,17 @@ class TrainingOptions(Options):
 
 
 def _started(script: str, *words: str) -> str:
-    """The command that starts one of the scripts, which is in a clone, if this is one."""
+    """The command that starts a script, with its path if this is a clone."""
     file = Path(__file__).parents[1] / script
     return command(file if file.is_file() else script, *words)
 
 
 def _options_of_run(kind: type[TrainingOptions], output: str | None) -> dict[str, Any]:
-    """What options.json in an output folder says; nothing if that is of the other script's run, or another version's.
+    """The options in an output folder's options.json; none if the other script, or another version, wrote it.
 
-    (Then the checkpoint is refused for what it says itself.)
+    (The checkpoint is then refused for what it says itself.)
     """
-    from minibert.files import read_json  # only here, for `--help` has no need of it
+    from minibert.files import read_json  # only here: `--help` does not need it
 
     defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}
     file = Path(output or defaults["output"]) / OPTIONS
@@ -217,7 +217,7 @@ class MLMOptions(TrainingOptions):
     blocks: bool = option(False, "data", "train on whole articles, in full blocks, not on their beginnings")
     vocab_size: int = count(30_522, "data", "largest vocabulary for --vocab train")
     lowercase: bool = option(
-        True, "data", "--vocab train drops case and accents; in many scripts, as Hindi's, accents are vowels"
+        True, "data", "--vocab train drops case and accents; in many scripts, like Hindi's, accents are vowels"
     )
     cache: str = option("", "data", "folder for token ids, kept for later runs (default: in the user's cache folder)")
     start_from: str = option("", "model", "folder or Hub name of a model to train further, in its shape and vocabulary")
@@ -280,11 +280,11 @@ class NLIOptions(TrainingOptions):
     columns: str = columns(" and a label")
     labels: str = option(
         "", "data",
-        "names of the labels, in the order of the numbers 0, 1 ... if the data has these, as in different,duplicate"
+        "names of the labels, in the order of the numbers 0, 1 ... if the data has these, like different,duplicate"
         " (default: entailment,neutral,contradiction)",
     )  # fmt: skip
     max_train: int = limit(30_000, "data", "training pairs, sampled as in the notebook; 0: all")
-    max_validation: int = limit(3_000, "data", "validation pairs, sampled likewise; 0: all")
+    max_validation: int = limit(3_000, "data", "validation pairs, sampled in the same way; 0: all")
     validation_share: float = rate(0.0, "data", "share of the training pairs to validate on; 0: the validation split")
     max_length: int = sequence_length(16, "data", "tokens kept of each sentence, [CLS] and [SEP] included")
     hypothesis_only: bool = option(False, "data", "the control: empty the premise, all else equal")
@@ -307,7 +307,7 @@ class NLIOptions(TrainingOptions):
         " what is left to learn needs the premise",
     )  # fmt: skip
     debias_weight: float = limit(0.15, "training", "what the log-probabilities of --debias are multiplied by")
-    group_by_length: bool = option(False, "training", "batches of pairs of like length: less padding, so less time")
+    group_by_length: bool = option(False, "training", "batches of pairs of similar length: less padding, so less time")
     calibrate: bool = option(False, "training", "fit the probabilities' temperature on the validation pairs at the end")
     zip: bool = option(False, "run", "also write OUTPUT.zip")
 
@@ -329,13 +329,13 @@ class NLIOptions(TrainingOptions):
             raise UserError(f"--debias-weight {self.debias_weight:g} needs --debias")
 
     def followed_by(self) -> str:
-        """The report on the classifier, or its answer for a pair, if --validation-share has left no part to test on."""
+        """The report on the classifier, or its answer for a pair, if --validation-share has left no test split."""
         if self.validation_share:
-            more = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
+            arguments = ["--premise", "A man is asleep.", "--hypothesis", "Nobody is awake."]
         else:
-            more = [] if self.data == "hub" else ["--data", self.data]
-            more += ["--columns", self.columns] if self.columns else []
-        return _started("evaluate.py", "--model", self.output, *more)
+            arguments = [] if self.data == "hub" else ["--data", self.data]
+            arguments += ["--columns", self.columns] if self.columns else []
+        return _started("evaluate.py", "--model", self.output, *arguments)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -344,12 +344,12 @@ class NLIOptions(TrainingOptions):
 
     @property
     def entailed(self) -> int:
-        """Which of the labels is entailment, -1 if none is."""
+        """The index of the label entailment, -1 if there is none."""
         keys = [label_key(name) for name in self.label_names]
         return keys.index(ENTAILED) if ENTAILED in keys else -1
 
 
-# What evaluate.py looks at if it is asked for something else than the report.
+# The options that evaluate.py uses when it is asked for something other than the report.
 USED = {
     "--premise": ("--model", "--device", "--premise", "--hypothesis"),
     "--similarity": ("--model", "--device", "--similarity", "--split", "--columns", "--batch-size", "--json"),
@@ -391,14 +391,14 @@ class EvaluateOptions(Options):
             raise UserError("--premise and --hypothesis go together: give both, or neither")
         instead = "--premise" if self.premise is not None else "--similarity" if self.similarity else ""
         if instead:
-            others = (flag(item.name) for item in fields(self) if getattr(self, item.name) != item.default)
-            if needless := [other for other in others if other not in USED[instead]]:
+            given = (flag(item.name) for item in fields(self) if getattr(self, item.name) != item.default)
+            if needless := [name for name in given if name not in USED[instead]]:
                 raise UserError(f"{needless[0]} is for the report on a classifier: {instead} asks for something else")
         if self.predictions and not self.predictions.lower().endswith(".csv"):
             raise UserError(f"--predictions {self.predictions}: it takes the name of a .csv file to write")
         if self.predictions and any(re.match("prediction$|probability_", name) for name in listed(self.columns)):
             raise UserError(
-                f"--columns {self.columns}: --predictions has columns prediction and probability_... itself"
+                f"--columns {self.columns}: --predictions itself has columns prediction and probability_..."
             )
         if self.predictions and self.max_pairs not in (0, EvaluateOptions.max_pairs):
             raise UserError("--predictions has every pair: --max-pairs is for a report without it")

@@ -1,4 +1,4 @@
-"""Draw one picture of a run or of a model; what evaluate.py finds, it draws itself.
+"""Draw one picture of a run or of a model; evaluate.py draws its own.
 
     training    loss, accuracy and learning rate of a run
     attention   what every head attends to in a sentence
@@ -43,12 +43,12 @@ SHADES = "Blues"
 LOOK = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8}
 
 MATRIX = "confusion_matrix.png"
-TOKEN = 0.17  # inches for each, which its name at 8 points just needs
+TOKEN = 0.17  # inches for each, just enough for its name at 8 points
 SMALLEST, LARGEST = 1.6, 40.0  # inches: of a panel, of the whole figure
 LONGEST = 32  # characters of a name
-FEW = 50  # points of a line, each of which is marked: of one point alone there is no line to see
+FEW = 50  # a line of fewer points has each of them marked: a single point makes no line
 
-# Asked, in this order, for what matplotlib's own fonts lack; those that are not installed are passed over.
+# Searched in this order for what matplotlib's own fonts lack; those that are not installed are skipped.
 FONTS = (
     "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei",
     "SimHei", "Hiragino Sans GB", "Malgun Gothic", "Nirmala UI", "Arial Unicode MS", "Noto Emoji", "Segoe UI Emoji",
@@ -61,7 +61,7 @@ class NoPicture(UserError):
 
 def need_matplotlib() -> Any:
     """matplotlib, or `NoPicture` is raised."""
-    # A notebook tells the programs that it starts to draw into it. Where there is no such thing, matplotlib won't load.
+    # A notebook tells the programs that it starts to draw into it. Where they can't, matplotlib won't load.
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure
@@ -91,7 +91,7 @@ _LOCK = RLock()  # matplotlib's settings are the whole process's, and the page d
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Its own settings and `LOOK`, whatever a matplotlibrc says (of LaTeX, say), but for the fonts."""
+    """The defaults of matplotlib and `LOOK`, whatever a matplotlibrc says (of LaTeX, say), except for the fonts."""
     matplotlib = need_matplotlib()
     with _LOCK, matplotlib.style.context(["default", {"font.family": fonts()[0], **LOOK}]):
         yield
@@ -114,7 +114,7 @@ def fonts() -> tuple[list[str], set[int]]:
 def legible(text: str, most: int = LONGEST) -> str:
     """Somebody's text for a picture: drawn letter for letter, never as mathematics, and cut in the middle if long.
 
-    Characters that no font has, or that can not be seen, are drawn as escapes, so that names can be told apart.
+    Characters that no font has, or that are invisible, are drawn as escapes, so that names can be told apart.
     """
     spaced = (" " if unicodedata.category(letter) == "Zs" else letter for letter in text)
     known = fonts()[1]
@@ -125,7 +125,7 @@ def legible(text: str, most: int = LONGEST) -> str:
 
 
 def new_figure(width: float, height: float, title: Sequence[str] = ()) -> Any:
-    """An empty figure of some inches, and above it the lines that say what it is of."""
+    """An empty figure, its size in inches, below the lines that say what it shows."""
     figure = need_matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle("\n".join(legible(line, int(width * 13)) for line in title), fontsize=9)  # 13 letters an inch
@@ -133,7 +133,7 @@ def new_figure(width: float, height: float, title: Sequence[str] = ()) -> Any:
 
 
 def check_picture(path: Path) -> str:
-    """The format that a picture's name asks for; without an ending, PNG. To be asked before any work.
+    """The format that a picture's name asks for; without an ending, PNG. Call it before any work.
 
     Raises:
         UserError: there is no matplotlib; the name has another ending, or is a folder's.
@@ -159,24 +159,24 @@ def save(figure: Any, path: Path) -> None:
 
 @style()
 def draw_training(records: Sequence[dict[str, Any]], title: Sequence[str] = ()) -> Any:
-    """The records of a run's metrics.jsonl, over its steps.
+    """Draw the records of a run's metrics.jsonl over its steps.
 
     Held-out figures stand at the epochs' ends; the dotted line is the baseline: the unigram guesser or the majority. If
-    training has more than one loss, the one drawn is that which validation has, too.
+    training has several losses, the one that validation has too is drawn.
 
     Raises:
-        KeyError, TypeError, ValueError: the records are none of a run's.
+        KeyError, TypeError, ValueError: the records are not those of a run.
     """
-    first = {record["kind"]: record for record in reversed(records)}  # of its kind
+    first = {record["kind"]: record for record in reversed(records)}  # the first of each kind
     start, held_out = first.get("start", {}), first.get("validation", {})
     figure = new_figure(10, 3.4, title)
     panels = dict(zip(("loss", "accuracy", "learning rate"), figure.subplots(1, 3), strict=True))
 
     def line(axes: Any, kind: str, name: str, **look: str) -> None:
-        its = [record for record in records if record["kind"] == kind and name in record]
-        mark = "o" if kind == "validation" else "." if len(its) < FEW else ""
-        steps, values = ([float(record[key]) for record in its] for key in ("step", name))
-        if its:
+        drawn = [record for record in records if record["kind"] == kind and name in record]
+        mark = "o" if kind == "validation" else "." if len(drawn) < FEW else ""
+        steps, values = ([float(record[key]) for record in drawn] for key in ("step", name))
+        if drawn:
             axes.plot(steps, values, f"{mark}-", markersize=4, **look)
 
     comparable = "cross_entropy" if any("cross_entropy" in record for record in records) else "loss"
@@ -212,9 +212,9 @@ def draw_answers(
     point below the diagonal is overconfident, one above it too modest; the bars are how many answers there are.
 
     Args:
-        labels: (pairs,) the true ones, places in `names`.
+        labels: (pairs,) the true ones, as places in `names`.
         probabilities: (pairs, labels), rows of sum 1.
-        title, names: what it is of, and what the labels are called.
+        title, names: what the picture shows, and what the labels are called.
     Source: Guo et al. 2017, "On calibration of modern neural networks", figure 1 (the right one).
     """
     from sklearn.calibration import CalibrationDisplay
@@ -228,7 +228,7 @@ def draw_answers(
     points = 10 * side / wanted  # of its texts
     figure = new_figure(side + right, side + 0.6, title)
     layout = {"height_ratios": (3, 1), "width_ratios": (side, 4)}
-    matrix, share, many = figure.subplot_mosaic([["matrix", "share"], ["matrix", "many"]], **layout).values()
+    matrix, share, bars = figure.subplot_mosaic([["matrix", "share"], ["matrix", "bars"]], **layout).values()
 
     counts = confusion_matrix(labels, predicted, labels=range(len(names)))
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -245,9 +245,9 @@ def draw_answers(
     share.set(xlim=(0, 1), ylim=(0, 1), xlabel="", ylabel="share of right answers")
     share.set_title(f"calibration error {calibration_error(labels, probabilities):.3f}", fontsize=9)
     share.legend(loc="upper left")
-    many.hist(confidence, bins=BINS, range=(0, 1), edgecolor="white", color=GREY)
-    many.set(xlim=(0, 1), xlabel="probability of the answer given", ylabel="answers")
-    many.yaxis.set_major_formatter("{x:,.0f}")
+    bars.hist(confidence, bins=BINS, range=(0, 1), edgecolor="white", color=GREY)
+    bars.set(xlim=(0, 1), xlabel="probability of the answer given", ylabel="answers")
+    bars.yaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
@@ -259,14 +259,14 @@ def draw_attention(
     heads: Sequence[int] = (),
     title: Sequence[str] = (),
 ) -> Any:
-    """A panel for each of some layers and heads, where a row attends to the columns; a layer is a row of panels.
+    """A panel for each of some layers and heads, in which rows attend to columns; each layer is a row of panels.
 
-    One layer alone has several, of at most four panels. Shades go from 0 to the largest probability in the figure.
+    A single layer has rows of at most four panels. Shades go from 0 to the largest probability in the figure.
 
     Args:
         tokens, maps: T tokens and (L, H, T, T), as `TrainedModel.attention` gives them.
         layers, heads: which of them, from 0; empty: all. In the panels' titles they are counted from 1.
-        title: what it is of.
+        title: what the picture shows.
     """
     layers, heads = layers or range(maps.shape[0]), heads or range(maps.shape[1])
     names = [legible(token) for token in tokens]
@@ -279,9 +279,9 @@ def draw_attention(
     figure = new_figure(width * scale, height * scale, title)
     figure.set_layout_engine("compressed")  # panels are square, and stay close together
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    most = max(float(maps[layer, head].max()) for layer, head in panels)
+    highest = max(float(maps[layer, head].max()) for layer, head in panels)
     for axes, (layer, head) in zip(grid.flat, panels, strict=True):
-        image = axes.imshow(maps[layer, head], cmap=SHADES, vmin=0, vmax=most)
+        image = axes.imshow(maps[layer, head], cmap=SHADES, vmin=0, vmax=highest)
         axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9 * scale)
         axes.tick_params(length=0, labelsize=8 * scale)
         axes.tick_params(axis="x", labelrotation=90)
@@ -326,7 +326,7 @@ def plot_answers(figure: str, model: Path, *given: Any) -> None:
 
 
 def _beside(model: Path) -> Path:
-    """A place in the model's folder; beside a zip of one; here, if it is a name on the Hub."""
+    """The picture's path: in the model's folder; beside a zip of it; or here, if it is a name on the Hub."""
     path = model / MATRIX
     if not model.is_dir():
         path = (model.parent if model.exists() else Path()) / f"{model.name.removesuffix('.zip')}_{MATRIX}"

@@ -36,7 +36,7 @@ from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import Task, remedy
 
 HUB_VOCABULARY = "google-bert/bert-base-uncased"
-MOST_LOSS = 700.0  # nats; the exponential of more is no float
+MOST_LOSS = 700.0  # nats; the exponential of more overflows a float
 
 
 class MLMTask(Task):
@@ -101,10 +101,10 @@ class MLMTask(Task):
         return {"held_out_loss": loss, "held_out_accuracy": accuracy, "pseudo_perplexity": perplexity}
 
     def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
-        """A loss that no guesser has: one that takes all tokens for equally likely has ln V."""
+        """Of a loss at least twice that of a blind guess, which takes all tokens for equally likely and has ln V."""
         loss, blind = metrics["held_out_loss"], math.log(self.model.bert.config.vocab_size)
-        what = f"training diverges: the held-out loss is {loss:.1f}, and that of a blind guess is {blind:.1f}"
-        return [f"{what}; {remedy(step)}"] if loss >= 2 * blind else []
+        symptom = f"training diverges: the held-out loss is {loss:.1f}, and that of a blind guess is {blind:.1f}"
+        return [f"{symptom}; {remedy(step)}"] if loss >= 2 * blind else []
 
     def baseline(self) -> tuple[float, float]:
         """Held-out loss and accuracy of the unigram guesser, who has counted the training tokens."""
@@ -114,7 +114,7 @@ class MLMTask(Task):
         return unigram_baseline(self.counts(), labels.numpy())
 
     def counts(self) -> NDArray[np.int64]:
-        """How often each token may be asked for in training, (V,): special ones never."""
+        """How often each token may have to be predicted in training, (V,): special ones never."""
         counts = self.train.counts(len(self.special))
         counts[self.special.numpy()] = 0
         return counts
@@ -155,9 +155,9 @@ def make_tokenizer(options: MLMOptions, articles: Articles) -> WordPieceTokenize
         return WordPieceTokenizer.train(TextColumn(articles.texts.train), options.vocab_size, options.lowercase)
     name = options.start_from or options.vocab
     if not options.lowercase:
-        raise UserError(f"--no-lowercase is for --vocab train: {name} says itself what becomes of case")
+        raise UserError(f"--no-lowercase is for --vocab train: {name} itself decides about case")
     if options.vocab_size != MLMOptions.vocab_size:
-        raise UserError(f"--vocab-size {options.vocab_size} is for --vocab train: {name} has the size that it has")
+        raise UserError(f"--vocab-size {options.vocab_size} is for --vocab train: the size of {name} is fixed")
     return load_tokenizer(name)
 
 
@@ -170,7 +170,7 @@ def with_vocabulary(options: MLMOptions) -> MLMOptions:
 
 
 def load_start(options: MLMOptions) -> BertForMaskedLM | None:
-    """The model in `--start-from`, whose shape is its own; None if a new one is to be made."""
+    """The model in `--start-from`, which keeps its shape; None if a new one is to be made."""
     if not options.start_from:
         return None
     model, _, unused = load_mlm(options.start_from, options.dropout)
@@ -187,10 +187,10 @@ def _check_kept(options: MLMOptions, config: ModelConfig) -> None:
         **{name: getattr(config, name) for name in SIZES}, "neighbour_heads": False, "unigram_bias": False,
     }  # fmt: skip
     usual = MLMOptions.of(options.recipe)
-    for name, its in kept.items():
-        if (asked := getattr(options, name)) not in (its, getattr(usual, name)):
-            said, has = (flag(name), "") if asked is True else (f"{flag(name)} {asked}", f", with {its}")
-            raise UserError(f"{said}: the model in {options.start_from} is trained further as it is{has}; leave it out")
+    for name, value in kept.items():
+        if (asked := getattr(options, name)) not in (value, getattr(usual, name)):
+            text, end = (flag(name), "") if asked is True else (f"{flag(name)} {asked}", f", with {value}")
+            raise UserError(f"{text}: the model in {options.start_from} is trained further as it is{end}; leave it out")
 
 
 def prepare(task: MLMTask, options: MLMOptions) -> None:

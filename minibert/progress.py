@@ -30,7 +30,7 @@ class Progress:
         )  # fmt: skip
 
     def advance(self) -> None:
-        """One step has been taken."""
+        """Count a step."""
         self.step += 1
         if self.loss and not self.bar.disable and time.monotonic() > self.shown + 1:
             self._show(self.loss())
@@ -47,7 +47,7 @@ class Progress:
             self.say(f"{place}  {shown}  {metrics['tokens_per_second']:,.0f} tokens/s  {left} left")
 
     def doing(self, what: str) -> None:
-        """Have the bar say what is done now."""
+        """Have the bar say what the run does now."""
         self.bar.set_description_str(what)
 
     def validation(self, metrics: Mapping[str, Any]) -> None:

@@ -50,11 +50,11 @@ Options = TypeVar("Options", bound=TrainingOptions)
 STEP = "step-*.safetensors"
 RUN_FILES = (METRICS, "training.png", CARD, EVALUATION, MATRIX, OPTIONS)
 
-KEPT = 2  # should the newest be lost to a failing disk, there is one before it
+KEPT = 2  # if a failing disk loses the newest, there is one before it
 
 _READ = ("data", "encoder", "start_from", "vocab", "debias")  # options that may name a path to read from
-# Options that may differ between a run and its continuation: they don't change what is computed, or they say where
-# things are, which the run's identity knows by what they hold.
+# Options that may differ between a run and its continuation: they don't change what is computed, or they name places
+# of things that the run's identity knows by their content.
 _FREE = {*CIRCUMSTANCES, *_READ, "compile", "mine"}
 
 
@@ -70,9 +70,9 @@ class Run(Generic[Options]):
 
     @property
     def folder(self) -> Path:
-        """The output folder; an error if what has its path now is not this run's any more (`minibert.files.claimed`).
+        """The output folder; an error if its path no longer leads to this run's folder (`minibert.files.claimed`).
 
-        Whatever is written, its path is asked for here, just before.
+        Ask for it here just before each write.
         """
         return self.claim() if self.claim is not None else Path(self.options.output)
 
@@ -82,7 +82,7 @@ class Run(Generic[Options]):
             return
         folder = self.folder
         old, archive = left_by_a_run(folder), zip_path(folder)
-        if self.options.overwrite and _is_ours(archive):
+        if self.options.overwrite and _is_packed_model(archive):
             old.insert(0, archive)
         _check_room(folder, model, sum(file.stat().st_size for file in old))
         for file in old:
@@ -92,15 +92,15 @@ class Run(Generic[Options]):
         write_json(folder / OPTIONS, asdict(self.options))
 
     def resume(self, model: nn.Module, optimizer: Optimizer) -> tuple[State, dict[str, Tensor]]:
-        """Put everything back, if all that the run needs is as it was; returns the best epoch's weights, too."""
+        """Put everything back, if all that the run depends on is the same; returns the best epoch's weights, too."""
         if self.resumed is None:
             raise ValueError("the run has no checkpoint")
         before, now, state = self.resumed.about["identity"], self.identity, State(**self.resumed.about["state"])
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 verb, those = ("are", "those") if name.endswith("s") else ("is", "that")
-                what = f"the {name} {verb} not {those} of the run to be resumed"
-                raise UserError(f"{what}: give it what it had, or start anew with --overwrite")
+                difference = f"the {name} {verb} not {those} of the run to be resumed"
+                raise UserError(f"{difference}: give it what it had, or start anew with --overwrite")
         best, self.resumed = self.resumed.restore(model, optimizer), None  # it is not kept in memory
         if rank() == 0:
             _check_room(self.folder, model, 0)
@@ -110,7 +110,7 @@ class Run(Generic[Options]):
         return state, best
 
     def record(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl; where that fails, all ranks end. All of them call it."""
+        """Append a line to metrics.jsonl; if that fails, all ranks end. All ranks call it."""
         with together():
             if rank() == 0:
                 with (self.folder / METRICS).open("a", encoding="utf-8") as file:
@@ -140,7 +140,7 @@ class Run(Generic[Options]):
         """
         try:
             plot_training(self.folder)
-        except Exception as error:  # whatever a picture fails of, the model is whole
+        except Exception as error:  # whatever the picture fails with, the model is whole
             print(warning(f"training.png can't be drawn: {error}"), flush=True)
         for file in list_checkpoints(self.folder):
             file.unlink()
@@ -150,7 +150,7 @@ class Run(Generic[Options]):
 
 @contextmanager
 def open_run(options: Options) -> Iterator[Run[Options]]:
-    """What any training happens in: the device settled, the output folder its own, the seed set."""
+    """Prepare a training: choose the device, claim the output folder, set the seed."""
     with ExitStack() as claims:
         with together():
             device = pick_device(options.device, options.threads, local_rank())
@@ -158,14 +158,14 @@ def open_run(options: Options) -> Iterator[Run[Options]]:
             if precision == "bfloat16" and not has_bfloat16(device):
                 no_units = f"torch finds no units for bfloat16 in this {device.type}: float32 is faster"
                 print(warning(no_units), flush=True)
-            named = str(device) if world_size() == 1 else device.type  # of several ranks each has a GPU of its own
-            options = dataclasses.replace(options, device=named, precision=precision)
+            device_name = str(device) if world_size() == 1 else device.type  # each of several ranks has its own GPU
+            options = dataclasses.replace(options, device=device_name, precision=precision)
             if options.compile:
                 compile_blocks(device)
             folder, claim = Path(options.output), None
             if rank() == 0:
                 claim = claims.enter_context(claimed(folder))
-                # What a dead run was about to write or to remove, also as the folder's zip beside it.
+                # What a dead run was about to write or to remove, the zip beside the folder included.
                 remove_partial(folder, *RUN_FILES, STAGING)
                 remove_partial(folder / CHECKPOINTS, STEP)
                 remove_partial(zip_path(folder).parent, glob.escape(zip_path(folder).name))
@@ -190,15 +190,15 @@ def check_output(options: TrainingOptions) -> Checkpoint | None:
 
 
 def _check_free(folder: Path, with_zip: bool) -> None:
-    """Refuse a folder in which there is something that the run would replace."""
+    """Refuse a folder with something in it that the run would replace."""
     if list_checkpoints(folder):
         raise UserError(f"{folder} has an unfinished run: --resume continues it, --overwrite starts anew")
     if (folder / WEIGHTS).exists():
         raise UserError(f"{folder} has a finished model: choose another --output, or replace it with --overwrite")
     left, archive = left_by_a_run(folder), zip_path(folder)
-    own = {folder / METRICS, folder / OPTIONS} if folder / OPTIONS in left else set()  # a run that came to nothing
-    foreign = [file for file in left if file not in own]
-    if with_zip and archive.exists() and not _is_ours(archive):
+    aborted = {folder / METRICS, folder / OPTIONS} if folder / OPTIONS in left else set()  # came to nothing
+    foreign = [file for file in left if file not in aborted]
+    if with_zip and archive.exists() and not _is_packed_model(archive):
         foreign.append(archive)
     if foreign:
         raise UserError(
@@ -211,21 +211,21 @@ def _check_read(folder: Path, options: TrainingOptions) -> None:
     data = Path(options.data)
     if options.data not in NO_PATHS["data"] and data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise UserError(
-            f"--output {folder} is in --data, where what a run writes is data, too: choose another --output"
+            f"--output {folder} is in --data, so what a run writes would be data, too: choose another --output"
         )
     cache = getattr(options, "cache", "")
-    real = Path(cache or os.devnull).resolve()
-    if real == folder.resolve() or (options.data not in NO_PATHS["data"] and real.is_relative_to(data.resolve())):
+    path = Path(cache or os.devnull).resolve()
+    if path == folder.resolve() or (options.data not in NO_PATHS["data"] and path.is_relative_to(data.resolve())):
         raise UserError(f"--cache {cache} is --output itself, or in --data: choose another folder")
     replaced = {path.resolve() for path in (folder, zip_path(folder), *left_by_a_run(folder))}
     for name in _READ:
-        path = getattr(options, name, "")
-        if path and path not in NO_PATHS.get(name, ()) and Path(path).resolve() in replaced:
-            raise UserError(f"{flag(name)} {path} is in --output, which the run replaces: choose another --output")
+        text = getattr(options, name, "")
+        if text and text not in NO_PATHS.get(name, ()) and Path(text).resolve() in replaced:
+            raise UserError(f"{flag(name)} {text} is in --output, which the run replaces: choose another --output")
 
 
 def check_written(options: EvaluateOptions) -> None:
-    """Refuse files that evaluate.py would write over what it reads, over a run's own, or over one another."""
+    """Refuse outputs of evaluate.py that would replace what it reads, a run's files, or one another."""
     model, data = Path(options.model), Path(options.similarity or options.data)
     kept = {path.resolve() for path in left_by_a_run(model) if path.name != MATRIX}
     for name in ("predictions", "json", "figure"):
@@ -236,21 +236,21 @@ def check_written(options: EvaluateOptions) -> None:
         if path.is_dir() or path.is_symlink():
             raise UserError(f"{flag(name)} {path} is a {'link' if path.is_symlink() else 'folder'}: name a file")
         if path.resolve() in kept:
-            raise UserError(f"{flag(name)} {path} is a file of the model or of another option's: name another one")
+            raise UserError(f"{flag(name)} {path} is a file of the model or of another option: name another one")
         if is_part_of(path, data) and name != "figure":
             raise UserError(f"{flag(name)} {path} is, or lies in, what is to be read: name another file")
         kept.add(path.resolve())
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a folder in which a model would not be what it was trained as, or could not be written."""
+    """Refuse a folder where other files would change the model, or it could not be written."""
     for file in (folder / name for name in FOREIGN_FILES):
         if file.exists():
             raise UserError(f"{file} would be read as a part of the new model: choose another --output, or remove it")
     for file in (*_all_files(folder), folder / CHECKPOINTS / STEP):
         if file.is_dir() or file.parent.is_file():
-            odd = file if file.is_dir() else file.parent
-            raise UserError(f"{odd} is in the way of what the run writes: move it, or choose another --output")
+            obstacle = file if file.is_dir() else file.parent
+            raise UserError(f"{obstacle} is in the way of what the run writes: move it, or choose another --output")
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
@@ -258,18 +258,18 @@ def _check_place(folder: Path) -> None:
 
 
 def _resumable(folder: Path, options: TrainingOptions) -> Checkpoint:
-    """The last checkpoint, if there is one, and it goes with the options and with the run's records."""
+    """The last checkpoint; an error if there is none, or it does not match the options or the run's records."""
     if not (unfinished := list_checkpoints(folder)):
         finished = ": the run in it is finished" if (folder / WEIGHTS).exists() else ""
         raise UserError(f"{folder} has no checkpoint to resume from{finished}")
     checkpoint = read_checkpoint(unfinished[-1])
     path, about, state = checkpoint.path, checkpoint.about, State(**checkpoint.about["state"])
     if about["script"] != options.SCRIPT:
-        raise UserError(f"{path} is of the other script's run: resume it with that one, or give --overwrite")
+        raise UserError(f"{path} is of the other script's run: resume it with that script, or give --overwrite")
     before, now = about["options"], asdict(options)
-    others = [name for name in sorted((before.keys() | now.keys()) - _FREE) if before.get(name) != now.get(name)]
-    if others:  # if the recipe is another one, it is the reason
-        name = "recipe" if before.get("recipe") != options.recipe else others[0]
+    changed = [name for name in sorted((before.keys() | now.keys()) - _FREE) if before.get(name) != now.get(name)]
+    if changed:  # if the recipe is another one, it is the reason
+        name = "recipe" if before.get("recipe") != options.recipe else changed[0]
         asked = f"{flag(name)} {now.get(name)}"
         raise UserError(f"{asked} contradicts the run to be resumed, which has {before.get(name)}: leave it out")
     if about["ranks"] != world_size():
@@ -290,17 +290,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def left_by_a_run(folder: Path) -> list[Path]:
-    """The files that are there of all that a run of either script, or evaluate.py, writes into its folder."""
+    """The existing files among those that a run of either script, or evaluate.py, writes into its folder."""
     return [file for file in _all_files(folder) if file.is_file()]
 
 
 def _all_files(folder: Path) -> list[Path]:
-    """The same, whether or not they are there: weights first, options.json last (see `check_output`)."""
+    """All of those, existing or not: weights first, options.json last (see `_check_free`)."""
     names = dict.fromkeys((WEIGHTS, *MODEL_FILES))
     return [*(folder / name for name in names), *list_checkpoints(folder), *(folder / name for name in RUN_FILES)]
 
 
-def _is_ours(archive: Path) -> bool:
+def _is_packed_model(archive: Path) -> bool:
     """Whether a zip has what `--zip` packs, and nothing else."""
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -315,7 +315,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _check_room(folder: Path, model: nn.Module, freed: int) -> None:
-    """Refuse a disk that has not even room for one checkpoint (weights, the best, two moments) and the model."""
+    """Refuse a disk without room for even one checkpoint (weights, the best, two moments) and the model."""
     needed = 5 * sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     free = shutil.disk_usage(folder).free + freed
     if free < needed:

@@ -37,14 +37,14 @@ def mean_pooling(hidden: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def max_pooling(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The largest value of each dimension over a sentence's real tokens; otherwise as `mean_pooling`."""
+    """The largest value of each dimension over a sentence's real tokens; otherwise like `mean_pooling`."""
     _check(hidden, attention_mask)
     padding = torch.zeros_like(attention_mask, dtype=hidden.dtype).masked_fill(~attention_mask, float("-inf"))  # (B, T)
     return (hidden + padding.unsqueeze(-1)).max(dim=1).values  # (B, D)
 
 
 def cls_pooling(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """The vector of the first token, [CLS]; otherwise as `mean_pooling`."""
+    """The vector of the first token, [CLS]; otherwise like `mean_pooling`."""
     _check(hidden, attention_mask)
     return hidden[:, 0]  # (B, D)
 
@@ -73,8 +73,6 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, bert: Bert, pooling: str = "mean", projection: int = 0) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLINGS)}")
         self.bert, self.pooling = bert, pooling
         # Initialised as torch does it: with BERT's 0.02 the outputs would be a third as large as the inputs.
         self.projection = nn.Linear(bert.config.hidden_size, projection) if projection else None

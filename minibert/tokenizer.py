@@ -68,21 +68,21 @@ class WordPieceTokenizer:
         """BERT's tokenizer over a list of tokens, whose places are their ids.
 
         Args:
-            tokens: the special ones among them.
-            lowercase: whether to drop case and accents; None reads it off the list: one that has capital letters in
-                ordinary tokens keeps them.
+            tokens: including the special ones.
+            lowercase: whether to drop case and accents; None decides by the list: with capital letters in ordinary
+                tokens, case is kept.
         Raises:
-            UserError: a token stands twice in the list, or a special token is missing.
+            UserError: a token is in the list twice, or a special token is missing.
         """
         return cls(bert_backend(tokens, lowercase))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> WordPieceTokenizer:
-        """Learn a vocabulary of V tokens, `vocab_size`, from text, read twice; equal text gives an equal vocabulary.
+        """Learn a vocabulary of V tokens, `vocab_size`, from text, which is read twice; equal texts give equal ones.
 
-        It is smaller if the text has no more (Chinese characters stand by themselves in BERT, so they make no words),
-        and larger if that does not suffice for what is always in it: special tokens, and the text's characters, all but
-        the rarest 0.01 % of a large text, where they can stand at the beginning and inside of a word.
+        It is smaller if the text has no more pieces (in BERT each Chinese character is a word by itself), and larger if
+        V does not suffice for what is always in it: special tokens, and the text's characters (except for the rarest
+        0.01 % of a large text) in the forms that begin a word and that continue one.
 
         The trainer breaks ties by its own numbering of the characters, which differs from process to process. Naming
         them first, as if they were special tokens, settles the numbers, and with them the ties.
@@ -104,17 +104,17 @@ class WordPieceTokenizer:
     def save(self, folder: Path, max_length: int) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt, as Hugging Face's tools expect them.
 
-        These cut texts themselves, to `max_length`, the longest sequence that the model reads.
+        Those tools cut texts to `max_length`, the longest sequence that the model reads.
         """
         self.backend.save(str(folder / "tokenizer.json"))
         (folder / "vocab.txt").write_text("\n".join([*self.tokens(range(self.vocab_size)), ""]), encoding="utf-8")
         parts = json.loads(self.backend.to_str())
         normalizer = parts["normalizer"] or {}
-        # What transformers builds of the settings below; anything else it has to take from tokenizer.json as it is.
-        is_berts = (parts["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer" and normalizer.get("clean_text")
-        is_berts = is_berts and parts["model"]["max_input_chars_per_word"] == 100
+        # What transformers builds from the settings below; anything else it has to take from tokenizer.json as it is.
+        is_bert = (parts["pre_tokenizer"] or {}).get("type") == "BertPreTokenizer" and normalizer.get("clean_text")
+        is_bert = is_bert and parts["model"]["max_input_chars_per_word"] == 100
         settings = {
-            "tokenizer_class": "BertTokenizer" if is_berts else "PreTrainedTokenizerFast",
+            "tokenizer_class": "BertTokenizer" if is_bert else "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "do_lower_case": bool(normalizer.get("lowercase", False)),
             "strip_accents": normalizer.get("strip_accents"),
@@ -145,10 +145,10 @@ class WordPieceTokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _first_pieces(self, texts: list[str], count: int) -> list[list[int]]:
-        """The first `count` pieces of each text or some more, or all of them if there are fewer.
+        """At least the first `count` pieces of each text, or all of them if there are fewer.
 
-        They are in a long text's first characters, so it is read in portions, each as long as what is still wanted
-        probably takes, until there are enough. A portion ends before a space, if no piece goes on across one.
+        They are in a long text's first characters, so it is read in portions, each about as long as the missing pieces,
+        until there are enough. A portion ends before a space, which no piece goes across (`splits_at_spaces`).
         """
         result: list[list[int]] = [[] for _ in texts]
         ends = [0] * len(texts)
@@ -184,7 +184,7 @@ class WordPieceTokenizer:
         return table
 
     def fingerprint(self) -> str:
-        """Differs between tokenizers that may give different ids: a hash of all that tokenizer.json holds."""
+        """A hash of all that tokenizer.json holds, which differs between tokenizers that may give different ids."""
         return hashlib.sha256(self.backend.to_str().encode("utf-8")).hexdigest()
 
 
@@ -198,9 +198,9 @@ def _special_id(backend: Tokenizer, token: str) -> int:
 def bert_backend(
     tokens: Sequence[str], lowercase: bool | None = None, strip_accents: bool | None = None, chinese: bool = True
 ) -> Tokenizer:
-    """BERT's tokenizer, of which `WordPieceTokenizer.from_vocabulary` says more.
+    """BERT's tokenizer, as in `WordPieceTokenizer.from_vocabulary`.
 
-    By `strip_accents` accents are dropped (None: with the case), by `chinese` each Chinese character is a word.
+    `strip_accents` drops accents (None: if case is dropped), `chinese` makes each Chinese character a word.
     """
     vocabulary = {token: index for index, token in enumerate(tokens)}
     for line, token in enumerate(tokens, start=1):
@@ -254,7 +254,7 @@ def _inside(backend: Tokenizer, alphabet: list[str]) -> list[str]:
 
 
 def _splits_at_spaces(backend: Tokenizer) -> bool:
-    """Whether no piece and no added token ("New York") goes on across a space."""
+    """Whether no piece and no added token ("New York") goes across a space."""
     if backend.pre_tokenizer is None or len(backend.pre_tokenizer.pre_tokenize_str("a b")) < 2:
         return False
     normal = backend.normalizer.normalize_str if backend.normalizer else str

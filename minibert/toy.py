@@ -1,6 +1,6 @@
 """The toy data set: a small generated world, so that every script runs without a download.
 
-It is a teaching aid and no benchmark: a score on it shows that the code learns, and says nothing about English.
+It is a teaching aid, not a benchmark: a score on it shows that the code learns, and says nothing about English.
 
 The world. A scene holds one creature and what is true of it: its kind, its size, what it wears, what it does, where and
 when. The terms of each of these six slots form a tree, `TAXONOMY`: a poodle is a dog, a dog is an animal, an animal is
@@ -18,8 +18,8 @@ labels form a Latin square, so that each sentence carries each label exactly onc
 right one time in three, however clever it is. Counting shared words helps little more: what is entailed is mostly said
 by a more general term or a synonym, and the creature is named alike under all three labels.
 
-The articles define the terms of the same world and draw conclusions from scenes, so that pretraining on them carries
-what the pairs ask for.
+The articles define the terms of the same world and draw conclusions from scenes, so pretraining on them teaches what
+the pairs ask for.
 """
 
 import random
@@ -34,7 +34,7 @@ ENTAILMENT, NEUTRAL = LABELS.index("entailment"), LABELS.index("neutral")
 SIZES: Mapping[str, int] = MappingProxyType({"train": 12000, "validation": 1000, "test": 2000})
 SLOTS = ("creature", "size", "dress", "activity", "place", "time")
 
-# Each term and the terms right below it. A slot is the root of its own tree, and a term stands in a sentence as here.
+# Each term and the terms right below it. A slot is the root of its own tree, and sentences spell a term as here.
 TAXONOMY: dict[str, tuple[str, ...]] = {
     "creature": ("animal", "person"), "animal": ("dog", "horse", "bird"), "person": ("child", "adult"),
     "dog": ("poodle", "beagle", "terrier", "spaniel"), "horse": ("mare", "stallion", "filly", "mustang"),
@@ -67,7 +67,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "at night": ("by night", "during the night"),
 }  # fmt: skip
 
-# What the articles say of a slot's terms: {above} is a term above it, {rival} a branch that this shuts out.
+# What the articles say about a slot's terms: {above} is a term above it, {rival} a branch that this shuts out.
 _STATES = "whoever is {term} is {above} and never {rival}", "to be {term} is to be {above}, not {rival}"
 _CIRCUMSTANCES = (
     "what happens {term} happens {above} and never {rival}", "whoever is seen {term} is seen {above}, not {rival}",
@@ -86,14 +86,14 @@ NAMES = (
 # What a text states of its creature besides its kind: a premise at least this much, an article just this much.
 PREMISE_FACTS, ARTICLE_FACTS = 2, 3
 # How often a term drawn at random gives way to one right below it. Premises tend to be specific and claims general,
-# which keeps the words that they share few.
+# so they share few words.
 PREMISE_DEPTH, CLAIM_DEPTH = 0.9, 0.3
 
 Scene = dict[str, str]  # slot -> term
 
 
 def toy_articles(count: int = 4000, seed: int = 42) -> list[dict[str, str]]:
-    """So many encyclopaedic paragraphs about the toy world, the same for the same seed.
+    """Encyclopaedic paragraphs about the toy world, `count` of them, the same for the same seed.
 
     Returns:
         Rows {"id", "title", "text"}; the texts are unique and longer than 200 characters.
@@ -112,11 +112,11 @@ def toy_articles(count: int = 4000, seed: int = 42) -> list[dict[str, str]]:
 
 
 def toy_pairs(seed: int = 42, sizes: Mapping[str, int] = SIZES) -> dict[str, list[dict[str, Any]]]:
-    """Labelled pairs of sentences about the toy world, so many a split, the same for the same seed and sizes.
+    """Labelled pairs of sentences about the toy world, split by split, the same for the same seed and sizes.
 
     Returns:
-        Split -> rows {"premise", "hypothesis", "label"}, the label a place in `LABELS`. No premise stands in two
-        splits, and no pair twice.
+        Split -> rows {"premise", "hypothesis", "label"}, the label as a place in `LABELS`. No premise is in two
+        splits, and no pair occurs twice.
     Raises:
         ValueError: a size is negative.
     """
@@ -171,14 +171,14 @@ def _answer(claim: str, label: int, rng: random.Random) -> str:
 
 
 def _fill(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with facts from slots that it does not touch, where it states too few for a premise."""
+    """The scene, with facts added from slots that it leaves out if it states too few for a premise."""
     missing = 1 + PREMISE_FACTS - len(_stated(scene))
     extra = rng.sample([slot for slot in SLOTS if slot not in scene], max(missing, 0))
     return scene | {slot: _descend(rng.choice(TAXONOMY[slot]), PREMISE_DEPTH, rng) for slot in extra}
 
 
 def _stated(scene: Scene) -> list[str]:
-    """The slots that a sentence about a scene speaks of. A root says nothing, but there has to be a subject."""
+    """The slots that a sentence about a scene mentions. A root says nothing, but there has to be a subject."""
     return [slot for slot, term in scene.items() if slot == "creature" or slot != term]
 
 
@@ -195,7 +195,7 @@ def _lineage(term: str) -> list[str]:
 
 
 def _rivals(term: str) -> list[str]:
-    """The highest branches that shut a term out. A leaf stands for its branch, whose others need not shut it out."""
+    """The highest branches that shut a term out. A leaf counts as its branch: its siblings need not shut it out."""
     branches = [branch for branch in _lineage(term) if branch in TAXONOMY and branch in PARENTS]
     return [rival for branch in branches for rival in TAXONOMY[PARENTS[branch]] if rival != branch]
 
@@ -220,7 +220,7 @@ def _word(term: str, rng: random.Random) -> str:
 
 
 def _finish(clause: str) -> str:
-    """A sentence of a clause: "an" before a vowel, a capital letter and a full stop."""
+    """A clause as a sentence: "an" before a vowel, a capital letter and a full stop."""
     clause = re.sub(r"\ba (?=[aeiou])", "an ", clause)
     return f"{clause[0].upper()}{clause[1:]}."
 

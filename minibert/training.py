@@ -38,12 +38,12 @@ from minibert.progress import Progress, duration, heading, warning
 from minibert.run import Run, list_checkpoints
 
 FEW_STEPS = 200  # after so few, what looks like failure may be a beginning
-VANISHED = 1e-6  # a gradient norm that float32 hardly tells from none; with BERTs it is mostly between 0.1 and 10
+VANISHED = 1e-6  # a gradient norm that float32 hardly tells from 0; a BERT's is mostly between 0.1 and 10
 
 
 class Task:
-    """What is trained on. A batch is, to the loop, what `minibert.data.batching.Batch` is: it has a `count` of
-    predictions, `tokens`, `part` and `to`.
+    """What is trained on. To the loop, a batch is like `minibert.data.batching.Batch`: it has a `count` of predictions,
+    `tokens`, `part` and `to`.
 
     Attributes:
         score: the validation metric, higher is better, that picks the best epoch; None keeps the last one.
@@ -61,11 +61,11 @@ class Task:
 
     def announce(self, run: Run[Any], examples: str) -> None:
         """Print how many steps there will be, of what, and where."""
-        where = describe(run.device, world_size())
-        heading("training", f"{total_steps(self, run.options):,} steps of {self.step_size} {examples} on {where}")
+        place = describe(run.device, world_size())
+        heading("training", f"{total_steps(self, run.options):,} steps of {self.step_size} {examples} on {place}")
 
     def batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """The batches of an epoch from batch `start` on, one a step; the same ones at every call and on every rank."""
+        """The batches of an epoch from batch `start` on, one per step; the same at every call and on every rank."""
         raise NotImplementedError
 
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -77,7 +77,7 @@ class Task:
         raise NotImplementedError
 
     def warnings(self, metrics: Mapping[str, float], step: int) -> list[str]:
-        """What in a validation's metrics, after so many steps, shows that training has gone wrong: a sentence each."""
+        """Signs in the metrics of a validation after `step` steps that training has gone wrong, a sentence each."""
         raise NotImplementedError
 
 
@@ -123,13 +123,13 @@ def train(task: Task, run: Run[Any], *, identity: dict[str, Any], start: Mapping
 
 
 class Trainer:
-    """What the loop is made of. In a distributed run, each rank has one, and what they do is done by all of them."""
+    """The parts of the loop. Each rank of a distributed run has one, and all of them call each method."""
 
     def __init__(self, task: Task, run: Run[Any]) -> None:
         self.model, self.task, self.run, self.options = task.model, task, run, run.options
         self.device = next(self.model.parameters()).device
         self.steps = total_steps(task, run.options)
-        self.log_every = run.options.log_every or max(1, min(100, self.steps // 20))  # twenty points of a picture
+        self.log_every = run.options.log_every or max(1, min(100, self.steps // 20))  # twenty points in the picture
         self.schedule = schedule(run.options.schedule, self.steps, run.options.warmup_ratio)
         self.optimizer = adamw(self.model, run.options)
         self.state, self.metrics = State(), Metrics()
@@ -138,12 +138,12 @@ class Trainer:
     def begin(self, identity: dict[str, Any], start: Mapping[str, Any]) -> None:
         """Write the first records, or put everything back as it was at the checkpoint."""
         if rank():
-            torch.manual_seed((self.options.seed + rank()) % 2**64)  # each rank needs a dropout of its own
+            torch.manual_seed((self.options.seed + rank()) % 2**64)  # each rank needs its own dropout
         with together():
             check_same(identity)
             if world_size() > 1:
                 check_same({"weights": tensors_hash(self.model.state_dict())})
-            self.run.identity = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
+            self.run.identity = json.loads(json.dumps(identity))  # tuples become lists, as in a checkpoint
             if self.run.resumed:
                 self.state, self.best = self.run.resume(self.model, self.optimizer)
             else:
@@ -195,7 +195,7 @@ class Trainer:
             self.warn(f"gradients have vanished (mean norm {norm:.1e}): nothing is learned now")
 
     def validate(self) -> None:
-        """Metrics on held-out data, all of them finite, and the best epoch kept."""
+        """Show and record the metrics on held-out data, which have to be finite, and keep the best epoch's weights."""
         state, score = self.state, self.task.score
         self.progress.doing("validating")
         self.model.eval()
@@ -219,12 +219,12 @@ class Trainer:
         """Write a checkpoint."""
         self.state.seconds = time.monotonic() - self.began
         self.run.save(self.state, self.model, self.optimizer, self.best)
-        self.metrics = Metrics()  # its clock starts now: validation and checkpoint are not the next steps' time
+        self.metrics = Metrics()  # restart the clock: the next steps' time is without validation and checkpoint
 
     def stopped(self, number: int) -> UserError | Interrupted | SystemExit:
-        """What a signal ends the run with, when all is saved."""
-        how = self.options.continued_by(world_size())
-        return once(Interrupted(f"stopped at step {self.state.step:,}, which is saved; to continue: {how}", number))
+        """The exception that ends the run after a signal, when all is saved."""
+        line = self.options.continued_by(world_size())
+        return once(Interrupted(f"stopped at step {self.state.step:,}, which is saved; to continue: {line}", number))
 
     def finish(self) -> None:
         """Give the model the weights that are to be kept, and record the end."""
@@ -242,16 +242,16 @@ class Trainer:
         self.run.record("warning", {"step": self.state.step, "text": sentence})
         self.progress.say(warning(sentence))
 
-    def diverged(self, what: str, step: int, batch: int | None = None) -> NoReturn:
-        """End the run because of what was found at a step (of a batch, or at an epoch's end), with advice that fits."""
+    def diverged(self, finding: str, step: int, batch: int | None = None) -> NoReturn:
+        """End the run because of a finding at a step (in a batch, or at an epoch's end), with advice that fits."""
         place = f"step {step:,}, {'the end' if batch is None else f'batch {batch:,}'} of epoch {self.state.epoch + 1}"
         if step == 1 and batch is not None:  # computed before the first update
-            what = what.removesuffix(" any more")
-            advice = "no rate is to blame, but the weights that it begins with, the data, or a --precision of bfloat16"
+            finding = finding.removesuffix(" any more")
+            advice = "suspect the weights that it begins with, the data or --precision bfloat16, not the learning rate"
         else:
             advice = remedy(self.steps)
         kept = list_checkpoints(self.run.folder)
-        raise once(UserError(f"{what} at {place}: {advice}" + (f"; {kept[-1]} is from before" if kept else "")))
+        raise once(UserError(f"{finding} at {place}: {advice}" + (f"; {kept[-1]} is from before" if kept else "")))
 
 
 @dataclass
@@ -278,8 +278,8 @@ class Metrics:
             self.extras[name] = self.extras.get(name, 0) + value.detach()
 
     def of_all_ranks(self) -> Metrics:
-        """The same with the other ranks' sums added."""
-        gathered = gather((torch.stack(self.losses).cpu(), {name: its.cpu() for name, its in self.extras.items()}))
+        """These metrics with the other ranks' sums added."""
+        gathered = gather((torch.stack(self.losses).cpu(), {name: value.cpu() for name, value in self.extras.items()}))
         losses = torch.stack([losses for losses, _ in gathered]).sum(dim=0)
         total = Metrics(list(losses), self.norms, self.count, self.tokens, started=self.started)
         for _, extras in gathered:
@@ -304,12 +304,12 @@ class Metrics:
 
 def total_steps(task: Task, options: TrainingOptions) -> int:
     """All epochs' steps, or `--max-steps` if that is fewer."""
-    every = options.epochs * task.steps_per_epoch
-    return min(every, options.max_steps or every)
+    all_steps = options.epochs * task.steps_per_epoch
+    return min(all_steps, options.max_steps or all_steps)
 
 
 def remedy(steps: int) -> str:
-    """What helps a run that diverges within so many steps."""
+    """Advice for a run that diverges within `steps` steps."""
     if steps < FEW_STEPS:
         return f"a lower --learning-rate usually helps, or more than {steps:,} steps (--epochs)"
     return "a lower --learning-rate, a longer --warmup-ratio or a smaller --clip usually helps"
@@ -317,7 +317,7 @@ def remedy(steps: int) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Catch SIGINT, SIGTERM and SIGHUP: gives what says which has come, to any rank, or 0; all ranks have to ask.
+    """Catch SIGINT, SIGTERM and SIGHUP; yields a function, for all ranks to call: which one came to any rank, or 0.
 
     A second SIGINT interrupts at once. Not in a distributed run: there Ctrl-C may come twice, from the terminal and
     from torchrun, which passes it on. What is ignored stays so: SIGHUP under nohup, SIGINT in a shell's background.
@@ -332,10 +332,10 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             say_at_once(f"stopping after this step, with a checkpoint{again}")
         received.append(number)
 
-    known = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody catch any
-        known = []
-    numbers = [number for number in known if number and signal.getsignal(number) != signal.SIG_IGN]
+    signals = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
+    if threading.current_thread() is not threading.main_thread():  # only it may catch any
+        signals = []
+    numbers = [number for number in signals if number and signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: all_reduce_max(received[0] if received else 0)

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Before anything imports the libraries that read these.
@@ -86,6 +87,14 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """For trainings of which no test looks at the picture, half a second each."""
     monkeypatch.setattr("minibert.run.plot_training", lambda folder: None)
+
+
+def touch_picture(figure: str, model: Path, *_: object) -> None:
+    """Stands in for `plot_answers`, where no test looks at the picture: an empty file in its place."""
+    from minibert import plots
+
+    with plots.optional():
+        (Path(figure) if figure else plots._beside(model)).touch()
 
 
 @pytest.fixture

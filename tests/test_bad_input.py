@@ -117,7 +117,7 @@ EVALUATE = ("--data", "pairs", "--model", "nli")
         ("train_nli.py", (*NLI, "--data", "articles.txt"), "pairs need premise, hypothesis, label or sentence1"),
         ("train_nli.py", (*NLI, "--max-length", "20"), "--max-length 20: the encoder in mlm has 19 positions"),
         ("train_nli.py", (*NLI, "--data", "pairs/train.jsonl"), "named as a train file, but the validation split"),
-        ("evaluate.py", (*EVALUATE, "--model", "mlm"), "mlm has no classifier: write one with train_nli.py"),
+        ("evaluate.py", (*EVALUATE, "--model", "mlm"), "mlm has no classifier: train one with train_nli.py"),
         ("evaluate.py", (*EVALUATE, "--model", "articles.txt"), "articles.txt is neither a folder nor a zip"),
         ("evaluate.py", ("--model", "nli", "--similarity", "nope.tsv"), "nope.tsv: --similarity takes a path, or a "),
         ("evaluate.py", ("--model", "nli", "--similarity", "a/b"), "pass --similarity the path of a local copy"),
@@ -153,7 +153,7 @@ def test_started_as_a_user_starts_it(folders: Path, script: str, arguments: tupl
 def test_a_label_out_of_range(folders: Path, fails: Fails) -> None:
     (folders / "pairs" / "test.jsonl").write_text('{"premise": "a", "hypothesis": "b", "label": 5}\n')
     line = fails("evaluate.py", *EVALUATE)
-    assert "row 1: label 5 is neither one of entailment, neutral, contradiction nor 0, 1, 2" in line
+    assert "row 1: label 5 is not one of entailment, neutral, contradiction or 0, 1, 2" in line
 
 
 def test_an_empty_file(folders: Path, fails: Fails) -> None:
@@ -180,7 +180,7 @@ def test_an_encoder_with_a_weight_that_is_no_number(folders: Path, fails: Fails)
     tensors = load_file(folders / "mlm" / "model.safetensors")
     tensors["bert.embeddings.LayerNorm.weight"][0] = float("inf")
     save_file(tensors, folders / "mlm" / "model.safetensors")
-    assert "model.safetensors is damaged: it has not the checksum in SHA256SUMS" in fails("train_nli.py", *NLI)
+    assert "model.safetensors is damaged: it does not match SHA256SUMS" in fails("train_nli.py", *NLI)
     (folders / "mlm" / CHECKSUMS).unlink()
     assert "embeddings.LayerNorm.weight holds numbers that are not finite" in fails("train_nli.py", *NLI)
 

@@ -227,7 +227,7 @@ def test_errors_reach_the_terminal_without_commands(capsys: pytest.CaptureFixtur
 
 
 def test_a_page_without_an_mlm_says_how_to_make_one(model: TrainedModel) -> None:
-    wide = replace(model, sentence_encoder=SentenceEncoder(model.encoder, projection=1_300))
+    wide = replace(model, sentence_encoder=SentenceEncoder(model.encoder, projection=1_300), classifier=None)
     html = page_html(wide, "<x\x1b>", None, "make one & <see>")
     assert "make one & <see>" in marked(html, "note")
     assert r"<x\x1b> · 2 x 3 heads, sentences as vectors of 1,300 numbers" in marked(html, "quiet")[0]

@@ -22,6 +22,7 @@ from minibert.config import LABELS
 from minibert.errors import UserError
 from minibert.options import EvaluateOptions, MLMOptions, NLIOptions
 from minibert.progress import Progress
+from tests.conftest import touch_picture
 from tests.data.rows import write
 from tests.metrics import records
 
@@ -46,7 +47,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation's picture is an empty file, half a second sooner."""
-    monkeypatch.setattr("minibert.plots.plot_answers", lambda file, *_: file.touch())
+    monkeypatch.setattr("minibert.plots.plot_answers", touch_picture)
 
 
 def report(model: Path, file: Path, *flags: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pytest
 
 import evaluate
 import train_nli
-from minibert import plots
 from minibert.bert import Bert
 from minibert.card import was_trained_on
 from minibert.cli import run
@@ -27,6 +26,7 @@ from minibert.options import EvaluateOptions
 from minibert.plots import check_picture
 from minibert.sbert import NLIClassifier, SentenceEncoder
 from minibert.tokenizer import WordPieceTokenizer
+from tests.conftest import touch_picture
 from tests.data.rows import write
 
 REPORT, SIMILARITY = ["--model", "nli", "--data", "test.jsonl"], ["--model", "nli", "--similarity", "scored.tsv"]
@@ -46,12 +46,7 @@ def folder(config: ModelConfig, tokenizer: WordPieceTokenizer, tmp_path: Path, m
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file in the place of a picture, which takes half a second."""
-
-    @plots.optional()
-    def touch(figure: str, model: Path, *_: object) -> None:
-        (Path(figure) if figure else plots._beside(model)).touch()
-
-    monkeypatch.setattr(plots, "plot_answers", touch)
+    monkeypatch.setattr("minibert.plots.plot_answers", touch_picture)
 
 
 def fails(*_: object) -> None:
@@ -159,13 +154,13 @@ def test_similarity_is_reported_for_any_encoder(folder: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (SCORED + "A man.\tA woman.\thigh\n", r"row 4: the score 'high' is no number"),
-        (SCORED + "A man.\tA woman.\tnan\n", r"row 4: the score 'nan' is no number"),
-        (SCORED + "A man.\tA woman.\t\n", r"row 4: the score '' is no number"),
+        (SCORED + "A man.\tA woman.\thigh\n", r"row 4: the score 'high' is not a number"),
+        (SCORED + "A man.\tA woman.\tnan\n", r"row 4: the score 'nan' is not a number"),
+        (SCORED + "A man.\tA woman.\t\n", r"row 4: the score '' is not a number"),
         (SCORED + "A man.\t \t3\n", r"row 4: a sentence is missing"),
         (
             "sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t1.0\n",
-            r"2 pairs with a score each, and no two different scores",
+            r"2 pairs with a score each, but no two different scores",
         ),
     ],
 )

@@ -377,7 +377,7 @@ def test_skeletons_are_the_packages_source_without_bodies(tmp_path: Path, capsys
             assert re.search(r"\d{4}|minibert", section(part))
     with pytest.raises(UserError, match=r"attention\.py is there already"):
         main(["new", str(tmp_path / "my"), "attention"])
-    with pytest.raises(UserError, match="there is no exercise atention: choose of embeddings"):
+    with pytest.raises(UserError, match="there is no exercise atention: choose from embeddings"):
         main(["new", str(tmp_path / "other"), "atention"])
     assert not (tmp_path / "other").exists()
     assert "next: python -m minibert.exercises check" in capsys.readouterr().out
@@ -400,7 +400,7 @@ def test_a_check_says_exits_and_writes_a_grade(tmp_path: Path, capsys: pytest.Ca
             assert 'read again: Reimers & Gurevych 2019, "Sentence-BERT", section 3' in said
             assert "asked of it: Three sentences: padding at the end, none, and a hole" in said
             assert grade["exercises"][0]["parts"][2]["mistakes"] == ["the last token is taken"]
-    for name, why in (("nothing", "is no exercise, nor a folder of them"), ("grade.json", "which exercise is it")):
+    for name, why in (("nothing", "is not an exercise or a folder of them"), ("grade.json", "which exercise is it")):
         with pytest.raises(UserError, match=why):
             main(["check", str(tmp_path / name)])
 
@@ -551,7 +551,7 @@ def test_what_is_not_right_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(UserError, match=said):
         train_mlm.main([*TINY, "--output", str(tmp_path / "x"), "--mine", str(tmp_path)])
     assert not (tmp_path / "x").exists()
-    with pytest.raises(UserError, match="is no exercise, nor a folder of them"):
+    with pytest.raises(UserError, match="is not an exercise or a folder of them"):
         train_mlm.main([*TINY, "--output", str(tmp_path / "x"), "--mine", str(tmp_path / "none")])
 
 

@@ -303,7 +303,7 @@ def test_a_control_of_another_kind_is_refused(
         save_classifier(tmp_path / name, network, tokenizer, 8, hypothesis_only=is_control)
     save_mlm(tmp_path / "mlm", make_masked_lm(config), tokenizer)
     for name, message in (
-        ("model", "is no control: train one with --hypothesis-only"),
+        ("model", "is not a control: train one with --hypothesis-only"),
         ("others", "has other labels: yes, no"),
         ("mlm", "has no classifier"),
         ("missing", "no folder"),

@@ -155,11 +155,9 @@ def test_data_of_other_labels_than_the_models(folder: Path) -> None:
     write(folder / "pairs.csv", rows("yes,no"))
     train("yes,no", "--max-steps", "1")
     write(folder / "test.csv", [{"premise": "a", "hypothesis": "b", "label": "entailment"}])
-    with pytest.raises(
-        UserError, match=r"row 1: label 'entailment' is neither one of yes, no nor 0, 1 .*; these.* of out"
-    ):
+    with pytest.raises(UserError, match=r"row 1: label 'entailment' is not one of yes, no or 0, 1 .*; these.* of out"):
         evaluate.main(["--model", "out", "--data", "test.csv"])
-    with pytest.raises(UserError, match=r"label .* is neither one of yes, no"):
+    with pytest.raises(UserError, match=r"label .* is not one of yes, no"):
         evaluate.main(["--model", "out", "--data", "toy"])  # whose labels are names, and no numbers
 
 
@@ -173,7 +171,7 @@ def test_a_label_that_training_never_has_is_a_warning(folder: Path, capsys: pyte
 
 def test_two_classes_by_number_need_their_names(folder: Path) -> None:
     write(folder / "pairs.csv", [{**row, "verdict": i % 2} for i, row in enumerate(rows("yes,no"))])
-    with pytest.raises(UserError, match=r"pairs\.csv has 0 and 1 for labels and no 2"):
+    with pytest.raises(UserError, match=r"pairs\.csv has 0 and 1 as labels and no 2"):
         train("")
     assert not (folder / "out").exists()
     train("different,duplicate", "--max-steps", "1")
@@ -232,8 +230,8 @@ def test_options_of_predictions() -> None:
         ({"columns": "a,b"}, "it takes 3 different names"),
         ({"predictions": "model.safetensors"}, r"it takes the name of a \.csv file to write"),
         ({"predictions": "x.csv", "max_pairs": 7}, "--predictions has every pair"),
-        ({"predictions": "x.csv", "columns": "a,prediction"}, "--predictions has columns prediction and"),
-        ({"predictions": "x.csv", "columns": "probability_yes,b,c"}, "--predictions has columns prediction and"),
+        ({"predictions": "x.csv", "columns": "a,prediction"}, "--predictions itself has columns prediction and"),
+        ({"predictions": "x.csv", "columns": "probability_yes,b,c"}, "--predictions itself has columns prediction and"),
     ):
         with pytest.raises(UserError, match=message):
             EvaluateOptions(**options)

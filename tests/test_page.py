@@ -248,7 +248,7 @@ def test_requests(method: str, path: str, headers: dict[str, str], status: int, 
 )  # fmt: skip
 def test_forms_that_are_none(path: str, body: bytes, caller: Caller) -> None:
     status, answer = caller.asks("POST", path, {}, body)
-    assert (status, answer.split("\r\n\r\n")[1]) == (400, "This is no question of the page.")
+    assert (status, answer.split("\r\n\r\n")[1]) == (400, "This is not one of the page's questions.")
 
 
 @pytest.mark.parametrize(

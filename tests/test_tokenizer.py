@@ -159,7 +159,7 @@ def test_a_folders_checksums_hold_for_what_is_read_of_it(tokenizer: WordPieceTok
     for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
         right = (tmp_path / name).read_text()
         (tmp_path / name).write_text(right.replace("a", "b", 1))
-        with pytest.raises(UserError, match=rf"{name} is damaged: it has not the checksum in SHA256SUMS"):
+        with pytest.raises(UserError, match=rf"{name} is damaged: it does not match SHA256SUMS"):
             load_tokenizer(str(tmp_path))
         (tmp_path / name).unlink()
         with pytest.raises(UserError, match=rf"SHA256SUMS can't be checked \(.*{name}: No such file"):
@@ -300,7 +300,7 @@ def test_case_and_accents_are_kept_if_asked_for() -> None:
 def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
     tokenizer: WordPieceTokenizer, tmp_path: Path
 ) -> None:
-    """A vocabulary that is there says itself what becomes of case."""
+    """A vocabulary that is there itself decides about case."""
     tokenizer.save(tmp_path, 19)
     file, cache = tmp_path / "text.txt", str(tmp_path / "cache")
     file.write_text("\n\n".join(f"Der Hund {number} schläft." for number in range(9)))
@@ -310,7 +310,7 @@ def test_case_can_be_kept_by_a_flag_where_a_vocabulary_is_learned(
         assert {"Hund", "schläft"} & set(learned.backend.get_vocab())
         assert not learned.lowercase
         assert make_tokenizer(replace(options, lowercase=True), articles).lowercase
-        with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt says itself"):
+        with pytest.raises(UserError, match=r"--no-lowercase is for --vocab train: .*vocab\.txt itself decides"):
             make_tokenizer(replace(options, vocab=str(tmp_path / "vocab.txt")), articles)
 
 

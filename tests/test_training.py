@@ -147,7 +147,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Pat
     said = (
         f"any more at {place}: a lower --learning-rate usually helps, or more than 21"
         if bad_step
-        else f"at {place}: no rate is to"
+        else f"at {place}: suspect the weights"
     )
     with pytest.raises(UserError, match=f"the loss or its gradient is not a number {said}") as error:
         train(LineTask(bad_step=bad_step), options(tmp_path, save_every=1))

@@ -4,13 +4,13 @@ CACHE/
     <key>/
         train.arrow, held_out.arrow     token ids, two bytes each, as `Dataset.map` writes them
         about.json                      what they were made of, and a hash of all this
-    .work-*/                            a run's text and unfinished ids, as long as it lives
-    .lock                               held, for moments, by whoever begins or clears work
+    .work-*/                            a run's text and unfinished ids, while it runs
+    .lock                               held briefly by a run that begins or clears work
 
 `datasets` filters, shuffles, selects, maps and reads. Which ids are used again is decided here, since its own cache
 goes by names, times and sizes: the key is a hash of all that decides the ids, the content of the text first, and they
-are read only if their hash is right. A folder takes its name by one rename when it is complete, so whoever dies leaves
-no half of one under it, and of runs that make the same one side by side the first to finish names it.
+are read only if their hash is right. A folder gets its name by one rename when it is complete, so a run that dies
+leaves no half of one under it; when several runs make the same folder at once, the first to finish names it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from minibert.errors import UserError, reason
 from minibert.files import read_json
 from minibert.tokenizer import WordPieceTokenizer
 
-FORMAT = 3  # part of the key: to be raised when the ids of the same text, or the files, come to be others
+FORMAT = 3  # part of the key: raise it when the same text gives other ids, or the files change
 TRAIN, HELD_OUT, ABOUT, LOCK, WORK = "train.arrow", "held_out.arrow", "about.json", ".lock", ".work-"
 
 
@@ -71,7 +71,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A data set's texts, as often as one likes; a batch at a time, which takes a sixth of the time."""
+    """A data set's texts, as many times as asked; read in batches, which takes a sixth of the time."""
 
     rows: datasets.Dataset
 
@@ -81,7 +81,7 @@ class TextColumn:
 
 @dataclass
 class Articles(ExitStack):
-    """A sample of articles. What is read of a source is on disk until the end of the `with` that it is used in.
+    """A sample of articles. What is read from a source stays on disk until the end of its `with`.
 
     Raises:
         UserError: there is nothing to read. Whatever is wrong inside a source shows when it is first read.
@@ -90,7 +90,7 @@ class Articles(ExitStack):
     data: str  # see `minibert.data.sources.open_articles`
     _: KW_ONLY
     max_articles: int  # to train on; 0 is all but the held-out ones
-    held_out: int  # the ones that follow in the shuffled order, or the last ones of it
+    held_out: int  # to hold out: the ones that follow those in the shuffled order
     min_characters: int  # only texts longer than this are kept
     seed: int  # of the shuffle
     line_by_line: bool = False
@@ -122,30 +122,30 @@ class Articles(ExitStack):
 
     def _sample(self, rows: datasets.Dataset) -> Texts:
         rows = _filter(rows, lambda text: len(text) > self.min_characters)
-        rest = len(rows) - self.held_out
-        if rest <= 0:
+        available = len(rows) - self.held_out
+        if available <= 0:
             raise UserError(
                 f"{self.source.name} has {len(rows)} articles of more than {self.min_characters} characters, and"
                 f" {self.held_out} are to be held out: give more text, or lower --held-out or --min-characters"
-                " (articles of a .txt have empty lines between them; --line-by-line takes each line for one)"
+                " (articles of a .txt have empty lines between them; --line-by-line takes each line as one)"
             )
-        count = min(self.max_articles or rest, rest)
+        count = min(self.max_articles or available, available)
         rows = rows.shuffle(seed=self.seed)
-        train, last = rows.select(range(count)), rows.select(range(count, count + self.held_out))
-        known = {text_key(text) for text in TextColumn(last)}
+        train, held_out = rows.select(range(count)), rows.select(range(count, count + self.held_out))
+        known = {text_key(text) for text in TextColumn(held_out)}
         kept = _filter(train, lambda text: text_key(text) not in known)
         if not len(kept):
             raise UserError(
                 f"{self.source.name} repeats itself: all {count} articles to train on are among those held out, too"
             )
-        return Texts(kept, last, count - len(kept))
+        return Texts(kept, held_out, count - len(kept))
 
     def tokenised(self, tokenizer: WordPieceTokenizer, max_length: int | None) -> TokenisedArticles:
-        """The sample as token ids, of `max_length` at most, from the cache, or made and put there."""
+        """The sample as token ids, at most `max_length` of each text, from the cache, or made and put there."""
         recipe = {"format": FORMAT, "tokenizer": tokenizer.fingerprint(), "max_length": max_length, **self.identity}
         folder = self.folder / hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:32]
-        if known := _open(folder, recipe):
-            return TokenisedArticles(self.source.name, *known, recipe, folder, reused=True)
+        if cached := _open(folder, recipe):
+            return TokenisedArticles(self.source.name, *cached, recipe, folder, reused=True)
         texts = self.texts
         with self._writing_cache():
             place = self._work / folder.name
@@ -155,7 +155,7 @@ class Articles(ExitStack):
             about = {"recipe": recipe, "repeated": texts.repeated}
             about["hash"] = _hash(place, about)
             (place / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            made = _open(place, recipe)  # mapped before it has its name: what becomes of the name does not matter then
+            made = _open(place, recipe)  # mapped before the rename: what happens to the name does not matter then
             if made is None:
                 raise UserError(f"{place} does not hold what was written to it: pass --cache a folder on another disk")
             _name(place, folder, recipe)
@@ -213,20 +213,20 @@ def _write_ids(file: Path, rows: datasets.Dataset, tokenizer: WordPieceTokenizer
         remove_columns=["text"],
         features=datasets.Features({"input_ids": datasets.Sequence(datasets.Value(np.dtype(id_type(tokenizer)).name))}),
         cache_file_name=str(file),
-        new_fingerprint=file.stem,  # or it would be a hash of the tokenizer, which takes a second
+        new_fingerprint=file.stem,  # otherwise it is a hash of the tokenizer, which takes a second
         desc="tokenising",
     )
 
 
 def _hash(folder: Path, about: Mapping[str, Any]) -> str:
-    """Of the ids and of what is said of them."""
+    """The hash of the ids and of what `about` says about them."""
     text = json.dumps([about["recipe"], about["repeated"], digest([folder / TRAIN, folder / HELD_OUT])])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, TokenisedTexts, int] | None:
-    """The ids in a folder, and how many articles were repeated; None if they are not whole, or others."""
-    with suppress(ValueError, KeyError, TypeError):  # missing or cut short, no JSON, or JSON of another kind
+    """The ids in a folder, and how many articles were repeated; None if they are damaged, or of another recipe."""
+    with suppress(ValueError, KeyError, TypeError):  # missing or cut short, not JSON, or JSON of another kind
         about = read_json(folder / ABOUT, "it is made anew")
         if about["recipe"] == recipe and about["hash"] == _hash(folder, about):
             return TokenisedTexts.mapped(folder / TRAIN), TokenisedTexts.mapped(folder / HELD_OUT), about["repeated"]
@@ -234,7 +234,7 @@ def _open(folder: Path, recipe: Mapping[str, Any]) -> tuple[TokenisedTexts, Toke
 
 
 def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Give what is complete its name, unless another run was first."""
+    """Give the complete folder its name, unless another run was first."""
     if _open(folder, recipe):
         return
     if folder.is_dir() and not folder.is_symlink():
@@ -247,7 +247,7 @@ def _name(place: Path, folder: Path, recipe: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _workplace(cache: Path) -> Iterator[Path]:
-    """A new folder in the cache, locked as long as this process is at work in it; those of dead processes go."""
+    """A new folder in the cache, locked while this process works in it; those of dead processes are removed."""
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / LOCK):
         for old in cache.glob(f"{WORK}*"):

@@ -1,7 +1,7 @@
-"""Token ids, and from them batches: texts one after another, blocks of them, padding, and the order of an epoch.
+"""Token ids and the batches made of them: texts one by one, blocks, padding, and the order of an epoch.
 
 The notebook pads every sequence to the maximum; here a batch is as long as its longest sequence. Padding is invisible
-to the model (tests/layers holds that), so the results are the same and the work is less.
+to the model (tests/layers checks that), so the results are the same, for less work.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class TokenisedTexts:
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self.chunks = chunks  # of each, (texts + 1,) where its texts begin and the last one ends, and (N,) their ids
-        self.firsts = np.cumsum([0, *(len(starts) - 1 for starts, _ in chunks)])  # the chunks' first texts
+        self.chunks = chunks  # each is (texts + 1,) where its texts begin and the last one ends, and (N,) their ids
+        self.firsts = np.cumsum([0, *(len(starts) - 1 for starts, _ in chunks)])  # each chunk's first text
 
     @classmethod
     def mapped(cls, file: Path) -> TokenisedTexts:
-        """The column `input_ids` of an Arrow file that `datasets` has written; read as it is asked for."""
-        import datasets  # which takes a second, and which nobody needs to encode a sentence
+        """The column `input_ids` of an Arrow file that `datasets` has written; read on demand."""
+        import datasets  # it takes a second, and encoding a sentence does not need it
 
         column = datasets.Dataset.from_file(str(file)).data.column("input_ids")
         return cls([(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks])
@@ -61,7 +61,7 @@ class TokenisedTexts:
         return map(self.__getitem__, range(len(self)))
 
     def take(self, rows: Iterable[int]) -> list[Ids]:
-        """Some texts' ids."""
+        """The ids of some texts."""
         return [self[row] for row in rows]
 
     @property
@@ -75,7 +75,7 @@ class TokenisedTexts:
         return int(self.lengths.sum())
 
     def counts(self, vocab_size: int) -> NDArray[np.int64]:
-        """How often each token stands in the texts, (V,)."""
+        """(V,) how often each token occurs in the texts."""
         counts = np.zeros(vocab_size, dtype=np.int64)
         for starts, ids in self.chunks:
             counts += np.bincount(ids[starts[0] : starts[-1]], minlength=vocab_size)
@@ -85,7 +85,7 @@ class TokenisedTexts:
 class Blocks:
     """A sequence of texts as one stream of tokens, cut into blocks of T tokens.
 
-    So every position of a batch is a real token, and nothing is cut off of a text; a block may hold the end of one and
+    So every position of a batch is a real token, and nothing is cut off a text; a block may hold the end of one and
     the beginning of the next, with [SEP] and [CLS] between them. The last tokens, less than a block, are left out.
 
     Source: Liu et al. 2019, "RoBERTa", section 4.2 (FULL-SENTENCES).
@@ -93,18 +93,18 @@ class Blocks:
 
     def __init__(self, texts: TokenisedTexts, length: int) -> None:
         self.texts, self.length, self.counts = texts, length, texts.counts
-        self.ends = np.cumsum(texts.lengths)  # (texts,) where each ends in the stream
+        self.ends = np.cumsum(texts.lengths)  # (texts,) where each text ends in the stream
 
     def __len__(self) -> int:
         return int(self.ends[-1]) // self.length if len(self.ends) else 0
 
     def take(self, rows: Iterable[int]) -> list[Ids]:
-        """Some blocks' ids."""
+        """The ids of some blocks."""
         return [self._block(int(row) * self.length) for row in rows]
 
     def _block(self, start: int) -> Ids:
         end = start + self.length
-        first, last = np.searchsorted(self.ends, [start, end - 1], side="right")  # the texts that it begins and ends in
+        first, last = np.searchsorted(self.ends, [start, end - 1], side="right")  # the texts where it begins and ends
         stream = np.concatenate(self.texts.take(range(first, last + 1)))
         skipped = start - (int(self.ends[first - 1]) if first else 0)
         return stream[skipped : skipped + self.length]
@@ -113,7 +113,7 @@ class Blocks:
 def tokenise(texts: Sequence[str], tokenizer: WordPieceTokenizer, max_length: int) -> TokenisedTexts:
     """Turn texts into ids in memory, [CLS] and [SEP] included, each cut to `max_length` tokens."""
     chunks: list[Chunk] = []
-    # A bar on a terminal only, and for few texts none.
+    # A bar only on a terminal, and only for many texts.
     with tqdm(total=len(texts), desc="tokenising", unit=" texts", disable=len(texts) < CHUNK or None) as bar:
         for first in range(0, len(texts), CHUNK):
             encoded = tokenizer.encode(texts[first : first + CHUNK], max_length)
@@ -136,7 +136,7 @@ def unknown_share(texts: TokenisedTexts, tokenizer: WordPieceTokenizer, name: st
     if known:
         return unknown / (known + unknown)
     if not unknown:
-        raise UserError(f"the texts of {name} have no tokens: nothing is in them but white space or control characters")
+        raise UserError(f"the texts of {name} have no tokens: they hold only white space or control characters")
     raise UserError(
         f"the vocabulary does not fit the text of {name}: every token is [UNK]; pass a --vocab (or an --encoder) of"
         " its language, or let train_mlm.py --vocab train learn one"
@@ -149,10 +149,10 @@ class Batch:
 
     input_ids: Tensor  # (B, T) int64
     attention_mask: Tensor  # (B, T) bool, True = a real token
-    labels: Tensor  # (N,) int64, the N answers to be predicted, none of them to be ignored
-    positions: Tensor | None = None  # (N,) int64, their places among the B * T flattened ones (MLM only)
-    tokens: int = 0  # how many of them are real
-    sequences: int = 1  # rows of an example: the first rows of all examples come first, then their second ones
+    labels: Tensor  # (N,) int64, the N answers to predict; none is ignored
+    positions: Tensor | None = None  # (N,) int64, their places among the B * T flattened tokens (MLM only)
+    tokens: int = 0  # how many of the B * T are real
+    sequences: int = 1  # rows per example: the first rows of all examples come first, then their second ones
     prior: Tensor | None = None  # (N, C) float32, what is added to the logits in training
 
     @property
@@ -163,8 +163,8 @@ class Batch:
     def part(self, index: int, parts: int) -> Batch:
         """One of `parts` slices of the examples, as equal as can be, padded to its own longest sequence.
 
-        Each rank of a distributed run makes the whole batch of a step and takes its parts of it, so that neither
-        examples nor masks depend on how many ranks there are. Of fewer examples than parts, some parts have none.
+        Each rank of a distributed run makes the whole batch of a step and takes its own parts, so that neither
+        examples nor masks depend on how many ranks there are. With fewer examples than parts, some parts are empty.
         """
         if parts == 1:
             return self
@@ -196,7 +196,7 @@ class Batch:
         return self.tokens < self.input_ids.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device; CUDA copies it while the host goes on, which takes pinned memory."""
+        """The same batch on another device; CUDA copies it while the host goes on, which needs pinned memory."""
         if device.type == "cpu":
             return self
         tensors: dict[str, Any] = {
@@ -224,7 +224,7 @@ def pad(sequences: Sequence[NDArray[np.integer] | Sequence[int]], pad_id: int) -
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch visits its examples: a permutation that (seed, epoch) alone decide.
+    """The order in which an epoch visits its examples: a permutation that depends on (seed, epoch) alone.
 
     So the 900th batch of epoch 2 is known without replaying anything, and an interrupted run is cheap to continue.
     """
@@ -242,7 +242,7 @@ def epoch_batches(
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """The number and the rows of each batch of an epoch, from batch `start` on; (seed, epoch) decide the order.
 
-    If the (count,) `lengths` of the examples are given, those of like length share a batch: `POOL` batches' worth of
+    If the (count,) `lengths` of the examples are given, those of similar length share a batch: `POOL` batches' worth of
     the epoch's order at a time is sorted and cut, then the batches are shuffled.
     """
     order = epoch_order(count, seed, epoch)
@@ -258,10 +258,10 @@ def epoch_batches(
 def batches_of_like_length(
     lengths: NDArray[np.int64], batch_size: int, tokens: int | None = None
 ) -> Iterator[NDArray[np.int64]]:
-    """Put N sequences of like length together, so that there is little padding; gives which are in each batch.
+    """Put N sequences of similar length together, so that there is little padding; yields each batch's rows.
 
-    The longest come first: if memory is too short, that shows at the first batch. A batch has at most `tokens` places,
-    padding included, though one sequence may be longer.
+    The longest come first: if memory is too small, the first batch shows it. A batch has at most `tokens` places,
+    padding included, unless it is a single longer sequence.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

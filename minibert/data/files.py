@@ -1,7 +1,7 @@
 """Which files of a folder are data, which split each belongs to, and what identifies them.
 
-A path is taken as it stands and never as a pattern. Files and their names decide; a data set's card that contradicts
-them (the head of README.md, or the older dataset_infos.json) is refused, and never followed.
+A path is taken literally, never as a pattern. Files and their names decide; a data set's card that contradicts
+them (the head of README.md, or the older dataset_infos.json) is refused, never followed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from minibert.config import LABELS, label_key
 from minibert.errors import UserError, reason
 from minibert.files import MOST_TEXT, is_file, read_json
 
-# Where a name stands with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of
-# these is read.
+# If a name occurs with several endings (the official SNLI folder has its pairs as jsonl and as txt), the first of these
+# is read.
 ENDINGS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv", ".txt")
 
-# The words of a name that say which split a file is of: those that `datasets` knows, and the usual others.
+# The words in a name that say which split a file belongs to: those that `datasets` knows, and other usual ones.
 SPLIT_WORDS = {
     "train": "train|training",
     "validation": "validation|valid|val|dev|devel|development",
     "test": "test|testing|eval|evaluation|holdout|heldout",
 }
 _WORD = {split: rf"({words})(s|set|data|split|file)?" for split, words in SPLIT_WORDS.items()}
-# What may or may not say a split: the end of a word (snlitrain, contest), or short for one (x_tr, but Turkish, too).
+# What may or may not name a split: the end of a word (snlitrain, contest), or a short form (x_tr; tr is Turkish, too).
 _SHORT = {"train": "tr|trn", "validation": "va|vld", "test": "te|tst"}
 _LIKE = {split: f".+{word}|{_SHORT[split]}" for split, word in _WORD.items()}
 _CAMEL = re.compile(
@@ -44,22 +44,22 @@ _CAMEL = re.compile(
     rf"|(?<=[A-Z]{{2}})(?!(?<=E)val)(?=({'|'.join(_WORD.values())})(?![a-z]))"  # SNLItrain, but not SNLIE-val
 )
 
-# Names, of files and of folders, that belong to the system or to a program; what `datasets` leaves beside its data.
+# Names of files and folders that belong to the system or to a program, or that `datasets` leaves beside its data.
 _PRIVATE = re.compile(r"[._~#$@].*|.*[~#]|lost[+]found|cache-.*[.]arrow", re.DOTALL)
-# Files about the data, which end like data.
+# Files about the data, with endings like the data's.
 _ABOUT = re.compile(
     r"readme.*|(state|dataset[-_](infos?|dict|metadata))[.]json"
     r"|(licen[cs]es?|changelog|requirements|vocab(ulary)?|merges)([-_.].*)?[.]txt"
     r"|(copying|copyright|notice|citation|authors|contributors|(check|ck|md5|b2|sha\d*)[-_]?sums?([-_.].*)?)[.]txt",
     re.IGNORECASE | re.DOTALL,
 )
-# Data in formats that are not read, or that some program has not finished or left behind (train.csv.part).
+# Data in formats that are not read, or that some program left unfinished or behind (train.csv.part).
 _UNREAD = re.compile(
     r"(?P<stem>.+?)[.]((jsonl?|csv|tsv|txt|parquet|arrow)([.]gz)?[.][\w-]+"
     r"|(ndjson|jsonlines|jl|feather|orc|avro|xlsx?|ods)([.]\w+)?)",
     re.IGNORECASE | re.DOTALL,
 )
-# The words of a path that make it look like a copy of another one, and what programs number copies with.
+# The words that make a path look like a copy of another one, and the numbers that programs give to copies.
 _COPIED = re.compile(
     "cop(y|ies|ie|ia)|c\u00f3pia|kopi[ea]|backups?|bak|old|orig|te?mp|checkpoint|conflict(ed)?|download|trash|recycler"
 )
@@ -69,8 +69,8 @@ _NUMBERED = re.compile(r"\(\d+\)|~\d+~")
 def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> list[Path]:
     """The files of a path that make up a split, in the order of their names.
 
-    Files that name no split are whatever they are asked for, if none of the others names one. A `UserError`, if there
-    is no such file, or names or a card contradict each other.
+    If no file names a split, all of them belong to the one that is asked for. A `UserError` if there is no such file,
+    or if names or a card contradict each other.
     """
     known = f"known endings are {', '.join(ENDINGS)}, also with .gz"
     if not path.is_dir():
@@ -83,7 +83,7 @@ def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> li
         return [path]
     files = {file.relative_to(path).as_posix(): file for file in _find(path)}
     if not files:
-        raise UserError(f"{path} has no file to read; {known} (hidden files, READMEs and the like are not looked at)")
+        raise UserError(f"{path} has no file to read; {known} (hidden files, READMEs and the like are ignored)")
     _check_named(path, list(files))
     chosen = [files[name] for name in names_of_split(files, split, f"file below {path}")]
     _check_different(path, chosen)
@@ -93,29 +93,29 @@ def files_of_split(path: Path, split: str, labels: Sequence[str] = LABELS) -> li
 
 
 def names_of_split(names: Iterable[str], split: str, what: str) -> list[str]:
-    """The names that say a split; all of them if none says any; `UserError` if only others are said."""
+    """The names that say a split; all of them if none says any; `UserError` if they say only other splits."""
     splits = {name: split_of(name) for name in names}
     asked = split if any(splits.values()) else None
-    if chosen := [name for name, its in splits.items() if its == asked]:
+    if chosen := [name for name, named in splits.items() if named == asked]:
         return chosen
     words = " or ".join(SPLIT_WORDS[split].split("|")[:2])
-    raise UserError(f"no {what} is named as {split} split ({words}), only {some(list(splits))}")
+    raise UserError(f"no {what} is named as a {split} split ({words}), only {some(list(splits))}")
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's name says, or else the nearest of its folders; `UserError` if one of them says two."""
+    """The split that a file's name says, or else the nearest of its folders'; `UserError` if one name says two."""
     for part in reversed(PurePosixPath(name).parts):
         words = _words(part)
-        said = _said([*words, *(first + second for first, second in pairwise(words))], _WORD)  # held-out
-        if len(said) > 1:
-            raise UserError(f"{name} says {' and '.join(sorted(said))}: rename it, so that it says one of them")
-        if said:
-            return said.pop()
+        splits = _splits_in([*words, *(first + second for first, second in pairwise(words))], _WORD)  # held-out
+        if len(splits) > 1:
+            raise UserError(f"{name} says {' and '.join(sorted(splits))}: rename it, so that it says one of them")
+        if splits:
+            return splits.pop()
     return None
 
 
 def ending(file: Path) -> str:
-    """The file's ending in small letters, .gz looked through."""
+    """The file's ending in lower case, before any .gz."""
     return (_endings(file) or [""])[0].lower()
 
 
@@ -133,7 +133,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """What identifies data: a hash of all that is in its files, and of nothing else, in their order.
+    """What identifies data: a hash of the endings and contents of its files, in order, and of nothing else.
 
     So data that was moved or renamed is the same, and a change shows whatever the file's time says.
     """
@@ -141,15 +141,15 @@ def digest(files: Iterable[Path]) -> str:
     for file in files:
         try:
             with file.open("rb", buffering=0) as handle:
-                one = hashlib.file_digest(handle, xxhash.xxh3_128).hexdigest()
+                content = hashlib.file_digest(handle, xxhash.xxh3_128).hexdigest()
         except OSError as error:
             raise UserError(f"can't read {file}: {reason(error)}") from error
-        total.update(f"{ending(file)} {one}\n".encode())
+        total.update(f"{ending(file)} {content}\n".encode())
     return total.hexdigest()
 
 
 def _check_named(path: Path, names: list[str]) -> None:
-    """All names say a split, or none does: and then they are of one format, and do not look as if they said several."""
+    """Check that all names say a split, or none does; then they must have one format and not seem to say several."""
     named = [name for name in names if split_of(name)]
     unnamed = [name for name in names if not split_of(name)]
     advice = "put train, validation or test into the names of all files, or of their folders"
@@ -160,7 +160,7 @@ def _check_named(path: Path, names: list[str]) -> None:
             f"{path}: {some(names)} are of several formats and name no split, so some may be notes: {advice}, or give"
             " the path of the file that is meant"
         )
-    like = {name: said for name in unnamed if (said := _said(_words(name), _LIKE))}
+    like = {name: splits for name in unnamed if (splits := _splits_in(_words(name), _LIKE))}
     if len(set().union(*like.values())) > 1:
         raise UserError(
             f"{path}: {some(list(like))} look like files of several splits, but name none: {advice}, as a word of its"
@@ -172,7 +172,7 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[^\W\d_]+", _CAMEL.sub(" ", name))]
 
 
-def _said(words: Sequence[str], known: Mapping[str, str]) -> set[str]:
+def _splits_in(words: Sequence[str], known: Mapping[str, str]) -> set[str]:
     return {split for split, pattern in known.items() if any(re.fullmatch(pattern, word) for word in words)}
 
 
@@ -194,7 +194,7 @@ def _find(folder: Path) -> list[Path]:
 
 def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
     real = folder.resolve()
-    if real in above:  # a link to a folder that it stands in
+    if real in above:  # a link to a folder above it
         return
     try:
         entries = sorted(folder.iterdir())
@@ -213,11 +213,11 @@ def _walk(folder: Path, above: set[Path]) -> Iterator[Path]:
 
 
 def _saved_shards(folder: Path) -> set[str] | None:
-    """The files of a data set that `Dataset.save_to_disk` has written to a folder, which an older one may have left."""
+    """The files that `Dataset.save_to_disk` wrote to a folder, in which an older data set may have left others."""
     state = folder / "state.json"
     try:
         names = {item["filename"] for item in read_json(state, "")["_data_files"]}
-    except (ValueError, KeyError, TypeError):  # it is another program's, or there is none
+    except (ValueError, KeyError, TypeError):  # it is another program's, or missing
         return None
     if not all(isinstance(name, str) for name in names):
         return None
@@ -227,14 +227,14 @@ def _saved_shards(folder: Path) -> set[str] | None:
 
 
 def _check_different(folder: Path, files: list[Path]) -> None:
-    """No two files of a split have the same content, or are copies of one another by their names."""
+    """Refuse files of a split that have the same content, or that look like copies of one another by name."""
     stems = {file: _stem(file.relative_to(folder)).lower() for file in files}
     words = {file: set(re.split(r"[\W_]+", stem)) for file, stem in stems.items()}
     for file in files:
         if any(map(_COPIED.fullmatch, words[file])) or _NUMBERED.search(stems[file]):
-            for other in files:
-                if other is not file and words[other] <= words[file]:
-                    raise UserError(f"{file} looks like a copy of {other} by its name: move it away, or rename it")
+            for original in files:
+                if original is not file and words[original] <= words[file]:
+                    raise UserError(f"{file} looks like a copy of {original} by its name: move it away, or rename it")
     sizes = Counter(file.stat().st_size for file in files)
     known: dict[str, Path] = {}
     for file in files:
@@ -245,46 +245,46 @@ def _check_different(folder: Path, files: list[Path]) -> None:
 
 
 def _check_card(folder: Path, files: list[Path], split: str, labels: Sequence[str]) -> None:
-    """The cards in a folder against the files of a split at any depth below it: splits, configurations, classes."""
+    """Compare a folder's cards with a split's files at any depth below it: splits, configurations, classes."""
     infos = folder / "dataset_infos.json"
     _check_classes(infos, _read(infos, lambda file: read_json(file, "")), files, labels)
     card = next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == "readme.md"), folder)
-    said = _read(card, metadata_load)
-    _check_classes(card, said.get("dataset_info"), files, labels)
+    declared = _read(card, metadata_load)
+    _check_classes(card, declared.get("dataset_info"), files, labels)
     names = [file.relative_to(folder).as_posix() for file in files]
-    read: dict[str, None] = {}
-    for name, patterns in _configurations(said.get("configs")):
-        for its, pattern in patterns:
+    used: dict[str, None] = {}
+    for name, patterns in _configurations(declared.get("configs")):
+        for card_split, pattern in patterns:
             for file in fnmatch.filter(names, pattern.removeprefix("./").removeprefix("**/")):
-                read[name] = None
-                if (split_of(its) or its) != split:
+                used[name] = None
+                if (split_of(card_split) or card_split) != split:
                     raise UserError(
-                        f"{card} says that {file} is of the split {its}, but it is read for {split}: give the path of"
-                        " the file itself, or put its split into its name and the card"
+                        f"{card} says that {file} is of the split {card_split}, but it is read for {split}: give the"
+                        " path of the file itself, or put its split into its name and the card"
                     )
-    if len(read) > 1:
-        raise UserError(f"{card} has several configurations ({some(list(read))}): give the path of the files of one")
+    if len(used) > 1:
+        raise UserError(f"{card} has several configurations ({some(list(used))}): give the path of the files of one")
 
 
-def _configurations(said: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """The names of a card's configurations, and of each the splits and the patterns of their files."""
-    for number, configuration in enumerate(said if isinstance(said, list) else [said]):
-        with suppress(Exception):  # it is of no kind that `datasets` knows
+def _configurations(declared: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The names of a card's configurations, each with its splits and the patterns of their files."""
+    for number, configuration in enumerate(declared if isinstance(declared, list) else [declared]):
+        with suppress(Exception):  # it is of a kind that `datasets` does not know
             splits = sanitize_patterns(configuration["data_files"])
             patterns = [(split, str(pattern)) for split, patterns in splits.items() for pattern in patterns]
             yield str(configuration.get("config_name", number)), patterns
 
 
 def _read(card: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    with suppress(Exception):  # there is none, or no YAML or JSON in it: a person's notes
+    with suppress(Exception):  # it is missing, or not YAML or JSON but a person's notes
         return read(card) or {} if is_file(card, MOST_TEXT) else {}
     return {}
 
 
-def _check_classes(source: Path, said: Any, files: list[Path], labels: Sequence[str]) -> None:
-    """Numbers mean the labels in their order, unless a file says itself what they mean."""
+def _check_classes(source: Path, declared: Any, files: list[Path], labels: Sequence[str]) -> None:
+    """Refuse a card that gives the labels other numbers, unless the files themselves name their classes."""
     keys = [label_key(label) for label in labels]
-    for names in _names(said):
+    for names in _names(declared):
         if not set(names) & set(keys) or names[: len(keys)] == keys:
             continue
         if unnamed := [file for file in files if not _has_own_names(file)]:
@@ -294,9 +294,9 @@ def _check_classes(source: Path, said: Any, files: list[Path], labels: Sequence[
             )
 
 
-def _names(said: Any) -> Iterator[list[str]]:
-    """What stands under `names` at any depth: the classes of a column."""
-    values = [said]
+def _names(declared: Any) -> Iterator[list[str]]:
+    """The values of `names` at any depth: the classes of a column."""
+    values = [declared]
     while values:
         value = values.pop()
         if isinstance(value, dict):
@@ -308,7 +308,7 @@ def _names(said: Any) -> Iterator[list[str]]:
 
 
 def _has_own_names(file: Path) -> bool:
-    """Whether `datasets` has written it, and so the names of its classes."""
-    with suppress(OSError, ValueError):  # it is no parquet, or damaged
+    """Whether `datasets` wrote the file, and so the names of its classes."""
+    with suppress(OSError, ValueError):  # it is not parquet, or damaged
         return ending(file) == ".arrow" or b"huggingface" in (pq.read_schema(file).metadata or {})
     return False

@@ -1,6 +1,6 @@
-"""The rows of a file, whatever its format: the values of the columns that are wanted, found by name.
+"""The rows of a file, whatever its format: the values of the wanted columns, found by name.
 
-Text is read as text, whatever it looks like ("NA" is a word, "7" is one, too), and other columns are not looked at.
+Text is read as text, whatever it looks like ("NA" and "7" are words), and other columns are ignored.
 What could be read in two ways is refused, with the file and the line.
 """
 
@@ -34,13 +34,13 @@ _SEPARATORS = {",": "commas (,)", ";": "semicolons (;)", "\t": "tabs", "|": "bar
 
 
 def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = False) -> Iterator[Row]:
-    """The rows of a file; a `UserError`, if it is damaged, has none of the choices, or can't be understood.
+    """The rows of a file; a `UserError` if it is damaged, has none of the choices, or can't be understood.
 
     Args:
         file: of one of the formats in `READERS`, also with .gz. A .txt is read as articles if ("text",) is among the
-            choices, unless it begins with a header of pairs, and as tab-separated otherwise, as SNLI has it.
-        choices: sets of columns that say the same; the first one that the file has is read.
-        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
+            choices, unless it begins with a header of pairs, and as tab-separated otherwise, like SNLI's.
+        choices: sets of columns that mean the same; the first one that the file has is read.
+        line_by_line: each line of a .txt is an article; otherwise empty lines separate them.
     """
     kind = ending(file)
     opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
@@ -58,7 +58,7 @@ def read_rows(file: Path, choices: Sequence[Columns], *, line_by_line: bool = Fa
 
 
 def _is_table(handle: BinaryIO, choices: Sequence[Columns]) -> bool:
-    """Whether a .txt begins with the header of pairs, separated by tabs, as SNLI's own has it."""
+    """Whether a .txt begins with the header of pairs, separated by tabs, as SNLI's own does."""
     header = handle.readline().decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
     handle.seek(0)
     return any(len(choice) > 1 and set(choice) <= set(header) for choice in choices)
@@ -70,7 +70,7 @@ def table_rows(name: str, tables: Iterable[Any], columns: Columns) -> Iterator[R
         for column in columns[:2]:
             kind = table.schema.field(column).type
             if (kind.value_type if pa.types.is_dictionary(kind) else kind) not in _TEXTS:
-                raise UserError(f"{name}: the column {column} holds {kind}, and has to hold text")
+                raise UserError(f"{name}: the column {column} holds {kind}, but has to hold text")
         values = [table.column(column).to_pylist() for column in columns]
         if columns[2:] and (names := _class_names(table.schema, columns[2])):
             values[-1] = [_class_name(value, names) for value in values[-1]]
@@ -84,8 +84,8 @@ def choose(name: str, columns: Sequence[str], choices: Sequence[Columns]) -> Col
         wanted = " or ".join(", ".join(choice) for choice in choices)
         kind = "articles need a column named" if ("text",) in choices else "pairs need"
         wanted += "; --columns names others" if kind == "pairs need" and len(choices) > 1 else ""
-        there = ", ".join(column if len(column) <= 40 else f"{column[:37]}..." for column in columns)
-        raise UserError(f"{name} has the columns {there}, but {kind} {wanted}")
+        present = ", ".join(column if len(column) <= 40 else f"{column[:37]}..." for column in columns)
+        raise UserError(f"{name} has the columns {present}, but {kind} {wanted}")
     if twice := next((column for column in chosen if list(columns).count(column) > 1), None):
         raise UserError(f"{name} has two columns named {twice}: rename one of them")
     return chosen
@@ -102,7 +102,7 @@ def _class_names(schema: pa.Schema, column: str) -> dict[int, str] | None:
 
 
 def _class_name(value: Any, names: dict[int, str]) -> Any:
-    """The name of a class's number, whichever type the column has; other values as they are."""
+    """The name of a class given by number, whatever the column's type; other values as they are."""
     number = re.fullmatch(r"\s*([0-9]+)([.]0*)?\s*", str(value))
     return names.get(int(number[1]), f"{value} of {len(names)} names") if number else value
 
@@ -124,7 +124,7 @@ def _arrow(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator
 
 
 def _json(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
-    """An object a line, or one list of objects."""
+    """One object per line, or one list of objects."""
     lines = ((f"{file}, line {number}", line) for number, line in _lines(file, handle) if line.strip())
     first = next(lines, ("", ""))
     if first[1].lstrip().startswith("["):
@@ -146,7 +146,7 @@ def _parsed(place: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=named_once)
     except ValueError as error:
-        raise UserError(f"{place}: it is not JSON ({error}); a file has an object a line, or is one list") from error
+        raise UserError(f"{place}: it is not JSON ({error}); a file has one object per line, or is one list") from error
 
 
 def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
@@ -156,7 +156,7 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
     """
     csv.field_size_limit(2**31 - 1)  # an article is longer than the default
 
-    record: list[str] = []  # the lines of a row: quotes of a cell that is quoted are doubled there
+    record: list[str] = []  # the lines of a row, where the quotes in a quoted cell are doubled
 
     def lines() -> Iterator[str]:
         for number, line in _cell_lines(file, handle, ",", choices):
@@ -172,7 +172,7 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
                 text = "".join(record)
                 record.clear()
                 if any(cell[:1].isspace() and cell.lstrip().startswith('"') and cell in text for cell in cells):
-                    raise UserError(f"{file}, line {first}: a space before a quote: take it away")
+                    raise UserError(f"{file}, line {first}: a space before a quote: remove it")
                 yield first, cells
                 first = reader.line_num + 1
         except csv.Error as error:
@@ -183,21 +183,21 @@ def _csv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[R
 
 
 def _tsv(file: Path, handle: BinaryIO, choices: Sequence[Columns]) -> Iterator[Row]:
-    """As GLUE, XNLI and SNLI have it: a quote is a character like any other, and a cell can't hold a tab or a line."""
+    """The form of GLUE, XNLI and SNLI: a quote is a character like any other; a cell can't hold a tab or a line end."""
     lines = _cell_lines(file, handle, "\t", choices)
     return _table(file, ((number, line.rstrip("\r\n").split("\t")) for number, line in lines), choices, quotes=False)
 
 
 def _cell_lines(file: Path, handle: BinaryIO, separator: str, choices: Sequence[Columns]) -> Iterator[tuple[int, str]]:
-    """The lines of a table, unless there is another separator in its header."""
+    """The lines of a table; `UserError` if its header seems to have another separator."""
     is_header = True
     for number, line in _lines(file, handle):
         if is_header and line.strip():
             is_header = False
-            other = max(_SEPARATORS, key=line.count)
-            if separator not in line and other in line and line.strip() not in chain(*choices):
+            likely = max(_SEPARATORS, key=line.count)
+            if separator not in line and likely in line and line.strip() not in chain(*choices):
                 raise UserError(
-                    f"{file}, line {number}: its cells seem to be separated by {_SEPARATORS[other]}: save it as .csv"
+                    f"{file}, line {number}: its cells seem to be separated by {_SEPARATORS[likely]}: save it as .csv"
                     " with commas, or as .tsv with tabs"
                 )
         yield number, line
@@ -206,7 +206,7 @@ def _cell_lines(file: Path, handle: BinaryIO, separator: str, choices: Sequence[
 def _table(
     file: Path, records: Iterator[tuple[int, list[str]]], choices: Sequence[Columns], quotes: bool = True
 ) -> Iterator[Row]:
-    """Cells below a header; empty lines are passed over."""
+    """The wanted cells below a header; empty lines are skipped."""
     filled = ((number, cells) for number, cells in records if any(map(str.strip, cells)))
     header = [cell.strip() for cell in next(filled, (1, []))[1]]
     if not header:
@@ -230,7 +230,7 @@ def _looks_quoted(cell: str) -> bool:
 
 
 def _articles(file: Path, handle: BinaryIO, line_by_line: bool) -> Iterator[Row]:
-    """Texts with empty lines between them, a line of white space being one; or each line by itself."""
+    """Texts separated by empty lines (white space is empty, too); or each line by itself."""
     article: list[str] = []
     for line in chain((line.rstrip("\r\n") for _, line in _lines(file, handle)), [""]):
         if line.strip():
@@ -240,12 +240,12 @@ def _articles(file: Path, handle: BinaryIO, line_by_line: bool) -> Iterator[Row]
             article = []
 
 
-# UTF-32 first: its mark begins as the one of UTF-16 does.
+# UTF-32 first: its mark begins like that of UTF-16.
 _OTHER_MARKS = {32: (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), 16: (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)}
 
 
 def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Numbered lines of UTF-8, without a byte order mark. A line ends at a line feed, and at nothing else."""
+    """Numbered lines of UTF-8, without a byte order mark. A line ends only at a line feed."""
     for number, line in enumerate(handle, start=1):
         if number == 1:
             for bits, marks in _OTHER_MARKS.items():
@@ -259,7 +259,7 @@ def _lines(file: Path, handle: BinaryIO) -> Iterator[tuple[int, str]]:
             line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
         if number <= 2 and b"\0" in line:
             raise UserError(
-                f"{file}, line {number}: a NUL byte, so it may be in UTF-16 or be no text: save it as UTF-8"
+                f"{file}, line {number}: a NUL byte, so it may be in UTF-16 or not be text: save it as UTF-8"
             )
         try:
             yield number, line.decode("utf-8")

@@ -1,4 +1,4 @@
-"""Labelled sentence pairs: read, sampled as the notebook does it, and parted for training and validation.
+"""Labelled sentence pairs: read, sampled as in the notebook, and split into training and validation.
 
 Source of the sample: the notebook, "2.1 Load SNLI".
 """
@@ -30,7 +30,7 @@ PAIR_COLUMNS: tuple[Columns, ...] = (
 )  # fmt: skip
 UNLABELLED_COLUMNS: tuple[Columns, ...] = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 SCORED_COLUMNS: tuple[Columns, ...] = (("sentence1", "sentence2", "score"), ("sentence1", "sentence2", "label"))
-# What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are of other programs.
+# What stands for "the annotators disagreed": -1 in SNLI's tables, "-" in its jsonl; the others are from other programs.
 NO_LABEL = {"", "-", "-1", "none", "null", "nan", "na", "n/a", "<na>"}
 
 
@@ -44,16 +44,16 @@ class Pairs:
     identity: Mapping[str, Any] = field(default_factory=dict)  # what decides them, as JSON, wherever their files are
     source: str = ""  # where they are from, as messages call it
     left_out: int = 0  # how many rows lack a sentence
-    files: tuple[Path, ...] = ()  # that they were read from
+    files: tuple[Path, ...] = ()  # the files that they were read from
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, rows: NDArray[Any], **how: Any) -> Pairs:
-        """Some of them, by their places or by a mask; `how` they were chosen becomes a part of what decides them."""
+    def select(self, rows: NDArray[Any], **choice: Any) -> Pairs:
+        """Some of them, by their places or by a mask; `choice`, how they were chosen, is added to the identity."""
         rows = np.arange(len(self))[rows]
         premises, hypotheses = ([texts[row] for row in rows] for texts in (self.premises, self.hypotheses))
-        identity = {**self.identity, **how}
+        identity = {**self.identity, **choice}
         return replace(self, premises=premises, hypotheses=hypotheses, labels=self.labels[rows], identity=identity)
 
 
@@ -63,30 +63,30 @@ class Reading:
 
     columns: Columns = ()  # of both sentences and their label; () finds those of `PAIR_COLUMNS`
     labels: tuple[str, ...] = LABELS  # their names, which numbers count from 0
-    model: str = ""  # that has these labels, if one is asked
-    trust_numbers: bool = False  # whether numbers are known to be of these labels, though not all of them occur
+    model: str = ""  # the model that has these labels, if there is one
+    trust_numbers: bool = False  # whether numbers mean these labels even if not all of them occur
 
     @property
     def identity(self) -> dict[str, Any]:
         """What differs from the usual reading, as JSON."""
-        said = {"columns": self.columns, "labels": self.labels}
-        return {name: list(value) for name, value in said.items() if value not in ((), LABELS)}
+        settings = {"columns": self.columns, "labels": self.labels}
+        return {name: list(value) for name, value in settings.items() if value not in ((), LABELS)}
 
 
 def load_pairs(data: str, split: str, *, max_pairs: int, seed: int, reading: Reading = Reading()) -> Pairs:
     """At most `max_pairs` (0 is all) of the pairs that have two sentences and a label, sampled as in the notebook.
 
-    (The notebook shuffles its sample a second time, which changes the order only, and that is training's to decide.)
+    (The notebook shuffles its sample a second time, which only changes the order, and training decides that.)
 
     Raises:
-        UserError: no such split, missing columns, another label, or no usable pair.
+        UserError: no such split, missing columns, an unknown label, or no usable pair.
     """
     source = open_pairs(data, split, reading.labels)
     return _sample(_labelled(source, split, reading), max_pairs, seed)
 
 
 def load_all_pairs(data: str, split: str, reading: Reading = Reading()) -> Pairs:
-    """All pairs of a split in their order, labelled or not, but for those that lack a sentence; see `load_pairs`."""
+    """All pairs of a split in their order, labelled or not, except those that lack a sentence; see `load_pairs`."""
     source = open_pairs(data, split, reading.labels)
     pairs = _read(source, split, reading, (*PAIR_COLUMNS, *UNLABELLED_COLUMNS))
     if not len(pairs):
@@ -99,8 +99,8 @@ def load_training_pairs(
 ) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those for validation, each sampled as by `load_pairs`.
 
-    These are the validation split or, if there is a validation share, those of some premises of the training split,
-    which `seed` chooses. A `UserError`, if there are none.
+    The latter are the validation split or, if there is a validation share, the training pairs of some premises, which
+    `seed` chooses. A `UserError` if there are none.
     """
     source = open_pairs(data, "train", reading.labels)
     train = _labelled(source, "train", reading)
@@ -109,18 +109,18 @@ def load_training_pairs(
     else:
         advice = "--validation-share 0.1 takes a tenth of the training pairs for it"
         try:
-            other = open_pairs(data, "validation", reading.labels)
+            held_out = open_pairs(data, "validation", reading.labels)
         except UserError as error:
             raise UserError(f"{error}; {advice}") from error
-        if other.parts.keys() == source.parts.keys():
-            raise UserError(f"{data} has pairs to train on, and none for validation: {advice}")
-        known = replace(reading, trust_numbers=True)  # for it may be too small for all labels
-        validation = _labelled(other, "validation", known)
+        if held_out.parts.keys() == source.parts.keys():
+            raise UserError(f"{data} has pairs to train on, but none for validation: {advice}")
+        known = replace(reading, trust_numbers=True)  # it may be too small for all labels
+        validation = _labelled(held_out, "validation", known)
     return _sample(train, max_train, seed), _sample(validation, max_validation, seed)
 
 
 def repeated_pairs(train: Pairs, validation: Pairs) -> int:
-    """How many validation pairs stand in training, too, as `text_key` compares."""
+    """How many validation pairs are in training, too, by `text_key`."""
     known, asked = (
         list(zip(map(text_key, pairs.premises), map(text_key, pairs.hypotheses), strict=True))
         for pairs in (train, validation)
@@ -129,10 +129,10 @@ def repeated_pairs(train: Pairs, validation: Pairs) -> int:
 
 
 def text_key(text: str) -> int:
-    """A number that is equal for texts which a reader takes for the same.
+    """A number that is equal for texts that a reader would call the same.
 
-    They may differ in case, white space, accents on Latin and Greek letters, Hebrew's and Arabic's vowel points, and
-    what is not seen (zero-width spaces, soft hyphens, controls).
+    They may differ in case, white space, accents on Latin and Greek letters, Hebrew and Arabic vowel points, and
+    invisible characters (zero-width spaces, soft hyphens, controls).
     """
     plain = "".join(unicodedata.normalize("NFKD", text).split()).casefold()
     plain = re.sub("([a-z\u0370-\u03ff])[\u0300-\u036f]+", r"\1", plain)  # elsewhere marks make other letters
@@ -145,12 +145,12 @@ def text_key(text: str) -> int:
 def _is_unseen(character: str) -> bool:
     """Whether it is a control, a format character, a variation selector, or a point that may be left out."""
     kind, name = unicodedata.category(character), unicodedata.name(character, "")
-    is_point = unicodedata.combining(character) in range(10, 37)  # Unicode's classes of Hebrew's and Arabic's
+    is_point = unicodedata.combining(character) in range(10, 37)  # Unicode's classes of Hebrew and Arabic points
     return kind in ("Cc", "Cf", "Me") or is_point or "VARIATION SELECTOR" in name or "GRAPHEME JOINER" in name
 
 
 def _read(source: Source, split: str, reading: Reading, choices: Sequence[Columns]) -> Pairs:
-    """All pairs with two sentences; a `UserError`, if two of SNLI's three numbers alone may be another data set's."""
+    """All pairs with two sentences; a `UserError` if only two of SNLI's numbers occur, which may mean other labels."""
     numbers, left_out, written = _numbers(reading.labels), 0, set()
     premises, hypotheses, labels = [], [], []
     content = source.digest()
@@ -169,7 +169,7 @@ def _read(source: Source, split: str, reading: Reading, choices: Sequence[Column
         one, two = sorted(written)
         say = "" if reading.model else "say what they mean, as in train_nli.py --labels different,duplicate, or "
         raise UserError(
-            f"{source.name} has {one} and {two} for labels and no {3 - int(one) - int(two)}, so they may not be SNLI's"
+            f"{source.name} has {one} and {two} as labels and no {3 - int(one) - int(two)}, so they may not be SNLI's"
             f" entailment, neutral, contradiction: {say}write the labels as words"
         )
     identity = {"content": content, "split": split, **reading.identity}
@@ -187,22 +187,22 @@ def _labelled(source: Source, split: str, reading: Reading) -> Pairs:
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
-    """What may be written for labels, and their numbers."""
+    """The spellings of the labels, and their numbers."""
     numbers = {label_key(name): number for number, name in enumerate(names)}
-    if not any(re.fullmatch("[+-]?[0-9]+", key) for key in numbers):  # or else "1" would have two meanings
+    if not any(re.fullmatch("[+-]?[0-9]+", key) for key in numbers):  # otherwise "1" would have two meanings
         numbers |= {str(number): number for number in range(len(names))}
     return numbers
 
 
 def _number(label: Any, numbers: Mapping[str, int], reading: Reading, place: str) -> int:
-    """The number of a label, -1 if there is none; `UserError` if it is another one."""
+    """The number of a label, -1 if there is none; `UserError` if it is unknown."""
     key = label_key("" if label is None else label)
     if key in numbers or key in NO_LABEL:
         return numbers.get(key, -1)
     count, names = len(reading.labels), ", ".join(reading.labels)
-    others = f" nor {', '.join(map(str, range(count)))}" if len(numbers) > count else ""
-    source = f"these are the labels of {reading.model}" if reading.model else "--labels names others"
-    raise UserError(f"{place}: label {label!r} is neither one of {names}{others} (-1, - or nothing for none); {source}")
+    digits = f" or {', '.join(map(str, range(count)))}" if len(numbers) > count else ""
+    advice = f"these are the labels of {reading.model}" if reading.model else "--labels names others"
+    raise UserError(f"{place}: label {label!r} is not one of {names}{digits} (-1, - or nothing for none); {advice}")
 
 
 def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs, Pairs]:
@@ -222,21 +222,21 @@ def _by_premise(pairs: Pairs, share: float, seed: int, data: str) -> tuple[Pairs
             f" {sizes.min()} of them or more, and a premise is in one part only: give a validation split, or a larger"
             " share"
         )
-    taken = np.isin(premises, chosen)
+    in_share = np.isin(premises, chosen)
     return (
-        pairs.select(~taken, part="rest", validation_share=share),
-        pairs.select(taken, part="share", validation_share=share),
+        pairs.select(~in_share, part="rest", validation_share=share),
+        pairs.select(in_share, part="share", validation_share=share),
     )
 
 
 def _sample(pairs: Pairs, maximum: int, seed: int) -> Pairs:
-    order = np.random.default_rng(seed).permutation(len(pairs))  # that of `Dataset.shuffle`, and so the notebook's
+    order = np.random.default_rng(seed).permutation(len(pairs))  # that of `Dataset.shuffle`, and so of the notebook
     return pairs.select(order[: maximum or None], most=maximum, seed=seed)
 
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Sentence pairs, and how alike people find the two: (pairs,) scores on any scale, more for more alike."""
+    """Sentence pairs and how similar people find them: (pairs,) scores on any scale, higher for more similar."""
 
     first: list[str]
     second: list[str]
@@ -245,7 +245,7 @@ class ScoredPairs:
 
 
 def load_scored_pairs(data: str, split: str, columns: Columns = ()) -> ScoredPairs:
-    """All pairs of a split with scores, such as the STS benchmark's, in their order; none may lack anything."""
+    """All pairs of a split with scores, such as the STS benchmark's, in their order; each has to be complete."""
     source, first, second, scores = open_pairs(data, split, option="--similarity"), [], [], []
     for place, (one, other, score) in source.rows([columns] if columns else SCORED_COLUMNS):
         if not one.strip() or not other.strip():
@@ -254,7 +254,7 @@ def load_scored_pairs(data: str, split: str, columns: Columns = ()) -> ScoredPai
         second.append(other)
         scores.append(_score(score, place))
     if len(set(scores)) < 2:
-        raise UserError(f"{source.name} has {len(scores)} pairs with a score each, and no two different scores to rank")
+        raise UserError(f"{source.name} has {len(scores)} pairs with a score each, but no two different scores to rank")
     return ScoredPairs(first, second, np.array(scores), source.name)
 
 
@@ -264,5 +264,5 @@ def _score(value: Any, place: str) -> float:
     except (TypeError, ValueError):
         score = math.nan
     if isinstance(value, bool) or not math.isfinite(score):
-        raise UserError(f"{place}: the score {value!r} is no number")
+        raise UserError(f"{place}: the score {value!r} is not a number")
     return score

@@ -25,7 +25,7 @@ from minibert.errors import UserError, hub_reason, reason
 HUB_WIKIPEDIA, WIKIPEDIA_DATE = "wikimedia/wikipedia", "20231101.en"
 HUB_SNLI = "stanfordnlp/snli"
 
-# The notebook takes "train[:2%]" of the 6,407,814 articles: the first 128,156 rows. All of them stand in the first of
+# The notebook takes "train[:2%]" of the 6,407,814 articles: the first 128,156 rows. All of them are in the first of
 # the 41 files, so fetching that one file gives the very same rows for 420 MB instead of 11.6 GB.
 WIKIPEDIA_FIRST_FILE = f"{WIKIPEDIA_DATE}/train-00000-of-00041.parquet"
 NOTEBOOK_ROWS = 128_156
@@ -35,9 +35,9 @@ TEXT_COLUMNS: tuple[Columns, ...] = (("text",), ("premise", "hypothesis"), ("sen
 # A name on the Hub, with a configuration after a colon: nyu-mll/multi_nli, wikimedia/wikipedia:20231101.en.
 _HUB_NAME = re.compile(r"(?P<owner>\w[\w.-]*)/\w[\w.-]*(:(?P<configuration>[^:/]+))?", re.ASCII)
 
-toy_articles, toy_pairs = cache(toy.toy_articles), cache(toy.toy_pairs)  # whatever the number of splits and runs
+toy_articles, toy_pairs = cache(toy.toy_articles), cache(toy.toy_pairs)  # once for all splits and runs
 
-datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said once, by `UserError`
+datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # errors are reported once, by `UserError`
 if not sys.stderr.isatty():
     datasets.disable_progress_bars()
 
@@ -48,8 +48,8 @@ class Source:
 
     name: str  # as messages call it
     parts: Mapping[str, Callable[[Sequence[Columns]], Iterator[Row]]]  # files or splits: passes over wanted columns
-    digest: Callable[[], str]  # a hash of the content as it is at the moment
-    files: Sequence[Path] = ()  # that they are read from
+    digest: Callable[[], str]  # a hash of the content as it is now
+    files: Sequence[Path] = ()  # the files that they are read from
 
     def rows(self, choices: Sequence[Columns]) -> Iterator[tuple[str, Row]]:
         """The rows of all parts, each with its place; texts are text, "" for null, and anything else a `UserError`."""
@@ -67,11 +67,11 @@ class Source:
             raise UserError(f"{some(names)} {'are' if len(names) > 1 else 'is'} empty: there is no row to read")
 
     def texts(self) -> Iterator[str]:
-        """The column `text` of all rows, but for empty ones; a row of a pair is a text of two sentences."""
+        """The column `text` of all rows, except empty ones; a pair is a text of two sentences."""
         return (" ".join(row) for _, row in self.rows(TEXT_COLUMNS) if all(row))
 
     def check_unchanged(self, before: str) -> None:
-        """`UserError` if what was read is not what it had been when the digest was `before`."""
+        """`UserError` if the content has changed since its digest was `before`."""
         if self.digest() != before:
             raise UserError(f"{self.name} has changed while it was read: start again when it is complete")
 
@@ -81,8 +81,8 @@ def open_articles(data: str, *, everything: bool, line_by_line: bool = False) ->
 
     Args:
         data: "hub" for Wikipedia, "toy", a path, or a name on the Hub.
-        everything: of Wikipedia, stream all 41 files and keep none, instead of the notebook's rows of the first.
-        line_by_line: an article of a .txt is a line, and not what stands between empty lines.
+        everything: stream all 41 files of Wikipedia and keep none, instead of the notebook's rows of the first.
+        line_by_line: each line of a .txt is an article; otherwise empty lines separate them.
     """
     if data in ("hub", f"{HUB_WIKIPEDIA}:{WIKIPEDIA_DATE}") and everything:
         return Source(data, {data: _wikipedia_stream}, lambda: f"{HUB_WIKIPEDIA}, {WIKIPEDIA_DATE}, all files")
@@ -118,10 +118,10 @@ def _named(
     try:
         if data.startswith("~") and not path.exists():
             path = path.expanduser()
-        there = data != "" and path.exists()
+        exists = data != "" and path.exists()
     except (OSError, RuntimeError) as error:  # the latter: no such user
         raise UserError(f"can't read {data}: {reason(error)}") from error
-    if there:
+    if exists:
         files = files_of_split(path, split, labels)
         parts = {str(file): partial(read_rows, file, line_by_line=line_by_line) for file in files}
         return Source(data, parts, lambda: digest(files) + (" by lines" if line_by_line else ""), files)
@@ -129,7 +129,7 @@ def _named(
     if not name or ending(path) in ENDINGS:
         takes = "hub, toy, a path" if option == "--data" else "a path"
         raise UserError(f"{missing}: {option} takes {takes}, or a name on the Hub such as nyu-mll/multi_nli")
-    if Path(name["owner"]).exists():  # who names a folder that is here means a path
+    if Path(name["owner"]).exists():  # a name that begins with a folder here means a path
         raise UserError(f"{missing}; since there is a {name['owner']} here, the Hub was not asked for it")
     return _hub(data, split, f"{missing}, and ", option)
 
@@ -158,7 +158,7 @@ def _wikipedia_stream(choices: Sequence[Columns]) -> Iterator[Row]:
 
 @contextmanager
 def _fetching(name: str, missing: str = "", option: str = "--data") -> Iterator[None]:
-    """What can go wrong on the way from the Hub, said in one line."""
+    """Say in one line what goes wrong on the way from the Hub."""
     try:
         yield
     except UserError:

@@ -16,25 +16,25 @@ from minibert.exercises.sources import EXERCISES, skeleton
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Begin with exercises, or check some."""
+    """Begin some exercises, or check them."""
     program, names = "python -m minibert.exercises", ", ".join(EXERCISES)
     parser = Parser(program, "Write a layer of BERT yourself.", usage="%(prog)s new|check ...")
     commands = parser.add_subparsers(required=True, dest="command", prog=program, metavar="new|check")
     new = commands.add_parser("new", help="write the files to begin with", usage="%(prog)s FOLDER [EXERCISE ...]")
-    new.add_argument("folder", type=Path, metavar="FOLDER", help="where to")
-    new.add_argument("exercises", nargs="*", default=[*EXERCISES], metavar="EXERCISE", help=f"of {names}; default: all")
+    new.add_argument("folder", type=Path, metavar="FOLDER", help="where to write them")
+    new.add_argument("exercises", nargs="*", default=[*EXERCISES], metavar="EXERCISE", help=f"{names}; default: all")
     checks = commands.add_parser("check", help="say what is right, and what a wrong layer behaves like",
                                  usage="%(prog)s PATH [options]")  # fmt: skip
     checks.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of them")
     checks.add_argument(
         "--exercise", choices=EXERCISES, metavar="NAME", help=f"if the file's name does not say which one: {names}"
     )
-    checks.add_argument("--hint", action="store_true", help="say what is asked of a layer, too")
+    checks.add_argument("--hint", action="store_true", help="also say what is asked of a layer")
     checks.add_argument(
-        "--watch", action="store_true", help="check again whenever a file changes or comes, until Ctrl-C"
+        "--watch", action="store_true", help="check again whenever a file changes or is added, until Ctrl-C"
     )
     checks.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts to a file, for a grader")
-    checks.add_argument("--seconds", type=float, default=SECONDS, metavar="X", help="for a step (default: %(default)g)")
+    checks.add_argument("--seconds", type=float, default=SECONDS, metavar="X", help="per step (default: %(default)g)")
     options = parser.parse_args(arguments)
     if options.command == "new":
         begin(options.folder, options.exercises)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def nothing_new(path: Path, exercise: str | None, states: dict[Path, int]) -> bool:
-    """Whether no file has come or changed; one that is gone, as for a moment while it is saved, is not checked."""
+    """Whether no file is new or changed; one that is missing, as for a moment while it is saved, does not count."""
     try:
         return {file: file.stat().st_mtime_ns for file in files(path, exercise)}.items() <= states.items()
     except (UserError, OSError):
@@ -64,14 +64,14 @@ def nothing_new(path: Path, exercise: str | None, states: dict[Path, int]) -> bo
 
 
 def begin(folder: Path, names: Sequence[str]) -> None:
-    """Write skeletons, and no file over another one.
+    """Write skeletons, but never over a file.
 
     Raises:
-        UserError: there is no exercise of a name, or a file is there already.
+        UserError: there is no exercise of this name, or a file is there already.
     """
     for name in names:
         if name not in EXERCISES:
-            raise UserError(f"there is no exercise {name}: choose of {', '.join(EXERCISES)}")
+            raise UserError(f"there is no exercise {name}: choose from {', '.join(EXERCISES)}")
         if (folder / f"{name}.py").exists():
             raise UserError(f"{folder / name}.py is there already: remove it to begin anew, or name other exercises")
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,10 +81,10 @@ def begin(folder: Path, names: Sequence[str]) -> None:
 
 
 def shown(verdict: dict[str, Any], hint: bool) -> dict[str, Any]:
-    """Print a verdict for a person, and give it back."""
+    """Print a verdict for a person, and return it."""
     exercise = EXERCISES[verdict["exercise"]]
     state = "right" if verdict["right"] else "not yet"
-    held = f" ({verdict['held']} of {verdict['of']} hold)" if verdict["parts"] else ""  # or else, not all were tried
+    held = f" ({verdict['held']} of {verdict['of']} hold)" if verdict["parts"] else ""  # else not all were tried
     print(f"{verdict['file']}: {state}{held}")
     lines = [*verdict["lines"]]
     for part in verdict["parts"]:

@@ -1,4 +1,4 @@
-"""A student's parts in the place of the package's own, for a whole run: `--mine` of train_mlm.py and train_nli.py."""
+"""A student's parts in place of the package's own, for a whole run: `--mine` of train_mlm.py and train_nli.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minibert.progress import heading
 
 
 class Mine:
-    """The parts of a folder, by name, and `identity`, what a run has to know of them to be continued."""
+    """The parts of a folder, by name, and `identity`, what a run has to know about them to be continued."""
 
     def __init__(self, folder: str) -> None:
         self.folder, self.parts, self.identity = folder, dict[str, Any](), dict[str, str]()
@@ -44,10 +44,10 @@ class Mine:
 
 @contextmanager
 def using(folder: str) -> Iterator[Mine]:
-    """Within it, what the package calls by a part's name is the folder's; the empty name stands for no folder.
+    """Inside, a part's name means the folder's part all over the package; an empty name means no folder.
 
-    What holds to the oracles computes what the package's own does, so a model of such parts is saved as a BERT. fast.py
-    keeps the package's classes, for it asks whose a layer is, and runs others as they are written.
+    A part that passes the oracles computes what the package's own does, so a model with such parts is saved as a BERT.
+    fast.py keeps the package's classes, since it asks whose a layer is, and runs others as they are written.
 
     Raises:
         UserError: there is no exercise in the folder, or one that is not right.
@@ -62,7 +62,7 @@ def using(folder: str) -> Iterator[Mine]:
         modules.append(load(file))
         mine.parts |= {part: getattr(modules[-1], part) for part in EXERCISES[name].parts}
         mine.identity[f"exercise {name} of --mine"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    swaps = [(getattr(import_module(place(part)), part), its) for part, its in mine.parts.items()]
+    swaps = [(getattr(import_module(place(part)), part), student) for part, student in mine.parts.items()]
     if swaps:
         swaps.append((NOWHERE, torch.device("cpu")))  # a student's layer may make tensors that no file fills
     _swap({id(before): after for before, after in swaps}, modules)
@@ -72,12 +72,10 @@ def using(folder: str) -> Iterator[Mine]:
         _swap({id(after): before for before, after in swaps}, modules)
 
 
-def _swap(instead: Mapping[int, Any], students: list[ModuleType]) -> None:
-    """Bind other objects to names, in the package's modules and a student's, which have imported them from one another,
-    and in tables that they keep.
-    """
-    for module in (*(each for name, each in sys.modules.items() if name.split(".")[0] == "minibert"), *students):
+def _swap(replacements: Mapping[int, Any], students: list[ModuleType]) -> None:
+    """Bind names to replacements, by an object's id, in the package's and students' modules and in their tables."""
+    for module in (*(loaded for name, loaded in sys.modules.items() if name.split(".")[0] == "minibert"), *students):
         for names in (vars(module), *(value for value in vars(module).values() if type(value) is dict)):
             for name, value in names.items():
-                if id(value) in instead and not (module.__name__ == "minibert.fast" and isinstance(value, type)):
-                    names[name] = instead[id(value)]
+                if id(value) in replacements and not (module.__name__ == "minibert.fast" and isinstance(value, type)):
+                    names[name] = replacements[id(value)]

@@ -1,4 +1,4 @@
-"""The catalogue of mistakes, mistakes.txt: changes of the package's own solutions, and what is said of each."""
+"""The catalogue of mistakes, mistakes.txt: changes of the package's own solutions, and what is said about each."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def changed(source: str, part: str, *mistakes: Mistake) -> str:
     """A solution with some mistakes in one part of it.
 
     Raises:
-        LookupError: there is nothing that a change could be made to, or another one has been made there.
+        LookupError: there is nothing to make a change to, or another one has been made there.
     """
-    above, head, rest = source.partition(f"{'def' if part.islower() else 'class'} {part}(")
-    body, *below = re.split(r"\n(?=class |def )", rest, maxsplit=1)
+    above, head, definition = source.partition(f"{'def' if part.islower() else 'class'} {part}(")
+    body, *below = re.split(r"\n(?=class |def )", definition, maxsplit=1)
     wordless = [row for row in catalogue() if row.part == part and not row.behaviour]
-    for change in (each for row in (*wordless, *mistakes) for each in row.change.split(";;")):
+    for change in (change for row in (*wordless, *mistakes) for change in row.change.split(";;")):
         before, after = re.split(" => ?", change)
         if before not in body:
             raise LookupError(f"{part} has nothing like {before!r}")

@@ -100,7 +100,7 @@ def answer(name: str) -> str:
 
 
 def run(source: str, name: str) -> ModuleType:
-    """A module made of definitions of the package, among what stands around them there."""
+    """A module made of the package's definitions, with the names that surround them there."""
     from minibert import bert, losses, masking, options, sbert  # not training, which needs more than torch
 
     module = ModuleType(name)
@@ -142,5 +142,5 @@ def _cut(lines: list[str], node: Definition, methods: tuple[str, ...], given: tu
 
 
 def _start(method: ast.FunctionDef) -> int:
-    """The line, counted from 0, on which a method or its first decorator stands."""
+    """The line, counted from 0, on which a method or its first decorator begins."""
     return min([method.lineno, *(decorator.lineno for decorator in method.decorator_list)]) - 1

@@ -1,7 +1,7 @@
 """Added tokens: found in a text before it is split into pieces.
 
-They are those of tokenizer.json or, with a vocab.txt alone, BERT's five special ones. transformers reads them in other
-places, too. These may repeat them; what says anything else is refused.
+They are those of tokenizer.json or, with a vocab.txt alone, BERT's five special ones. transformers also reads them from
+other files, which may repeat them; one that says anything else is refused.
 
     tokenizer_config.json      `added_tokens_decoder`, ids and flags; special tokens by name (`cls_token`) and in lists
     special_tokens_map.json    special tokens by name and in lists; older
@@ -35,10 +35,10 @@ ADVICE = (
 )
 
 
-def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Values) -> None:
-    """Refuse a place that has other added tokens than the backend, and tokens that can be found in two ways.
+def check_added(backend: Tokenizer, listed: list[Values], file: Path, settings: Values) -> None:
+    """Refuse files whose added tokens are not the backend's, and tokens that can be found in two ways.
 
-    The backend is that of a file, tokenizer.json or vocab.txt; `own` are the `added_tokens` of the former.
+    The backend is read from the file, a tokenizer.json or a vocab.txt; `listed` are the former's `added_tokens`.
     """
     tokens = {
         token.content: {"content": token.content, "id": str(index), **{flag: getattr(token, flag) for flag in FLAGS}}
@@ -47,29 +47,29 @@ def check_added(backend: Tokenizer, own: list[Values], file: Path, settings: Val
     if lost := [token for token in SPECIAL_TOKENS if token not in tokens]:
         raise UserError(f"{lost[0]} is not among the added tokens, so it would be split in texts: {ADVICE}")
     _check_settled(backend)
-    own_tokens = [(TOKENIZER_JSON, {**token, "id": str(token["id"])}) for token in own]
-    for place, said in [*own_tokens, *_said(file, settings)]:
-        token = {**dict.fromkeys(FLAGS), **said} if isinstance(said, dict) else {"content": said}
+    entries = [(TOKENIZER_JSON, {**token, "id": str(token["id"])}) for token in listed]
+    for place, entry in [*entries, *_repeated(file, settings)]:
+        token = {**dict.fromkeys(FLAGS), **entry} if isinstance(entry, dict) else {"content": entry}
         content = token.get("content")
         if not isinstance(content, str) or content not in tokens:
-            raise UserError(f"{place} has the added token {content!r:.40}, which {file.name} has not: {ADVICE}")
+            raise UserError(f"{place} has the added token {content!r:.40}, which {file.name} lacks: {ADVICE}")
         for name, value in tokens[content].items():
             if token.get(name, value) != value:
-                other = f"{token[name]!s:.20} for the {name} of {content!r:.40}"
-                raise UserError(f"{place} has {other}, an added token, where the tokenizer has {value}: {ADVICE}")
+                found = f"{token[name]!s:.20} for the {name} of {content!r:.40}"
+                raise UserError(f"{place} has {found}, an added token, where the tokenizer has {value}: {ADVICE}")
     decoder, old = settings.get("added_tokens_decoder"), read_json(file.with_name(ADDED_TOKENS), None)
-    if decoder is not None and len(decoder) < len(tokens):  # transformers would know no others
+    if decoder is not None and len(decoder) < len(tokens):  # transformers would not know the others
         raise UserError(f"{TOKENIZER_CONFIG} lacks added tokens of {file.name} in its added_tokens_decoder: {ADVICE}")
-    if old and (not own or not old.items() <= {token: int(known["id"]) for token, known in tokens.items()}.items()):
-        raise UserError(f"{ADDED_TOKENS} has tokens or ids that {file.name} has not: {ADVICE}")
+    if old and (not listed or not old.items() <= {token: int(known["id"]) for token, known in tokens.items()}.items()):
+        raise UserError(f"{ADDED_TOKENS} has tokens or ids that {file.name} lacks: {ADVICE}")
 
 
-def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
+def _repeated(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
     """Every token in tokenizer_config.json and special_tokens_map.json, as its text or as an object."""
     names, unknown = SPECIAL_TOKENS_MAP_TABLE.read(file.with_name(SPECIAL_TOKENS_MAP))
     if strange := [name for name in unknown if not name.endswith("_token")]:
         raise UserError(
-            f"{SPECIAL_TOKENS_MAP} has {strange[0]!r:.40}, which is no special token: it belongs in {TOKENIZER_CONFIG}"
+            f"{SPECIAL_TOKENS_MAP} has {strange[0]!r:.40}, not a special token: it belongs in {TOKENIZER_CONFIG}"
         )
     for place, values in ((TOKENIZER_CONFIG, settings), (SPECIAL_TOKENS_MAP, names)):
         for name, value in values.items():
@@ -77,8 +77,8 @@ def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
             if content != BERTS.get(name, content):
                 raise UserError(f"{place} asks for {name} {value!r:.60}: minibert knows only {BERTS[name]!r}")
             if name in LISTS and value is not None:
-                each = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [[value]]
-                yield from ((place, token) for token in each)
+                items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [[value]]
+                yield from ((place, token) for token in items)
             elif name.endswith("_token") and isinstance(value, str | dict):
                 yield place, value
     decoder = settings.get("added_tokens_decoder")
@@ -88,7 +88,7 @@ def _said(file: Path, settings: Values) -> Iterator[tuple[str, Any]]:
 
 
 def _check_settled(backend: Tokenizer) -> None:
-    """Refuse tokens between which the library chooses by chance, and those that it fails at.
+    """Refuse tokens among which the library chooses by chance, and those on which it fails.
 
     It looks for the normalised forms of tokens in the normalised text, and takes any of several equal ones. It panics
     where one token claims the white space that another one begins with.
@@ -100,8 +100,8 @@ def _check_settled(backend: Tokenizer) -> None:
     for token in tokens:
         form = normal(token.content) if token.normalized else token.content
         if not form or (form[0].isspace() and takes_space):
-            what = "with white space that another one, which has rstrip, would take" if form else "with nothing"
-            raise UserError(f"the added token {token.content!r:.40} begins {what}: texts with both can't be read")
-        other = forms.setdefault(form, token.content) if token.normalized else token.content
-        if other != token.content:
-            raise UserError(f"the added tokens {other!r:.40} and {token.content!r:.40} are both {form!r:.40} in texts")
+            start = "with white space that another one, which has rstrip, would take" if form else "with nothing"
+            raise UserError(f"the added token {token.content!r:.40} begins {start}: texts with both can't be read")
+        first = forms.setdefault(form, token.content) if token.normalized else token.content
+        if first != token.content:
+            raise UserError(f"the added tokens {first!r:.40} and {token.content!r:.40} are both {form!r:.40} in texts")

@@ -1,4 +1,4 @@
-"""In: a folder, a zip of one, or a name on the Hub, as a model ready to use."""
+"""Loading: a folder, a zip of one, or a name on the Hub becomes a model ready to use."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ from minibert.tokenizer import WordPieceTokenizer
 
 SHARDS, CLASSIFIER = "model.safetensors.index.json", "classifier.json"
 
-# Tokenizers may have a few tokens fewer than the model has rows: some round the matrix up to a multiple of 64 or 128.
+# Tokenizers may have a few tokens less than the model has rows: some round the matrix up to a multiple of 64 or 128.
 MOST_SPARE_ROWS = 127
 
-# Where networks are made with shapes and no numbers: `import_weights` brings those, once it has compared the shapes. So
+# Where networks are made with shapes but no numbers: `import_weights` brings these after comparing the shapes. So
 # a configuration that asks for more than its file holds costs nothing.
 NOWHERE = torch.device("meta")
 
 # What is fetched from the Hub and unpacked from a zip: never a pickle, never code.
 FILES = ("*.json", "*.safetensors", "vocab.txt", CHECKSUMS)
-MOST_UNPACKED = 4 * 2**30  # bytes, thrice a BERT-large
-MOST_ENTRIES = 10_000  # that a zip may have, whatever they are
+MOST_UNPACKED = 4 * 2**30  # bytes, three times a BERT-large
+MOST_ENTRIES = 10_000  # that a zip may have, of any kind
 
 # A name on the Hub: USER/MODEL, or one of the old models that have no user.
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
-# Where our own scripts write: who has that name on the Hub must not answer for a folder that is not there yet.
+# Where our own scripts write: whoever has that name on the Hub must not replace a folder that does not exist yet.
 OUTPUTS = "models"
 
 CLASSIFIER_TABLE = Table(used="labels features max_length dropout hypothesis_only", strict=True)
 
 
 def from_pretrained(name: str | Path) -> TrainedModel:
-    """Load a BERT, with whatever heads it has that minibert knows, on the CPU and in evaluation mode.
+    """Load a BERT, with those of its heads that minibert knows, on the CPU and in evaluation mode.
 
     Args:
         name: a folder in Hugging Face's layout, a zip of one, or a name on the Hugging Face Hub. Folders of
             train_mlm.py, train_nli.py, `transformers` and `sentence-transformers` all have this layout.
     Returns:
-        the model; its `ignored`, and a line of the log "minibert", name what is in the folder and was not used.
+        the model; its `ignored`, and a line of the log "minibert", name what was not used of the folder.
     Raises:
         UserError: there is no such name, something is missing or damaged, or it asks for what minibert does not do.
     """
@@ -91,15 +91,15 @@ def from_pretrained(name: str | Path) -> TrainedModel:
 
 
 def load_classifier(name: str | Path) -> TrainedModel:
-    """Load a model that has to have a classifier; a UserError, if it has none."""
+    """Load a model that has to have a classifier; a UserError if it has none."""
     model = from_pretrained(name)
     if model.classifier is None:
-        raise UserError(f"{name} has no classifier: write one with train_nli.py")
+        raise UserError(f"{name} has no classifier: train one with train_nli.py")
     return model
 
 
 def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]:
-    """The encoder alone, to train it further, its tokenizer, and the names of what else there is."""
+    """The encoder alone, for further training, its tokenizer, and the names of what was not used."""
     with _opened(name) as folder:
         encoder, tokenizer, unused = _read_network(encoder_folder(folder), with_head=False)
         classifier = ["classifier"] if is_file(folder / CLASSIFIER) else []
@@ -107,7 +107,7 @@ def load_encoder(name: str | Path) -> tuple[Bert, WordPieceTokenizer, list[str]]
 
 
 def load_mlm(name: str | Path, dropout: float | None = None) -> tuple[BertForMaskedLM, WordPieceTokenizer, list[str]]:
-    """An encoder with its MLM head, likewise; `dropout` is the rate within the encoder, None = the folder's."""
+    """Likewise, an encoder with its MLM head; `dropout` is the rate within the encoder, None = the folder's."""
     with _opened(name) as folder:
         return _read_network(encoder_folder(folder), with_head=True, dropout=dropout)
 
@@ -141,40 +141,40 @@ def _opened(name: str | Path) -> Iterator[Path]:
         yield _fetched(str(name), FILES, "folder", ADVICE)
 
 
-def _fetched(name: str, files: Sequence[str], what: str, advice: str) -> Path:
+def _fetched(name: str, files: Sequence[str], kind: str, advice: str) -> Path:
     """A folder with some of the files that the Hub has under a name, unless it looks like a path."""
     parent = Path(name).parent
     if not HUB_NAME.fullmatch(name) or parent.name == OUTPUTS or (parent.name and parent.is_dir()):
-        raise UserError(f"no {what} {name}: {advice}")
+        raise UserError(f"no {kind} {name}: {advice}")
     from huggingface_hub import snapshot_download  # a folder does not need it
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # no network, no such name, or no name at all: each is an error of another family
+    except Exception as error:  # no network, no such name, or no name at all: each has an error of its own
         raise UserError(
-            f"no {what} {name}, and the Hugging Face Hub gave no model of that name ({hub_reason(error)}): {advice}"
+            f"no {kind} {name}, and the Hugging Face Hub gave no model of that name ({hub_reason(error)}): {advice}"
         ) from error
 
 
 def _unpacked(path: Path, target: Path) -> Path:
-    """Where a model's files are in the target, and nothing else that the zip may hold: there, or in its one folder."""
+    """Unpack only a model's files from a zip; returns where they are: the target, or its one folder."""
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(target, _entries(archive.infolist()))
     except UserError:
         raise
-    except Exception as error:  # damaged, encrypted, or of an unknown compression: each is an error of another family
+    except Exception as error:  # damaged, encrypted, or of an unknown compression: each has an error of its own
         raise UserError(f"damaged, or a zip that can't be read: {error}") from error
     top = list(target.iterdir())
     return top[0] if len(top) == 1 and top[0].is_dir() else target
 
 
-def _entries(all_of_them: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+def _entries(members: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """The entries to unpack: files of a model that do not point elsewhere."""
-    if len(all_of_them) > MOST_ENTRIES:
+    if len(members) > MOST_ENTRIES:
         raise UserError(f"more than {MOST_ENTRIES:,} entries: it is not a model's folder")
     entries: dict[PurePosixPath, zipfile.ZipInfo] = {}
-    for entry in all_of_them:
+    for entry in members:
         name, place = entry.filename, PurePosixPath(entry.filename)
         strange = place.is_absolute() or "\\" in name or any(part.startswith((".", "__MACOSX")) for part in place.parts)
         if strange or name.endswith("/") or not any(place.match(pattern) for pattern in FILES):
@@ -182,7 +182,7 @@ def _entries(all_of_them: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
         if place in entries:
             raise UserError("two entries have the same name")
         if place.suffix != ".safetensors" and entry.file_size > MOST_TEXT:
-            raise UserError(f"{name} has more than {MOST_TEXT:,} bytes, which make no sense there")
+            raise UserError(f"{name} has {entry.file_size:,} bytes, but may have at most {MOST_TEXT:,}")
         entries[place] = entry
     if sum(entry.file_size for entry in entries.values()) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked: unpack it yourself and pass the folder")
@@ -201,14 +201,14 @@ def _read_network(
         if with_head is None:
             with_head = has_mlm_head(tensors, config)
         names = mlm_names(config) if with_head else encoder_names(config)
-        check_complete(tensors, names)  # first, since making a thousand layers takes seconds, if no memory
+        check_complete(tensors, names)  # first, since making a thousand layers takes seconds, though no memory
         network = make_masked_lm(config) if with_head else make_bert(config)
         ignored += import_weights(network, tensors, names)
     tokenizer = read_tokenizer(folder)
     if not config.vocab_size - MOST_SPARE_ROWS <= tokenizer.vocab_size <= config.vocab_size:
         raise UserError(
             f"{folder}: the vocabulary has {tokenizer.vocab_size:,} tokens, but the model {config.vocab_size:,}:"
-            " they are not of one training"
+            " they are not from one training"
         )
     return network, tokenizer, [printable(name) for name in ignored]
 
@@ -247,7 +247,7 @@ def _fill_linear(layer: nn.Linear, path: Path, prefix: str = "") -> None:
 
 
 def _read_classifier(folder: Path, encoder: SentenceEncoder, sentences: SentenceSettings) -> dict[str, Any]:
-    """What `TrainedModel` wants to know of the classifier beside an encoder; nothing, if there is none."""
+    """What `TrainedModel` needs to know about the classifier beside an encoder; nothing if there is none."""
     file = folder / CLASSIFIER
     if not is_file(file):
         return {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minibert.config import ModelConfig, ModernBertConfig
 from minibert.errors import UserError
 
-# Each of their weights is one of ours, or several of ours, one below the other (ModernBERT's Wqkv).
+# From the name of a weight in a file to ours: one, or several that lie there one below the other (ModernBERT's Wqkv).
 Names = dict[str, tuple[str, ...]]
 
 # Ours, BERT's and ModernBERT's. `N` is the number of a block, `*` stands for weight and bias; `head.` is the MLM head.
@@ -38,10 +38,10 @@ TABLE = {
     "head.bias": ("cls.predictions.bias", "decoder.bias"),
 }
 
-# What the encoder's names begin with in a file that has the head, too; in the order of the table's columns.
+# What the encoder's names begin with in a file that also has the head; in the order of the table's columns.
 PREFIXES = {ModelConfig: "bert.", ModernBertConfig: "model."}
 
-# Weights that a file may hold and no network here has a place for: next-sentence prediction, its layer over [CLS], and
+# Weights that a file may hold but no network here has a place for: next-sentence prediction, its layer over [CLS], and
 # 0, 1, 2 ..., which old versions of transformers saved.
 UNUSED = ("cls.seq_relationship.weight", "cls.seq_relationship.bias", "pooler.dense.weight", "pooler.dense.bias",
           "embeddings.position_ids")  # fmt: skip
@@ -53,7 +53,7 @@ TIED = {
     "decoder.weight": "embeddings.tok_embeddings.weight",
 }
 
-# What a message calls weights that are left out, by how their names begin; the last that fits.
+# What a message calls weights that are left out, by how their names begin; the last match counts.
 LEFT_OUT = {
     "cls.predictions.": "MLM head", "head.": "MLM head", "decoder.": "MLM head", "pooler.": "pooler",
     "cls.predictions.decoder.": "tied decoder", "decoder.weight": "tied decoder",
@@ -71,78 +71,78 @@ OLD_SPELLING = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerN
 
 
 def encoder_names(config: ModelConfig) -> Names:
-    """The weights of a `Bert`, without the prefix of its kind, which some files have and some have not."""
+    """The weights of a `Bert`, without the prefix of its kind, which some files have and some lack."""
     return _names(config, head=False)
 
 
 def mlm_names(config: ModelConfig) -> Names:
     """The weights of a `BertForMaskedLM`: the encoder, which is its `bert`, and the head."""
-    encoder = {theirs: tuple(f"bert.{name}" for name in ours) for theirs, ours in encoder_names(config).items()}
+    encoder = {stored: tuple(f"bert.{name}" for name in parts) for stored, parts in encoder_names(config).items()}
     return encoder | _names(config, head=True)
 
 
 def _names(config: ModelConfig, head: bool) -> Names:
     column, bias = list(PREFIXES).index(type(config)), getattr(config, "bias", True)
     names: Names = {}
-    for ours, columns in TABLE.items():
-        theirs = columns[column]
-        if theirs is None or ours.startswith("head.") != head:
+    for pattern, columns in TABLE.items():
+        stored_pattern = columns[column]
+        if stored_pattern is None or pattern.startswith("head.") != head:
             continue
-        for block in range(config.num_hidden_layers if "N." in ours else 1):
-            for part in ("weight", "bias") if bias and "*" in ours else ("weight",):
-                name, own = (each.replace("N.", f"{block}.").replace("*", part) for each in (theirs, ours))
-                if name.startswith("layers.0.attn_norm."):  # in a ModernBERT, the first block's attention has none
+        for block in range(config.num_hidden_layers if "N." in pattern else 1):
+            for end in ("weight", "bias") if bias and "*" in pattern else ("weight",):
+                stored, name = (p.replace("N.", f"{block}.").replace("*", end) for p in (stored_pattern, pattern))
+                if stored.startswith("layers.0.attn_norm."):  # in a ModernBERT, the first block's attention has none
                     continue
-                names[name] = (*names.get(name, ()), own)
+                names[stored] = (*names.get(stored, ()), name)
     return names
 
 
 def has_mlm_head(tensors: Mapping[str, Tensor], config: ModelConfig) -> bool:
-    """Whether a file's weights, under whatever spelling, include those of the MLM head, or at least one of them."""
+    """Whether a file's weights, however spelled, include those of the MLM head, or at least one of them."""
     return not canonical(tensors).keys().isdisjoint(_names(config, head=True))
 
 
 def export_weights(model: nn.Module, names: Names) -> dict[str, Tensor]:
-    """A model's weights under their names; a UserError, if `names` has not the very same weights."""
+    """A model's weights under the names in files; a UserError if `names` does not have exactly the same weights."""
     state = model.state_dict()
-    named = [name for ours in names.values() for name in ours]
+    named = [name for parts in names.values() for name in parts]
     if sorted(named) != sorted(state):
         first, *_ = sorted(state.keys() ^ set(named))
         raise UserError(f"the folder format has other weights than the model, {first} the first: it can't be saved")
-    return {theirs: torch.cat([state[name] for name in ours]).cpu() for theirs, ours in names.items()}
+    return {stored: torch.cat([state[name] for name in parts]).cpu() for stored, parts in names.items()}
 
 
 def import_weights(model: nn.Module, tensors: Mapping[str, Tensor], names: Names) -> list[str]:
-    """Fill a model with weights under their names, whatever their spelling and precision.
+    """Fill a model with the weights of a file, whatever their spelling and precision.
 
     The model's own tensors are replaced, not written to, so it may be one without numbers, on the device "meta".
 
     Returns:
         the names that were not used, all of them known to be needless.
     Raises:
-        UserError: what makes no sense, by its name; the model is left as it was.
+        UserError: a weight does not fit, by its name; the model is left as it was.
     """
     check_complete(tensors, names)
     tensors, state = canonical(tensors), model.state_dict()
     unused = sorted(tensors.keys() - names.keys())
     _check_needless(unused, tensors)
-    for theirs, ours in names.items():
-        tensor, (rows, *rest) = tensors[theirs], state[ours[0]].shape
-        shape = (rows * len(ours), *rest)
+    for stored, parts in names.items():
+        tensor, (rows, *columns) = tensors[stored], state[parts[0]].shape
+        shape = (rows * len(parts), *columns)
         if tuple(tensor.shape) != shape:
-            raise UserError(f"{theirs} is {tuple(tensor.shape)}, but by the configuration {shape}")
+            raise UserError(f"{stored} is {tuple(tensor.shape)}, but by the configuration {shape}")
         if not tensor.is_floating_point():
-            raise UserError(f"{theirs} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers")
+            raise UserError(f"{stored} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers")
         if not tensor.float().isfinite().all():
-            raise UserError(f"{theirs} holds numbers that are not finite")
-        for name, part in zip(ours, tensor.float().chunk(len(ours)), strict=True):
-            state[name] = part.clone()
+            raise UserError(f"{stored} holds numbers that are not finite")
+        for name, values in zip(parts, tensor.float().chunk(len(parts)), strict=True):
+            state[name] = values.clone()
     model.load_state_dict(state, assign=True)
     return unused
 
 
 def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
-    """Refuse a file that lacks one of the names, for which no model is needed."""
+    """Refuse a file that lacks one of the names; this takes no model."""
     present = canonical(tensors).keys()
     if missing := [name for name in names if name not in present]:
         alike = next((name for name in tensors if name.endswith(f".{missing[0]}")), "")
@@ -151,7 +151,7 @@ def check_complete(tensors: Mapping[str, Tensor], names: Names) -> None:
 
 
 def _check_needless(unused: list[str], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that would be missed: without them, the network would not be the one that was saved."""
+    """Refuse unused weights without which the network would not be the one that was saved."""
     heads = {name for kind in PREFIXES for name in _names(kind(), head=True)}
     if strange := [name for name in unused if name not in {*UNUSED, *TIED, *heads}]:
         raise UserError(f"{len(strange)} weights belong to no network that minibert knows, {strange[0]} the first")
@@ -177,7 +177,7 @@ def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def left_out(names: Sequence[str]) -> str:
-    """What was not used, in a phrase: of weights how many and of what, of anything else its name."""
+    """What was not used, in a phrase: weights by number and kind, anything else by name."""
     kinds = {name: kind for name in names for start, kind in LEFT_OUT.items() if name.startswith(start)}
-    several = f"{len(kinds)} weight{'s' * (len(kinds) > 1)} ({', '.join(dict.fromkeys(kinds.values()))})"
-    return ", ".join([several] * bool(kinds) + [name for name in names if name not in kinds])
+    weights = f"{len(kinds)} weight{'s' * (len(kinds) > 1)} ({', '.join(dict.fromkeys(kinds.values()))})"
+    return ", ".join([weights] * bool(kinds) + [name for name in names if name not in kinds])

@@ -1,4 +1,4 @@
-"""Out: a trained model as a folder that needs nothing outside itself."""
+"""Saving: a trained model becomes a folder that needs nothing outside itself."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MODEL_FILES = (
     "1_Dense/model.safetensors", "2_Pooling/config.json", "sentence_bert_config.json", CHECKSUMS,
 )  # fmt: skip
 
-# Files that loading reads and nothing here writes: whoever put them there, they change the model that they lie beside.
+# Files that loading reads but nothing here writes: whoever put them there, they change the model beside them.
 FOREIGN_FILES = (SPECIAL_TOKENS_MAP, ADDED_TOKENS, SENTENCE_TRANSFORMERS, *ENCODER_FILES[1:])
 
 
 def save_mlm(folder: str | Path, model: BertForMaskedLM, tokenizer: WordPieceTokenizer) -> None:
     """Write what `transformers.BertForMaskedLM`, or `ModernBertForMaskedLM`, and `AutoTokenizer` read.
 
-    Where the folder can't be written (a `UserError`), nothing in it has changed.
+    If the folder can't be written (a `UserError`), nothing in it has changed.
     """
     config = model.bert.config
     _check_sayable(model, make_masked_lm, config)
@@ -105,25 +105,25 @@ def zip_classifier(folder: Path) -> Path:
 
 
 def _check_sayable(model: nn.Module, make: Callable[[ModelConfig], nn.Module], config: ModelConfig) -> None:
-    """Refuse a layer of somebody's own: whoever read the folder would `make` the usual one in its place."""
+    """Refuse a layer of somebody's own: a reader of the folder would `make` the usual one in its place."""
     kind_of(config)
     with torch.device("meta"):
         usual = dict(make(config).named_modules())
     for name, layer in model.named_modules():
-        what, its = name or "the model", usual.get(name)
-        if its is None or type(its) is not type(layer):
-            what += f" is a {type(layer).__name__}, which"
+        problem, expected = name or "the model", usual.get(name)
+        if expected is None or type(expected) is not type(layer):
+            problem += f" is a {type(layer).__name__}, which"
         elif has_hooks(layer):
-            what += " has a hook, which"
-        elif other := {name for name, _ in _settings(layer) ^ _settings(its)}:
-            what += f" has another {min(other)} than by its configuration, which"
+            problem += " has a hook, which"
+        elif changed := {name for name, _ in _settings(layer) ^ _settings(expected)}:
+            problem += f" has another {min(changed)} than its configuration gives it, which"
         else:
             continue
-        raise UserError(f"{what} has no name in the folder format: it can't be saved")
+        raise UserError(f"{problem} has no name in the folder format: it can't be saved")
 
 
 def _settings(layer: nn.Module) -> set[tuple[str, Any]]:
-    """What decides a layer's answers beside its weights: plain values and functions of its own, but for dropout's."""
+    """What decides a layer's answers besides its weights: its plain values and functions, except dropout's."""
     values = ((name, value) for name, value in vars(layer).items() if name not in ("training", "p", "dropout_p"))
     return {(name, value) for name, value in values if isinstance(value, int | float | str | tuple) or callable(value)}
 

@@ -1,11 +1,11 @@
-"""How a folder makes one vector of a sentence: what sentence-transformers writes beside an encoder.
+"""How a folder turns a sentence into one vector: what sentence-transformers writes beside an encoder.
 
     modules.json                         the steps from a text to its vector, in their order
     sentence_bert_config.json            settings of the first step, the encoder, in its folder
     1_Pooling/config.json, 1_Dense/, 2_Normalize/config.json    settings of the others
     config_sentence_transformers.json    settings of the whole
 
-Without modules.json it is the mean of the tokens' vectors, and the other files mean nothing.
+Without modules.json, the vector is the mean of the tokens' vectors, and the other files mean nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from minibert.sbert import POOLINGS
 
 MODULES, SENTENCE_TRANSFORMERS = "modules.json", "config_sentence_transformers.json"
 
-# The settings of the encoder: older folders call them by its architecture. The first file that says anything is read.
+# The settings of the encoder, which older folders name after its architecture. The first file with any is read.
 ENCODER_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
-# The steps in the one order that minibert knows, by the last names of their types. The encoder's first ones were called
-# by its architecture.
+# The steps in the one order that minibert knows, by the last names of their types. The encoder's was first named
+# after its architecture.
 STEPS = {"Transformer": "Transformer", "BERT": "Transformer", "Dense": "Dense", "Pooling": "Pooling",
          "Normalize": "Normalize"}  # fmt: skip
 
@@ -105,26 +105,26 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def modules_after(folder: Path) -> list[str]:
-    """What a folder does with the encoder's vectors, by sentence-transformers' names, in their order."""
+    """What a folder does with the encoder's vectors, by sentence-transformers' names, in order."""
     return [kind for kind in _modules(folder) if kind != "Transformer"] if is_file(folder / MODULES) else []
 
 
 def read_sentence_settings(folder: Path, positions: int, hidden_size: int) -> SentenceSettings:
-    """What modules.json and its neighbours say, for an encoder of so many positions and of this size, D."""
+    """What modules.json and its neighbours say, for an encoder with so many positions and hidden size D."""
     encoder = encoder_folder(folder)
     tokenizer, unknown = TOKENIZER_CONFIG_TABLE.read(encoder / TOKENIZER_CONFIG)
-    ignored = [name for name in unknown if not name.endswith("_token")]  # such a one is an added token
+    ignored = [name for name in unknown if not name.endswith("_token")]  # those are added tokens
     length = tokenizer.get("model_max_length", tokenizer.get("max_len"))  # the latter in older folders
     if not is_file(folder / MODULES):
         return SentenceSettings(_length(folder, length, positions), ignored=tuple(ignored))
     modules = _modules(folder)
     ignored += _check_prompts(folder / SENTENCE_TRANSFORMERS)
     read = (ENCODER_TABLE.read(encoder / name) for name in ENCODER_FILES)
-    settings, unknown = next((each for each in read if each[0]), ({}, []))
+    settings, unknown = next(((values, names) for values, names in read if values), ({}, []))
     if settings.get("max_seq_length") is not None:
         length = settings["max_seq_length"]
-    pooling, more = _pooling(folder / modules["Pooling"] / CONFIG)
-    ignored += unknown + more
+    pooling, unused = _pooling(folder / modules["Pooling"] / CONFIG)
+    ignored += unknown + unused
     if "Normalize" in modules:
         ignored += NORMALIZE_TABLE.read(folder / modules["Normalize"] / CONFIG)[1]
     dense = modules.get("Dense", "")
@@ -158,7 +158,7 @@ def _modules(folder: Path) -> dict[str, str]:
         )
     names = [module.get("name", place) for place, module in enumerate(modules)]
     if any(names.count(name) > 1 for name in names):
-        raise UserError(f"{file} has two modules of one name, of which others use the last")
+        raise UserError(f"{file} has two modules of one name: other programs use only the last")
     return dict(steps)
 
 
@@ -181,7 +181,7 @@ def _length(folder: Path, asked: Any, positions: int) -> int:
 
 
 def _pooling(file: Path) -> tuple[str, list[str]]:
-    """One of `POOLINGS`, from today's `pooling_mode` or from yesterday's row of yes and no; and the names not used."""
+    """One of `POOLINGS`, from today's `pooling_mode` or the yes and no of older files; and the names not used."""
     values = read_json(file, f"{MODULES} asks for it")
     short = {flag: mode for mode, flag in POOLING_FLAGS.items()}
     flags = [short.get(name, name) for name, chosen in values.items() if name.startswith("pooling_mode_") and chosen]
@@ -194,7 +194,7 @@ def _pooling(file: Path) -> tuple[str, list[str]]:
 
 
 def _width(file: Path, hidden_size: int) -> int:
-    """The numbers of a projected vector."""
+    """The size of a projected vector."""
     values: Values = DENSE_DEFAULTS | read_json(file, f"{MODULES} asks for it")
     DENSE_TABLE.check(file, values)
     width = values.get("out_features")

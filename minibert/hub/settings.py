@@ -1,7 +1,7 @@
 """The JSON files of a model's folder: what becomes of each name in them; and config.json, the shape of the network.
 
 A name is used, or has to have a value that minibert knows, or changes no answer. Each kind of file has one `Table`,
-beside the code that reads it; docs/format.md shows them all, and a test holds it to them.
+beside the code that reads it; docs/format.md shows them all, and a test compares them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from minibert.files import CHECKPOINTS, read_json
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ADVICE = "pass a folder written by train_mlm.py or train_nli.py, or any BERT's"  # where there is no model
 
-# The `tokenizer_class` of a BERT's own tokenizer, which transformers builds of vocabulary and settings, and those that
-# it takes as tokenizer.json has them.
+# The `tokenizer_class` of a BERT's own tokenizer, which transformers builds from vocabulary and settings, and those
+# that it takes from tokenizer.json as they are.
 BUILT, TAKEN = ("BertTokenizer", "BertTokenizerFast"), ("PreTrainedTokenizerFast", "TokenizersBackend")
 TOKENIZERS = BUILT + TAKEN
 
@@ -29,7 +29,7 @@ Values = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The names of a JSON file. Lists of them have spaces between the names."""
+    """The names in a JSON file. A string of several has spaces between them."""
 
     used: str  # what decides what is computed, and how
     only: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)  # the only values accepted
@@ -37,7 +37,7 @@ class Table:
     strict: bool = False  # whether any other name is refused; otherwise it is reported as unused
 
     def check(self, file: Path | str, values: Values) -> list[str]:
-        """The names that are not in the table; a `UserError`, if a value asks for what minibert does not do."""
+        """The names that are not in the table; a `UserError` if a value asks for what minibert does not do."""
         for name, fine in self.only.items():
             if name in values and values[name] not in fine:
                 known = " and ".join(f"{value!r}" for value in fine)
@@ -48,13 +48,13 @@ class Table:
         return unknown
 
     def read(self, file: Path) -> tuple[Values, list[str]]:
-        """What is in a file that need not be there, and the names that are not in the table."""
+        """The values of a file, which need not exist, and the names that are not in the table."""
         values = read_json(file, None)
         return values, self.check(file, values)
 
 
 def check_inside(file: Path, name: object) -> None:
-    """Refuse what a file names, unless it is something beside the file itself, or its folder ("")."""
+    """Refuse a name in a file unless it is of something beside the file, or of its folder ("")."""
     if not isinstance(name, str) or Path(name).name != name or name == ".." or "\\" in name or "\0" in name:
         raise UserError(f"{file} points outside its folder: {name!r:.60}")
 
@@ -76,14 +76,14 @@ class Kind:
 
     model_type: str
     architectures: tuple[str, ...]  # whose weights can be read; the first is the encoder, the second has the MLM head
-    settings: Mapping[str, str]  # names that are used, and the field of the configuration that each one is
+    settings: Mapping[str, str]  # names that are used, each with its field of the configuration
     defaults: ModelConfig  # what transformers takes for settings that are missing
     only: Mapping[str, tuple[Any, ...]]  # as in `Table`; a first value that is not None is written into our folders
     harmless: str
     same: Mapping[str, str] = dataclasses.field(default_factory=dict)  # names that have to agree with one of `settings`
-    written: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # where transformers' defaults are others
+    written: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # where transformers' defaults differ
     fixed: frozenset[str] = frozenset()  # fields of the configuration that have one value only
-    translated: Callable[[Values], Values] = dict  # says in the names above what a file says in others
+    translated: Callable[[Values], Values] = dict  # puts what a file says in other names into those above
 
     @property
     def table(self) -> Table:
@@ -124,7 +124,7 @@ BERT = Kind(
 def _without_windows(values: Values) -> Values:
     """Refuse layers that attend to a window, whichever version's names the file uses; drop these settings."""
     windows = ("layer_types", "rope_parameters", "global_attn_every_n_layers", "local_attention", "local_rope_theta")
-    rest = {name: value for name, value in values.items() if name not in windows}
+    kept = {name: value for name, value in values.items() if name not in windows}
     kinds, angles = values.get("layer_types"), values.get("rope_parameters")
     every = values.get("global_attn_every_n_layers", 3)
     if kinds is None and every != 1 and values.get("num_hidden_layers", 22) != 1:
@@ -136,8 +136,8 @@ def _without_windows(values: Values) -> Values:
         if not isinstance(full, dict) or full.get("rope_type", "default") != "default":
             raise UserError(f"rope_parameters {full!r:.60}: minibert knows only the rope_type 'default'")
         if "rope_theta" in full:
-            rest["global_rope_theta"] = full["rope_theta"]
-    return rest
+            kept["global_rope_theta"] = full["rope_theta"]
+    return kept
 
 
 MODERNBERT = Kind(
@@ -177,7 +177,7 @@ KINDS = {kind.model_type: kind for kind in (BERT, MODERNBERT)}
 
 
 def kind_of(config: ModelConfig) -> Kind:
-    """The kind of network of a configuration; a UserError, if the folder format has no name for it or a field of it."""
+    """The kind of network of a configuration; a UserError if the folder format has no name for it or a field of it."""
     kind = next((kind for kind in KINDS.values() if type(kind.defaults) is type(config)), None)
     if kind is None:
         raise UserError(f"a {type(config).__name__} has no name in the folder format: it can't be saved or loaded")
@@ -191,10 +191,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
     """The shape that a folder's config.json describes, and the names in it that mean nothing to minibert."""
     file = folder / CONFIG
     is_unfinished = (folder / CHECKPOINTS).is_dir()
-    values = read_json(file, "its run is not finished: go on with it by --resume" if is_unfinished else ADVICE)
+    values = read_json(file, "its run is not finished: continue it with --resume" if is_unfinished else ADVICE)
     kind = _read_kind(file, values)
     if values.get("pad_token_id", 0) is None:
-        values["pad_token_id"] = 0  # no embedding is padding's, and so any may be: padding is never attended to
+        values["pad_token_id"] = 0  # no embedding is padding's, so any will do: padding is never attended to
     with blaming(file):
         values = kind.translated(values)
     unknown = kind.table.check(file, values)
@@ -205,10 +205,10 @@ def read_config(folder: Path) -> tuple[ModelConfig, list[str]]:
             raise UserError(f"{file}: {name} has the wrong type: {value!r:.40} is not {wanted.__name__}")
     with blaming(file):
         config = dataclasses.replace(kind.defaults, **shape)
-    for name, other in kind.same.items():
-        wanted = getattr(config, kind.settings[other])
+    for name, twin in kind.same.items():
+        wanted = getattr(config, kind.settings[twin])
         if values.get(name, wanted) != wanted:
-            raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only that of {other}, {wanted!r}")
+            raise UserError(f"{file} asks for {name} {values[name]!r}: minibert knows only that of {twin}, {wanted!r}")
     return config, unknown
 
 
@@ -228,7 +228,7 @@ def _read_kind(file: Path, values: Values) -> Kind:
 
 
 def config_values(config: ModelConfig, with_head: bool) -> Values:
-    """The contents of config.json, as `transformers` reads it, of weights with the MLM head or without."""
+    """The contents of config.json, as `transformers` reads it, for weights with or without the MLM head."""
     kind = kind_of(config)
     settings = {name: getattr(config, field) for name, field in kind.settings.items()}
     return {
@@ -236,7 +236,7 @@ def config_values(config: ModelConfig, with_head: bool) -> Values:
         "model_type": kind.model_type,
         **{name: fine[0] for name, fine in kind.only.items() if fine[0] is not None},
         **settings,
-        **{name: settings[other] for name, other in kind.same.items()},
+        **{name: settings[twin] for name, twin in kind.same.items()},
         **kind.written,
         "dtype": "float32",
     }

@@ -1,12 +1,12 @@
-"""Tokenizers as others save them: what their files mean, and the refusal of what would give other ids than was meant.
+"""Tokenizers as others save them: what their files mean; what would give other ids than they intend is refused.
 
     tokenizer.json           all of a tokenizer, as the library `tokenizers` writes it; or
     vocab.txt                a vocabulary, a token a line
-    tokenizer_config.json    settings; of a BertTokenizer's, transformers builds the tokenizer anew, so that
-                             tokenizer.json has to say the same
+    tokenizer_config.json    settings; from a BertTokenizer's, transformers builds the tokenizer anew, so that
+                             tokenizer.json has to agree
     special_tokens_map.json, added_tokens.json    older places of added tokens (minibert.hub.added_tokens)
 
-Ids are those of transformers' `AutoTokenizer`, or loading ends with a line that says why not.
+Ids are those of transformers' `AutoTokenizer`, or loading fails with a line that says why.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ MOST_ADDED = 10_000  # with more, the library takes seconds; BERT's own folders 
 
 
 def read_tokenizer(path: Path) -> WordPieceTokenizer:
-    """Read a vocab.txt, a tokenizer.json, or a folder with either; and what lies beside it."""
+    """Read a vocab.txt, a tokenizer.json, or a folder with either; and the settings beside it."""
     files = [path / name for name in (TOKENIZER_JSON, VOCABULARY) if is_file(path / name)] if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path} has neither a {TOKENIZER_JSON} nor a {VOCABULARY}")
@@ -108,7 +108,7 @@ def _of_vocabulary(file: Path, settings: Values) -> Tokenizer:
     if "" in tokens:
         raise UserError(f"line {tokens.index('') + 1} is blank: a token's id is the number of its line")
     if is_file(file.with_name(TOKENIZER_CONFIG)) and settings.get("do_lower_case") is None and has_capitals(tokens):
-        raise UserError(f"it has capital letters, which others would drop: say do_lower_case in {TOKENIZER_CONFIG}")
+        raise UserError(f"it has capital letters, which others would drop: set do_lower_case in {TOKENIZER_CONFIG}")
     lowercase, strip_accents = _flag(settings, "do_lower_case", None), _flag(settings, "strip_accents", None)
     return bert_backend(tokens, lowercase, strip_accents, bool(_flag(settings, "tokenize_chinese_chars", True)))
 
@@ -121,7 +121,7 @@ def _flag(settings: Values, name: str, missing: bool | None) -> bool | None:
 
 
 def _class(config: Path, settings: Values) -> str:
-    """The class that transformers makes of a tokenizer.json; a ModernBERT's is the same whatever a file says."""
+    """The class that transformers makes from a tokenizer.json; a ModernBERT's is the same whatever a file says."""
     values = read_json(config, None)
     name = settings.get("tokenizer_class") or values.get("tokenizer_class") or BUILT[0]
     if name not in TOKENIZERS:
@@ -130,7 +130,7 @@ def _class(config: Path, settings: Values) -> str:
 
 
 def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
-    """All that a tokenizer.json says, its truncation and padding left out."""
+    """The tokenizer of a tokenizer.json, without its truncation and padding."""
     TOKENIZER_TABLE.check("it", values)
     for part in TYPES:
         _check_types(part, values.get(part))
@@ -139,8 +139,8 @@ def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
             raise UserError(f"the {part} is at the {values[part]['direction']!r:.20}: minibert knows only 'Right'")
     MODEL_TABLE.check("its model", values["model"])
     if len(values.get("added_tokens", [])) > MOST_ADDED:
-        raise UserError(f"{len(values['added_tokens']):,} added tokens: more than {MOST_ADDED:,} make no sense")
-    # A folder without settings is BERT's to transformers, a file by itself is what it says.
+        raise UserError(f"{len(values['added_tokens']):,} added tokens: there may be at most {MOST_ADDED:,}")
+    # To transformers, a folder without settings is BERT's; a file by itself is what it says.
     is_a_models = is_file(file.with_name(TOKENIZER_CONFIG)) or is_file(file.with_name(CONFIG))
     if is_a_models and settings["tokenizer_class"] in BUILT:
         _check_built(values, settings)
@@ -150,12 +150,12 @@ def _of_json(file: Path, values: Values, settings: Values) -> Tokenizer:
     except Exception as error:  # the library raises bare Exception for what it can't read
         raise UserError(f"not a WordPiece vocabulary: {error}") from error
     if text.ids != [backend.token_to_id(CLS), *pieces.ids, backend.token_to_id(SEP)] or any(text.type_ids):
-        raise UserError(f"its post_processor does not make {CLS} text {SEP} of a text: minibert knows only that")
+        raise UserError(f"its post_processor does not turn a text into {CLS} text {SEP}: minibert knows only that")
     return backend
 
 
 def _check_types(part: str, value: Any, left: int = MOST_STEPS) -> None:
-    """Refuse what is not known, before the library meets it: it may do anything, or give up in a panic."""
+    """Refuse unknown types before the library meets them: it may do anything, even panic."""
     if value is None and part != "model":
         return
     if not isinstance(value, dict):
@@ -166,23 +166,23 @@ def _check_types(part: str, value: Any, left: int = MOST_STEPS) -> None:
     if kind == "Sequence":
         steps = value.get(STEPS[part])
         if not isinstance(steps, list) or len(steps) > left or None in steps:
-            raise UserError(f"the {part} is a Sequence of something else than up to {MOST_STEPS} steps")
+            raise UserError(f"the {part} is not a Sequence of at most {MOST_STEPS} steps")
         for step in steps:
             _check_types(part, step, left - len(steps))
 
 
 def _check_built(values: Values, settings: Values) -> None:
-    """Compare a tokenizer.json with the tokenizer that transformers builds of the settings beside it."""
+    """Compare a tokenizer.json with the tokenizer that transformers builds from the settings beside it."""
     lowercase, chinese = (bool(_flag(settings, name, True)) for name in ("do_lower_case", "tokenize_chinese_chars"))
     backend = bert_backend(SPECIAL_TOKENS, lowercase, _flag(settings, "strip_accents", lowercase), chinese)
     built = json.loads(backend.to_str()) | {"max_input_chars_per_word": 100}
-    here = {"normalizer": None, "pre_tokenizer": None, "max_input_chars_per_word": 100} | values["model"] | values
-    if here["normalizer"] and here["normalizer"].get("strip_accents") is None:
-        here["normalizer"] = {**here["normalizer"], "strip_accents": here["normalizer"].get("lowercase")}
+    given = {"normalizer": None, "pre_tokenizer": None, "max_input_chars_per_word": 100} | values["model"] | values
+    if given["normalizer"] and given["normalizer"].get("strip_accents") is None:
+        given["normalizer"] = {**given["normalizer"], "strip_accents": given["normalizer"].get("lowercase")}
     for name in ("normalizer", "pre_tokenizer", "max_input_chars_per_word"):
-        if here[name] != built[name]:
+        if given[name] != built[name]:
             raise UserError(
-                f"its {name} is {json.dumps(here[name]):.200}, but by {TOKENIZER_CONFIG} (a {BUILT[0]}'s)"
-                f" {json.dumps(built[name])}: make them agree, or have the tokenizer_class {TAKEN[0]} there if this"
+                f"its {name} is {json.dumps(given[name]):.200}, but by {TOKENIZER_CONFIG} (a {BUILT[0]}'s)"
+                f" {json.dumps(built[name])}: make them agree, or set tokenizer_class to {TAKEN[0]} there if this"
                 " file is right"
             )

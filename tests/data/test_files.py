@@ -69,7 +69,7 @@ def test_files_are_parted_by_name_or_folder(tmp_path: Path) -> None:
     # Several formats of one split are all read, and the given folder's own name does not matter.
     assert chosen(mixed, "train") == ["more/train.tsv", "train_a.csv", "train_b.jsonl"]
     with pytest.raises(
-        UserError, match=r"no file below .*test-data is named as validation split \(validation or valid"
+        UserError, match=r"no file below .*test-data is named as a validation split \(validation or valid"
     ):
         chosen(mixed, "validation")
 

@@ -182,7 +182,7 @@ def test_csv_is_rfc_4180(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "a"}\n\n["b"]\n', r"a\.jsonl, line 3: a row has to be a JSON object"),
         ("a.json", '[{"text": "a"}, 7]', r"a\.json, row 2: a row has to be"),
         ("a.json", '[{"text": "a"}, ', r"a\.json: it is not JSON"),
-        ("a.json", '{\n"text": "a"\n}', r"a\.json, line 1: it is not JSON .*; a file has an object a line"),
+        ("a.json", '{\n"text": "a"\n}', r"a\.json, line 1: it is not JSON .*; a file has one object per line"),
         ("a.jsonl", '{"body": "a"}\n{"id": 1}', r"a\.jsonl, line 1 has the columns body, but articles need"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl"),
         ("a.txt", b"good\nbad \xe9 here\n", r"a\.txt, line 2: byte 5 of it, 0xe9, is not UTF-8"),
@@ -243,7 +243,7 @@ def test_text_of_every_arrow_type(tmp_path: Path, kind: pa.DataType) -> None:
 )
 def test_a_column_of_text_that_holds_something_else(tmp_path: Path, column: list[Any]) -> None:
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"the column text holds .*, and has to hold text"):
+    with pytest.raises(UserError, match=r"the column text holds .*, but has to hold text"):
         texts(tmp_path / "a.parquet")
 
 

@@ -79,7 +79,7 @@ def test_a_text_in_another_language_than_the_vocabulary(folder: Path, capsys: py
 
 def test_fine_tuning_on_pairs_without_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder / "pairs.csv", pairs([f"the cat {'abcdefghij'[i % 10]}" for i in range(60)], "a dog"))
-    message = r"pairs\.csv has pairs to train on, and none for validation: --validation-share 0\.1"
+    message = r"pairs\.csv has pairs to train on, but none for validation: --validation-share 0\.1"
     with pytest.raises(UserError, match=message):
         train_nli.main(nli("pairs.csv"))
     train_nli.main(nli("pairs.csv", "--validation-share", "0.2"))
@@ -93,7 +93,7 @@ def test_fine_tuning_says_how_many_pairs_are_in_both_parts(folder: Path, capsys:
     write(folder / "pairs" / "train.jsonl", rows)
     write(folder / "pairs" / "dev.jsonl", rows[25:])
     train_nli.main(nli("pairs"))
-    assert "5 of the pairs for validation stand in training, too" in capsys.readouterr().out
+    assert "5 of the pairs for validation are in training, too" in capsys.readouterr().out
 
 
 def as_rank(arguments: list[str]) -> None:

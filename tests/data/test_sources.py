@@ -120,7 +120,7 @@ def test_labels_of_all_kinds_in_one_column(tmp_path: Path) -> None:
 )
 def test_labels_that_are_none(tmp_path: Path, label: Any) -> None:
     path = write(tmp_path / "a.jsonl", labelled(1, label))
-    message = r"a\.jsonl, row 2: label .* is neither one of entailment, neutral, contradiction nor"
+    message = r"a\.jsonl, row 2: label .* is not one of entailment, neutral, contradiction or"
     with pytest.raises(UserError, match=message):
         pairs(path)
 
@@ -132,8 +132,8 @@ def test_labels_that_are_none(tmp_path: Path, label: Any) -> None:
         (["contradiction", "Neutral", "ENTAILMENT"], [2, 1, 0]),
         (["-", "neutral", "entailment"], [None, 1, 0]),
         (["0", "1", "2"], [0, 1, 2]),
-        (["entailment", "not_entailment"], "label 'not_entailment' is neither"),
-        (["e", "n", "c"], "label 'e' is neither"),
+        (["entailment", "not_entailment"], "label 'not_entailment' is not one"),
+        (["e", "n", "c"], "label 'e' is not one"),
     ],
 )
 def test_classes_go_by_their_names(tmp_path: Path, names: list[str], expected: list[int | None] | str) -> None:
@@ -199,13 +199,13 @@ def test_labels_of_ones_own(
 @pytest.mark.parametrize(
     ("names", "label", "message"),
     [
-        (("duplicate", "different"), 2, r"duplicate, different nor 0, 1 \("),
-        (("duplicate", "different"), "entailment", r"duplicate, different nor 0, 1 \("),
+        (("duplicate", "different"), 2, r"duplicate, different or 0, 1 \("),
+        (("duplicate", "different"), "entailment", r"duplicate, different or 0, 1 \("),
         (("1", "2", "3"), 0, r"1, 2, 3 \("),
     ],
 )
 def test_labels_of_another_set(tmp_path: Path, names: tuple[str, ...], label: Any, message: str) -> None:
-    with pytest.raises(UserError, match=rf"a\.csv, row 2: label '{label}' is neither one of {message}"):
+    with pytest.raises(UserError, match=rf"a\.csv, row 2: label '{label}' is not one of {message}"):
         pairs(write(tmp_path / "a.csv", labelled(names[0], label)), reading=Reading(labels=names))
 
 
@@ -215,7 +215,7 @@ def test_labels_of_another_set(tmp_path: Path, names: tuple[str, ...], label: An
 )
 def test_two_classes_by_number_are_not_two_of_snlis(tmp_path: Path, labels: list[Any], missing: int) -> None:
     path = write(tmp_path / "pairs" / "train.csv", labelled(*labels))
-    message = rf"has . and . for labels and no {missing}, .* as in .* --labels different"
+    message = rf"has . and . as labels and no {missing}, .* as in .* --labels different"
     for read in (lambda: pairs(path), lambda: training(path, 0.5), lambda: load_all_pairs(str(path), "train")):
         with pytest.raises(UserError, match=message):
             read()
@@ -247,7 +247,7 @@ def test_a_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
     rows.to_parquet(str(tmp_path / "a.parquet"))
     table = pq.read_table(tmp_path / "a.parquet")
     pq.write_table(table.set_column(2, table.schema.field(2), [[0, 2]]), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="row 2: label '2 of 2 names' is neither"):
+    with pytest.raises(UserError, match="row 2: label '2 of 2 names' is not one"):
         pairs(tmp_path / "a.parquet")
 
 
@@ -402,7 +402,7 @@ def test_a_data_set_of_the_hub(hub: list[tuple[Any, ...]]) -> None:
     assert {premise.split()[0] for premise in validation.premises} == {"validation_matched", "validation_mismatched"}
     assert len(validation) == 60
     assert set(hub) == {("nyu-mll/multi_nli", None), ("nyu-mll/multi_nli", "default")}
-    with pytest.raises(UserError, match="no split of nyu-mll/multi_nli on the Hub is named as test split"):
+    with pytest.raises(UserError, match="no split of nyu-mll/multi_nli on the Hub is named as a test split"):
         pairs("nyu-mll/multi_nli", "test")
     assert pairs("hub").premises == pairs("nyu-mll/multi_nli").premises
     assert hub[-2] == ("stanfordnlp/snli", None)

@@ -396,7 +396,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     **{
         f"a text as {name}, {len(settings)} settings": (
             own(settings, post_processor=value),
-            "its post_processor does not make [CLS] text [SEP]",
+            "its post_processor does not turn a text into [CLS] text [SEP]",
         )
         for settings in ({}, TAKEN)
         for name, value in {
@@ -423,7 +423,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two flags for one token": (added(E1, E1 | {"lstrip": True}), "for the lstrip of '[E1]'"),
     "ids that contradict": (
         added(E1) | {"added_tokens": {"[E1]": 3}},
-        "added_tokens.json has tokens or ids that tokenizer.json has not",
+        "added_tokens.json has tokens or ids that tokenizer.json lacks",
     ),
     **{
         f"another {flag}": (
@@ -458,7 +458,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a setting in the wrong file": (
         vocab(None, special_tokens_map={"do_lower_case": False}),
-        "'do_lower_case', which is no special token",
+        "'do_lower_case', not a special token",
     ),
     **{
         f"{one!r} and {other!r}": (
@@ -479,7 +479,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         for content in ("  ", " a")
     },
     "a token that is nothing in texts": (added(token("\u200b", NEXT)), "begins with nothing"),
-    "more tokens than anybody adds": (own({}, added_tokens=[E1] * 10_001), "10,001 added tokens: more than"),
+    "more tokens than anybody adds": (own({}, added_tokens=[E1] * 10_001), "10,001 added tokens: there may be at most"),
     "an object that lacks a flag": (
         added(E1, eos_token={"__type": "AddedToken", "content": "[E1]"}),
         "has None for the single_word of '[E1]'",
@@ -618,7 +618,7 @@ def test_capital_letters_of_a_vocabulary_are_not_dropped_in_silence(tmp_path: Pa
     """Without settings they mean a cased model, whatever transformers takes for granted; settings have to say."""
     assert not load_tokenizer(write(tmp_path, vocab=vocabulary())).lowercase
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    with pytest.raises(UserError, match=r"vocab\.txt: it has capital letters.*say do_lower_case in tokenizer_config"):
+    with pytest.raises(UserError, match=r"vocab\.txt: it has capital letters.*set do_lower_case in tokenizer_config"):
         load_tokenizer(tmp_path)
     write(tmp_path, vocab=vocabulary(SMALL))
     assert load_tokenizer(tmp_path).lowercase
