@@ -27,14 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import minibert.bert
-import minibert.modern
-import minibert.sbert
 from minibert import modern
-from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, MLMHead, SelfAttention
+from minibert.bert import Bert, BertForMaskedLM, EncoderBlock, SelfAttention
 from minibert.losses import summed_loss
 from minibert.modern import ModernBert, PreNormBlock, RotaryAttention
 from minibert.sbert import NLIClassifier, SentenceEncoder
+from minibert.textbook import is_as_written, is_changed, is_own, is_textbook
 
 
 def encode(
@@ -55,7 +53,7 @@ def encode(
     """
     if attention_mask is not None and (attention_mask.shape, attention_mask.dtype) != (input_ids.shape, torch.bool):
         raise ValueError(f"attention_mask has to be bool and {tuple(input_ids.shape)}, like input_ids")
-    if not _known(bert):
+    if not is_textbook(bert):
         return select(bert(input_ids, attention_mask), positions)
     packing = Packing.of(attention_mask)
     hidden = dropout(bert.embeddings.norm(bert.embeddings.sum(input_ids)), bert.embeddings.dropout)  # (B, T, D)
@@ -73,71 +71,6 @@ def encode(
     return hidden if packing is None or positions is not None else packing.unpack(hidden)
 
 
-def _functions(kind: type[nn.Module]) -> dict[str, Any]:
-    """A class's own functions, properties, and whatever else Python binds to an object."""
-    return {name: value for name, value in vars(kind).items() if hasattr(value, "__get__")}
-
-
-# The classes whose work this file can do, and their functions as they were when it was imported.
-_MODULES = (minibert.bert, minibert.modern, minibert.sbert)
-_REPLACEABLE = [
-    kind
-    for module in _MODULES
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, nn.Module)
-]
-_TORCH_LAYERS = [nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList]
-_TEXTBOOK = {kind: _functions(kind) for kind in (*_REPLACEABLE, *_TORCH_LAYERS)}
-
-
-def _known(model: nn.Module) -> bool:
-    """Whether all layers are the textbook's own, so that the functions of this file can replace them."""
-    layers = [*model.modules()]
-    return all(map(_as_written, set(map(type, layers)))) and all(map(_fits, layers)) and not is_changed(*layers)
-
-
-def _as_written(kind: type[nn.Module]) -> bool:
-    """Whether a class is one of the textbook's, and all that it has and inherits is as it was written there."""
-    above = kind.__mro__[: kind.__mro__.index(nn.Module)]
-    return kind in _TEXTBOOK and all(each not in _TEXTBOOK or _functions(each) == _TEXTBOOK[each] for each in above)
-
-
-def _fits(layer: nn.Module) -> bool:
-    """Whether a layer is made of what `encode`, `attention` and `vocabulary_loss` can take."""
-    if isinstance(layer, Bert):
-        return len(layer.layers) > 0
-    if isinstance(layer, SelfAttention):
-        projections = (layer.query, layer.key, layer.value)
-        return all(type(each) is nn.Linear for each in projections) and (
-            len({each.bias is None for each in projections}) == 1
-        )
-    return not isinstance(layer, MLMHead) or isinstance(layer.bias, Tensor)
-
-
-def is_own(layer: nn.Module, kind: type[nn.Module], name: str = "forward") -> bool:
-    """Whether a layer of a class, or of a subclass, overrides one of the class's functions."""
-    written = _TEXTBOOK[kind][name] if kind in _TEXTBOOK else getattr(kind, name)  # the latter is a student's class
-    return getattr(type(layer), name) is not written or name in vars(layer)
-
-
-def is_changed(*layers: nn.Module) -> bool:
-    """Whether one of these layers, or all layers, have been given hooks or functions, which run only in a call."""
-    return _has_hooks_of_all() or any(has_hooks(each) or any(map(callable, vars(each).values())) for each in layers)
-
-
-def has_hooks(layer: nn.Module) -> bool:
-    """Whether a layer has hooks of its own."""
-    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return any(kinds)
-
-
-def _has_hooks_of_all() -> bool:
-    """Whether there are hooks on all layers; torch's own, such as its FLOP counter's, only look on."""
-    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
-    hooks = (hook for kind in kinds for hook in getattr(nn.modules.module, f"_global_{kind}").values())
-    return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
-
-
 def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What `encoder(input_ids, attention_mask)` gives: (B, T) to (B, W)."""
     if is_own(encoder, SentenceEncoder) or is_changed(encoder):
@@ -147,7 +80,7 @@ def sentence_vectors(encoder: SentenceEncoder, input_ids: Tensor, attention_mask
 
 def score(classifier: NLIClassifier, features: Tensor) -> Tensor:
     """What `classifier.score(features)` gives: (B, 3W) to (B, C)."""
-    if is_own(classifier, NLIClassifier, "score") or is_changed(classifier) or not _as_written(nn.Dropout):
+    if is_own(classifier, NLIClassifier, "score") or is_changed(classifier) or not is_as_written(nn.Dropout):
         return classifier.score(features)
     return classifier.classifier(dropout(features, classifier.dropout))
 
@@ -162,7 +95,7 @@ def mlm_loss(
         positions: (M,) int64, which of the B * T flattened positions are predicted; none is padding.
         labels: (M,) int64, the tokens that were there.
     """
-    if not _known(model):
+    if not is_textbook(model):
         logits = select(model(input_ids, attention_mask), positions)  # (M, V)
         return summed_loss(logits, labels)
     hidden = model.head.transform(encode(model.bert, input_ids, attention_mask, positions))  # (M, D)

@@ -41,6 +41,7 @@ from minibert.options import NLIOptions
 from minibert.progress import heading, warning
 from minibert.run import Run
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.textbook import is_own
 from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import FEW_STEPS, Task, remedy
 
@@ -66,7 +67,7 @@ class NLITask(Task):
         options: NLIOptions,
         control: TrainedModel | None = None,
     ) -> None:
-        if fast.is_own(model, NLIClassifier):
+        if is_own(model, NLIClassifier):
             raise TypeError("NLITask goes through a classifier's encoder and score: override these, not its forward")
         super().__init__(model, options, len(train))
         self.tokenizer, self.device = tokenizer, next(model.parameters()).device

@@ -34,6 +34,7 @@ from minibert.device import has_bfloat16, products
 from minibert.errors import UserError, printable
 from minibert.files import write_file
 from minibert.sbert import NLIClassifier, SentenceEncoder, pair_features
+from minibert.textbook import is_changed, is_own
 from minibert.tokenizer import UNK, WordPieceTokenizer
 
 # On a CPU a pass of at most so many tokens stays in the cache from one layer to the next.
@@ -272,7 +273,7 @@ class TrainedModel:
                 f"{len(premises)} premises and {len(hypotheses)} hypotheses: give as many of the one as of the other,"
                 " and at least one"
             )
-        if fast.is_own(self.classifier, NLIClassifier) or fast.is_changed(self.classifier):
+        if is_own(self.classifier, NLIClassifier) or is_changed(self.classifier):
             raise TypeError("predict goes through a classifier's encoder and score: override these, not its forward")
         seen = [""] * len(premises) if self.hypothesis_only else premises
         # What `NLIClassifier.forward` does, except that sentences of similar length are encoded together.

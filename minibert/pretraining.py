@@ -32,6 +32,7 @@ from minibert.modern import point_at_neighbours
 from minibert.options import SIZES, MLMOptions, flag
 from minibert.progress import heading
 from minibert.run import Run
+from minibert.textbook import is_own
 from minibert.tokenizer import WordPieceTokenizer
 from minibert.training import Task, remedy
 
@@ -57,7 +58,7 @@ class MLMTask(Task):
         tokenizer: WordPieceTokenizer,
         options: MLMOptions,
     ) -> None:
-        if fast.is_own(model, BertForMaskedLM, "loss"):
+        if is_own(model, BertForMaskedLM, "loss"):
             raise TypeError("MLMTask has a loss of its own: override MLMTask.loss, not the model's")
         self.train: TokenisedTexts | Blocks = Blocks(train, options.max_length) if options.blocks else train
         super().__init__(model, options, len(self.train))

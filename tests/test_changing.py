@@ -143,6 +143,6 @@ def test_no_folder_of_it_is_taken_for_a_berts(
     with pytest.raises(UserError, match="AlibiConfig has no name in the folder format"):
         save_mlm(tmp_path / "alibi", names["model"], tokenizer)
     encoder = example("weighted")[0]["model"].encoder
-    with pytest.raises(UserError, match="the pooling .weighted. has no name in the folder format"):
+    with pytest.raises(UserError, match=r"the pooling .weighted. has no name in the folder format"):
         save_classifier(tmp_path / "weighted", NLIClassifier(encoder), tokenizer, 24, False)
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]

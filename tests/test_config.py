@@ -42,7 +42,7 @@ def test_every_shape_option_reaches_the_model() -> None:
         (MLMOptions, {"mask_rate": 0.0}, r"--mask-rate 0\.0: it has to be in \(0, 1\)"),
         (MLMOptions, {"dropout": 1.0}, r"--dropout 1\.0: it has to be in \[0, 1\)"),
         (NLIOptions, {"mixup": 0.005}, "--mixup 0.005: it has to be 0, or from 0.01 to 1,000"),
-        (NLIOptions, {"labels": "fluent,accuracy"}, "--labels has the label accuracy, which the report has for a mean"),
+        (NLIOptions, {"labels": "fluent,accuracy"}, "--labels has the label accuracy, the report's name for a mean"),
         (NLIOptions, {"output": ""}, "--output is empty"),
         (MLMOptions, {"data": ""}, "--data is empty"),
         (EvaluateOptions, {"model": ""}, "--model is empty"),

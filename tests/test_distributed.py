@@ -332,7 +332,7 @@ def test_ranks_drop_out_different_elements_and_go_on_with_their_own(forks: Forks
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "there is no MASTER_ADDR"),
         (
             {"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
-            "WORLD_SIZE is 'two', which is no number",
+            "WORLD_SIZE is 'two', which is not a number",
         ),
     ],
 )

@@ -14,7 +14,7 @@ FILES = [
 
 # The rooms of the house, in an order in which one can read them: each may import from those before it.
 ROOMS = (
-    "errors", "config", "bert", "sbert", "modern", "masking", "losses", "fast",  # the model
+    "errors", "config", "bert", "sbert", "modern", "masking", "losses", "textbook", "fast",  # the model
     "files", "options", "cli", "device", "distributed", "progress",
     "tokenizer", "toy", "data", "inference", "hub", "metrics",  # text, folders, use
     "plots", "demo", "card",

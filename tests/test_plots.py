@@ -406,7 +406,7 @@ def test_training(here: Path) -> None:
         ("attention --model notes.txt", "notes.txt"),
         ("attention --model model --output a.jpg", "a.jpg: a picture ends with .png, .svg or .pdf"),
         ("attention --model model --output model", "model is a folder"),
-        ("attention --model model --output ''", ". is a folder"),
+        ("attention --model model --output ''", "--output is empty"),
         ("attention --model model --output '\x1b[31m.gif'", r"\x1b[31m.gif"),
         ("training --run . --output run.gif", "run.gif: a picture ends with"),
     ],

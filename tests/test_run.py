@@ -564,7 +564,7 @@ def test_an_evaluation_writes_over_nothing_that_is_read_or_a_runs_own(
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"json": "nli/config.json"}, "--json nli/config.json is a file of the model"),
         ({"json": "./nli/../nli/evaluation.json"}, "is a file of the model"),
-        ({"json": "a.csv", "predictions": "a.csv"}, "--json a.csv is a file of the model or of another option's"),
+        ({"json": "a.csv", "predictions": "a.csv"}, "--json a.csv is a file of the model or of another option"),
         ({"figure": "a.png", "json": "b/../a.png"}, "--figure a.png is a file"),
         ({"json": "link.json"}, "--json link.json is a link"),
         ({"json": "/dev/stdout"}, "--json /dev/stdout is a link"),

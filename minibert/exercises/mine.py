@@ -19,6 +19,8 @@ from minibert.exercises.sources import EXERCISES, place
 from minibert.hub.loading import NOWHERE
 from minibert.progress import heading
 
+KEEPING = ("minibert.fast", "minibert.textbook")  # modules that ask whose a layer is, by the package's classes
+
 
 class Mine:
     """The parts of a folder, by name, and `identity`, what a run has to know about them to be continued."""
@@ -77,5 +79,5 @@ def _swap(replacements: Mapping[int, Any], students: list[ModuleType]) -> None:
     for module in (*(loaded for name, loaded in sys.modules.items() if name.split(".")[0] == "minibert"), *students):
         for names in (vars(module), *(value for value in vars(module).values() if type(value) is dict)):
             for name, value in names.items():
-                if id(value) in replacements and not (module.__name__ == "minibert.fast" and isinstance(value, type)):
+                if id(value) in replacements and not (module.__name__ in KEEPING and isinstance(value, type)):
                     names[name] = replacements[id(value)]

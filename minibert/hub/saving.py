@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from minibert.bert import BertForMaskedLM
 from minibert.config import ModelConfig
 from minibert.errors import UserError
-from minibert.fast import has_hooks
 from minibert.files import CHECKSUMS, write_file, write_folder, write_json, zip_path
 from minibert.hub.added_tokens import ADDED_TOKENS, SPECIAL_TOKENS_MAP
 from minibert.hub.loading import from_pretrained
@@ -23,6 +22,7 @@ from minibert.hub.sentences import DENSE, ENCODER_FILES, POOLING_FLAGS, SENTENCE
 from minibert.hub.settings import CONFIG, WEIGHTS, config_values, kind_of
 from minibert.modern import make_bert, make_masked_lm
 from minibert.sbert import FEATURES, NLIClassifier, SentenceEncoder
+from minibert.textbook import has_hooks
 from minibert.tokenizer import WordPieceTokenizer
 
 MODEL_FILES = (

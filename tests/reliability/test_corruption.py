@@ -191,8 +191,8 @@ def test_a_zip_with_paths_outside_and_more_than_fits(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000: more than 1,000"),
-        ({"hidden_size": 3 * 10**9}, "hidden_size is 3000000000: more than 1,048,576"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000: it has to be at most 1,000"),
+        ({"hidden_size": 3 * 10**9}, "hidden_size is 3000000000: it has to be at most 1,048,576"),
         ({"num_hidden_layers": 1000}, "weights are missing"),
         ({"hidden_size": 3 * 2**18, "intermediate_size": 2**20, "vocab_size": 2**24}, "but by the configuration"),
     ],
