@@ -52,7 +52,7 @@ check: .venv/installed-dev
 	$(BIN)/python -m pytest tests/layers tests/test_fast.py tests/test_imports.py
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
